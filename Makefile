@@ -1,0 +1,58 @@
+# The front door. Needs make and Python 3.11, 3.12 or 3.13 with venv; everything else goes into .venv.
+#
+#   make demo    start a cloud in a temporary folder, run the sample on it, stop it
+#   make up      run a cloud in the foreground
+#   make test    the whole test suite; STRICT=1 makes a skipped test a failure
+#   make check   formatting, lint, types, import contracts, declared dependencies
+
+PYTHON ?=
+BIN := .venv/bin
+READY := .venv/.ready
+TEST_ARGS ?=
+MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
+BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check format bench guarantees system-packages clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+$(READY): $(MANIFESTS) tools/setup
+	@echo "setting up .venv"
+	@tools/setup "$(PYTHON)"
+
+setup: $(READY) ## make .venv with the locked packages
+
+demo: $(READY) ## start a cloud in a temporary folder, run the sample on it, stop it
+	@$(BIN)/python -m apothic_server.demo
+
+up: $(READY) ## run a cloud in the foreground; Ctrl-C stops it
+	@$(BIN)/apothic up $(UP_ARGS)
+
+test: $(READY) ## run the whole test suite (TEST_ARGS="-k words", STRICT=1)
+	@$(BIN)/python -m pytest $(if $(filter 1,$(STRICT)),--strict-skips) $(TEST_ARGS)
+
+check: $(READY) ## formatting, lint, types, import contracts, declared dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_dependencies.py
+
+format: $(READY) ## format the code and sort the imports
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## run every benchmark against its peers
+	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
+	@$(BIN)/python -m apothic_server.testing.guarantees
+
+system-packages: ## install what the tests use beside Python and make (Debian, root)
+	@tools/system-packages
+
+clean: ## remove .venv and everything that was built or cached
+	rm -rf .venv .bench dist build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+"""Apothic: run Python functions on a compute cloud that anyone can run.
+
+    from apothic import App
+
+    app = App("hello-world")
+
+    @app.function(cpu=1, memory_mb=512, timeout_s=60)
+    def greet(name: str) -> str:
+        return f"hello, {name}"
+
+    app.deploy()
+    print(greet.remote("world"))
+
+Names are imported when they are first used, so that `import apothic` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apothic.app import App
+    from apothic.client import ControlPlaneClient
+    from apothic.errors import (
+        ApothicError,
+        AuthError,
+        CapacityError,
+        CloudNotRunning,
+        ConfigError,
+        ConflictError,
+        ConnectionLostError,
+        InvalidRequestError,
+        JobCancelledError,
+        JobTimeoutError,
+        NotDeployedError,
+        NotFoundError,
+        NotSupportedError,
+        PermissionDeniedError,
+        ProtocolError,
+        RemoteExecutionError,
+        SerializationError,
+        TooLargeError,
+        UnavailableError,
+    )
+    from apothic.function import Function, RemoteFunction
+    from apothic.job import Job
+    from apothic.options import ConcurrencySpec, FunctionOptions, Retries
+
+    __version__: str
+
+__all__ = [
+    "ApothicError",
+    "App",
+    "AuthError",
+    "CapacityError",
+    "CloudNotRunning",
+    "ConcurrencySpec",
+    "ConfigError",
+    "ConflictError",
+    "ConnectionLostError",
+    "ControlPlaneClient",
+    "Function",
+    "FunctionOptions",
+    "InvalidRequestError",
+    "Job",
+    "JobCancelledError",
+    "JobTimeoutError",
+    "NotDeployedError",
+    "NotFoundError",
+    "NotSupportedError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "RemoteExecutionError",
+    "RemoteFunction",
+    "Retries",
+    "SerializationError",
+    "TooLargeError",
+    "UnavailableError",
+    "__version__",
+]
+
+_HOMES = {
+    "App": "apothic.app",
+    "ConcurrencySpec": "apothic.options",
+    "ControlPlaneClient": "apothic.client",
+    "Function": "apothic.function",
+    "FunctionOptions": "apothic.options",
+    "Job": "apothic.job",
+    "RemoteFunction": "apothic.function",
+    "Retries": "apothic.options",
+}
+"""Where a public name lives; all others are errors."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("apothic.wire.version").VERSION
+    elif name in __all__:
+        value = getattr(importlib.import_module(_HOMES.get(name, "apothic.errors")), name)
+    else:
+        raise AttributeError(f"module 'apothic' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

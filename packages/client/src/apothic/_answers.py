@@ -1,0 +1,162 @@
+"""What the server answers, as values. Times are UTC text with milliseconds; record ids are opaque text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from apothic.wire.functions import FunctionSpec
+from apothic.wire.link import Machine
+from apothic.wire.values import RemoteError, Value
+
+FINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out"})
+"""Statuses after which a job never changes."""
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """The key in use, without its secret."""
+
+    id: str
+    name: str
+    prefix: str
+    last4: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom the server takes the caller for; `org` is the org's slug."""
+
+    org: str
+    key: KeyInfo
+    role: str
+    scopes: tuple[str, ...]
+    server_version: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of the server that must work."""
+
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the server can do its work, and which part cannot."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """One worker; `status` is `live`, `lost` or `ended`, `runners` counts the live ones."""
+
+    worker_id: str
+    name: str
+    status: str
+    connected_at: str
+    machine: Machine
+    runners: int
+
+
+@dataclass(frozen=True)
+class AppInfo:
+    """One app; `deployment_id` and `version` name the live deployment, `functions` are sorted names."""
+
+    app_id: str
+    name: str
+    deployment_id: str | None
+    version: int | None
+    functions: tuple[str, ...]
+    created_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionInfo(FunctionSpec):
+    """One function of a deployment with everything it was deployed with; `app` is the app's name."""
+
+    function_id: str
+    app: str
+    deployment_id: str
+
+
+@dataclass(frozen=True)
+class DeploymentInfo:
+    """One immutable version of an app; `status` is `active` or `superseded`, `created_by` a key's id."""
+
+    deployment_id: str
+    app: str
+    version: int
+    status: str
+    archive_sha256: str
+    python: str
+    client_version: str
+    functions: tuple[FunctionInfo, ...]
+    created_by: str | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One job; `waiting_reason` says why it does not run yet, `error` (JSON) why it failed."""
+
+    job_id: str
+    app: str
+    function: str
+    function_id: str
+    deployment_id: str
+    status: str
+    attempt: int
+    waiting_reason: str | None
+    error: dict[str, Any] | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a job's output; `stream` is `stdout`, `stderr` or `system`, `line` has no line end."""
+
+    index: int
+    time: str
+    stream: str
+    line: str
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """Lines in order; pass `last_index` as `after` to read on. `is_final`: no line will ever follow."""
+
+    lines: tuple[LogLine, ...]
+    last_index: int
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: `succeeded`, `failed`, `cancelled` or `timed_out`.
+        value: The encoded result when it succeeded.
+        error: What went wrong when it failed or timed out.
+        attempt: Attempts granted.
+    """
+
+    job_id: str
+    status: str
+    value: Value | None
+    error: RemoteError | None
+    attempt: int
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """The short answer about a job."""
+
+    job_id: str
+    status: str

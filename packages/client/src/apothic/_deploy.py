@@ -1,0 +1,149 @@
+"""Deploy of an app, without I/O: pack its files, upload what the server lacks, make a new live version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apothic import _operations
+from apothic._answers import DeploymentInfo
+from apothic._results import note_main_module
+from apothic._steps import Say, Steps, work
+from apothic.errors import ConflictError, InvalidRequestError
+from apothic.wire.functions import FunctionSpec, Manifest
+from apothic.wire.limits import FUNCTIONS_PER_APP_MAX
+from apothic.wire.version import VERSION
+
+if TYPE_CHECKING:
+    from apothic._archive import Packed, PackedFile
+    from apothic._core import Core
+
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class AppFile:
+    """Where an app is defined.
+
+    Attributes:
+        path: The file.
+        module: Name under which it is imported here; `__main__` for a script.
+        variable: Attribute of the module that holds the app.
+    """
+
+    path: Path
+    module: str
+    variable: str
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deploy did.
+
+    Attributes:
+        deployment: The new live version.
+        packed: The archive.
+        was_present: The server had the archive already, so nothing was uploaded.
+    """
+
+    deployment: DeploymentInfo
+    packed: Packed
+    was_present: bool
+
+
+def deploy(
+    core: Core, name: str, source: AppFile, functions: Sequence[FunctionSpec], *, is_quiet: bool
+) -> Steps[Deployed]:
+    """Deploy an app; says on standard error what it uploads unless `is_quiet`.
+
+    Raises:
+        InvalidRequestError: The app or its files cannot be deployed; nothing was uploaded.
+        TooLargeError: The archive exceeds its limits.
+        ApothicError: The server refused.
+    """
+    from apothic._archive import pack
+
+    packed = yield from work(lambda: pack(source.path))
+    if source.module == "__main__":
+        note_main_module(str(getattr(sys.modules["__main__"], "__file__", source.path)), packed.module)
+    manifest = manifest_of(packed.module, source.variable, functions)
+    was_present = yield from _upload(core, packed, is_quiet=is_quiet)
+    try:
+        deployment = yield from _operations.create_deployment(core, name, manifest, packed.sha256)
+    except ConflictError as error:
+        if error.code != "archive_missing":
+            raise
+        yield from _operations.put_archive(core, packed.data, packed.sha256)
+        deployment = yield from _operations.create_deployment(core, name, manifest, packed.sha256)
+    return Deployed(deployment, packed, was_present)
+
+
+def manifest_of(module: str, variable: str, functions: Sequence[FunctionSpec]) -> Manifest:
+    """Return what a deployment is besides its files.
+
+    Raises:
+        InvalidRequestError: There is no function, or there are too many.
+    """
+    if not functions:
+        raise InvalidRequestError(
+            "The app has no functions, so there is nothing to deploy; decorate one with @app.function().",
+            code="empty_app",
+        )
+    if len(functions) > FUNCTIONS_PER_APP_MAX:
+        raise InvalidRequestError(
+            f"The app has {len(functions):,} functions; at most {FUNCTIONS_PER_APP_MAX:,} can be."
+        )
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Manifest(module, variable, python, VERSION, tuple(functions))
+
+
+def find_app_file(app: object, module_name: str) -> AppFile:
+    """Return the file that defines `app`.
+
+    Raises:
+        InvalidRequestError: The app was made in a notebook, a prompt or a function, where no runner can import it.
+    """
+    module = sys.modules.get(module_name)
+    file: Any = getattr(module, "__file__", None)
+    if module is None or not isinstance(file, str) or not Path(file).is_file():
+        raise InvalidRequestError(
+            "The app is not defined in a file, so it cannot be uploaded; save it to a .py file and deploy that.",
+            code="no_app_file",
+        )
+    for variable, value in vars(module).items():
+        if value is app:
+            return AppFile(Path(file).resolve(), module_name, variable)
+    raise InvalidRequestError(
+        f"No variable of {Path(file).name} holds the app, so runners cannot find it; assign it at the top of the file.",
+        code="app_not_found",
+    )
+
+
+def says_uploads() -> bool:
+    """Whether deploys say on standard error what they upload."""
+    return os.environ.get("APOTHIC_QUIET", "") in {"", "0"}
+
+
+def _upload(core: Core, packed: Packed, *, is_quiet: bool) -> Steps[bool]:
+    is_present = yield from _operations.has_archive(core, packed.sha256)
+    if not is_quiet:
+        yield Say(_summary(packed.files, is_present=is_present))
+        for note in packed.notes:
+            yield Say(f"note: {note}")
+    if not is_present:
+        yield from _operations.put_archive(core, packed.data, packed.sha256)
+    return is_present
+
+
+def _summary(files: Sequence[PackedFile], *, is_present: bool) -> str:
+    """Return for example `uploads 1 file, 412 bytes: hello_world.py`."""
+    count = "1 file" if len(files) == 1 else f"{len(files):,} files"
+    size = sum(file.size_bytes for file in files)
+    names = ", ".join(file.path for file in files[:_NAMES_SHOWN])
+    more = f" and {len(files) - _NAMES_SHOWN:,} more" if len(files) > _NAMES_SHOWN else ""
+    verb = "uploads nothing, the server has" if is_present else "uploads"
+    return f"{verb} {count}, {size:,} bytes: {names}{more}"

@@ -1,0 +1,162 @@
+"""Requests with their retries, without I/O.
+
+What may be sent twice:
+
+- nothing reached the server (no connection, or the request was not accepted whole): always;
+- the connection ended after the request was sent: only requests whose repetition changes nothing;
+- the server refused with 429 or 503 and said `retryable`: always, nothing was done; its `Retry-After` is obeyed.
+
+Pauses double from 1 s to at most 30 s and are drawn between 0 and that (full jitter).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from apothic._connection import Answer, open_answer
+from apothic._core import Core, Lost
+from apothic._http import MalformedAnswerError, Request, Response
+from apothic._steps import Pause, Steps
+from apothic.config import NOT_RUNNING, is_alive
+from apothic.errors import (
+    ApothicError,
+    CloudNotRunning,
+    ConnectionLostError,
+    ProtocolError,
+    UnavailableError,
+    error_from_answer,
+)
+from apothic.wire.values import OUTCOME_TYPE
+
+TRIES_MAX = 4
+"""Tries of one request whose connection fails; refusals that name a time are repeated until the deadline."""
+
+RETRY_AFTER_S_MAX = 3600
+
+
+def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> Steps[Response]:
+    """Send a request and return the whole answer, whatever its status.
+
+    Raises:
+        UnavailableError: No connection or no answer in time.
+        ConnectionLostError: The connection ended and the request must not be repeated.
+        CloudNotRunning: The local cloud has ended.
+        ProtocolError: The answer is no HTTP.
+    """
+    deadline = core.clock() + (core.timeout_s if timeout_s is None else timeout_s)
+    response = yield from _repeat(core, request, deadline, is_stream=False)
+    if isinstance(response, Answer):
+        raise AssertionError("only streams answer unread")
+    return response
+
+
+def open_stream(core: Core, request: Request, deadline: float, *, tries_max: int = TRIES_MAX) -> Steps[Answer]:
+    """Send a request and return its streamed answer, unread.
+
+    Raises:
+        ApothicError: As `perform`, and the server's own errors.
+    """
+    answer = yield from _repeat(core, request, deadline, is_stream=True, tries_max=tries_max)
+    if isinstance(answer, Answer):
+        return answer
+    raise failure(core, answer)
+
+
+def failure(core: Core, response: Response) -> ApothicError:
+    """Return the exception for an answer that is not the wanted one."""
+    if 300 <= response.status < 400:
+        return ProtocolError(f"{core.endpoint.url} answers with a redirect, which is never followed.", code="redirect")
+    if response.status < 400:
+        return ProtocolError(f"{core.endpoint.url} gave an unexpected answer with status {response.status}.")
+    return error_from_answer(response.status, parse_json(response.body), response.headers.get("x-request-id"))
+
+
+def parse_json(body: bytes) -> Any:
+    """Return decoded JSON, or None when `body` is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _repeat(
+    core: Core, request: Request, deadline: float, *, is_stream: bool, tries_max: int = TRIES_MAX
+) -> Steps[Response | Answer]:
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            answer = yield from _try(core, request, deadline, is_stream=is_stream)
+        except Lost as lost:
+            may_repeat = request.is_repeatable or not lost.was_sent
+            pause_s = core.pause_s(tries)
+            is_over = tries_max <= TRIES_MAX and _has_ended(core, lost.cause)
+            if tries >= tries_max or not may_repeat or is_over or not _is_passing(core, lost.cause, deadline, pause_s):
+                raise _lost_error(core, lost, is_repeatable=may_repeat) from lost.cause
+        else:
+            wait_s = None if isinstance(answer, Answer) else _room_wait_s(core, request, answer, tries)
+            if wait_s is None or core.clock() + wait_s >= deadline:
+                return answer
+            pause_s = wait_s
+        yield Pause(pause_s)
+
+
+def _try(core: Core, request: Request, deadline: float, *, is_stream: bool) -> Steps[Response | Answer]:
+    answer = yield from open_answer(core, request, deadline, is_stream=is_stream)
+    if is_stream and answer.status == 200 and answer.headers.get("content-type", "").startswith(OUTCOME_TYPE):
+        return answer
+    try:
+        body = yield from answer.read_all(deadline)
+    except BaseException:
+        answer.close_unless_finished()
+        raise
+    answer.finish()
+    return Response(answer.status, answer.headers, body)
+
+
+def _is_passing(core: Core, cause: Exception, deadline: float, pause_s: float) -> bool:
+    """Whether a failure may pass before the deadline."""
+    if isinstance(cause, (MalformedAnswerError, TimeoutError)) or _is_certificate(cause):
+        return False
+    return core.clock() + pause_s < deadline
+
+
+def _has_ended(core: Core, cause: Exception) -> bool:
+    pid = core.endpoint.pid
+    return pid is not None and isinstance(cause, ConnectionRefusedError) and not is_alive(pid)
+
+
+def _is_certificate(cause: Exception) -> bool:
+    return type(cause).__name__ in {"SSLCertVerificationError", "SSLError"}
+
+
+def _room_wait_s(core: Core, request: Request, response: Response, tries: int) -> float | None:
+    """Return how long to wait before repeating a refused request, or None when the answer stands."""
+    if response.status not in {429, 503} or not request.waits_for_room:
+        return None
+    body = parse_json(response.body)
+    says_retryable = isinstance(body, dict) and body.get("retryable") is True  # pyright: ignore[reportUnknownMemberType]
+    if not says_retryable and not request.is_repeatable:
+        return None
+    advice = response.headers.get("retry-after", "")
+    if not (advice.isascii() and advice.isdigit()):
+        return core.pause_s(tries)
+    return min(int(advice[:9]), RETRY_AFTER_S_MAX) + core.random()
+
+
+def _lost_error(core: Core, lost: Lost, *, is_repeatable: bool) -> ApothicError:
+    url, cause = core.endpoint.url, lost.cause
+    if _has_ended(core, cause):
+        return CloudNotRunning(NOT_RUNNING)
+    if isinstance(cause, MalformedAnswerError):
+        return ProtocolError(f"{url} gave an answer that is not HTTP/1.1 as expected: {cause}.")
+    if not is_repeatable:
+        return ConnectionLostError(
+            f"The connection to {url} ended before the answer; the request may have taken effect."
+        )
+    if _is_certificate(cause):
+        return UnavailableError(f"{url} cannot be trusted: {cause}", code="tls_failed", retryable=False)
+    if isinstance(cause, TimeoutError):
+        return UnavailableError(f"{url} gave no answer in time.", code="unreachable")
+    return UnavailableError(f"{url} cannot be reached: {cause}.", code="unreachable")

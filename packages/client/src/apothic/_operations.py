@@ -1,0 +1,253 @@
+"""One operation of the runtime face each, without I/O. Names and shapes follow `openapi/runtime.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, urlencode
+
+from apothic._answers import (
+    AppInfo,
+    DeploymentInfo,
+    FunctionInfo,
+    Identity,
+    JobInfo,
+    JobStatus,
+    LogPage,
+    Readiness,
+    WorkerInfo,
+)
+from apothic._core import Core
+from apothic._exchange import failure, parse_json, perform
+from apothic._http import FileBody, Request, Response
+from apothic._parse import build
+from apothic._steps import Steps
+from apothic.errors import InvalidRequestError, ProtocolError
+from apothic.wire.frames import encode_frame
+from apothic.wire.functions import Manifest
+from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
+from apothic.wire.values import CALL_TYPE, Value
+
+T = TypeVar("T")
+
+PIECE_SIZE = 256 * 1024
+PUT_S_MAX = 3600.0
+"""Longest upload of an archive."""
+
+JSON_TYPE = ("Content-Type", "application/json")
+ACCEPT_JSON = ("Accept", "application/json")
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+
+
+def raw(
+    core: Core,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    json_body: Any = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Steps[Response]:
+    """Send any request and return its answer as it is. A 429 or 503 is an answer like any other here.
+
+    Raises:
+        InvalidRequestError: Method, path, query or headers cannot be sent.
+    """
+    if json_body is not None and body is not None:
+        raise InvalidRequestError("a request has either a JSON body or a raw one")
+    if json_body is not None:
+        body = json.dumps(json_body, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json", **(headers or {})}
+    request = Request(
+        method.upper(),
+        _target(core, path, query),
+        tuple((headers or {}).items()),
+        body,
+        is_repeatable=method.upper() in _REPEATABLE,
+        waits_for_room=False,
+    )
+    try:
+        return (yield from perform(core, request))
+    except (ValueError, UnicodeError) as error:
+        raise InvalidRequestError(f"The request cannot be sent: {error}.") from None
+
+
+def identity(core: Core) -> Steps[Identity]:
+    return _get(core, Identity, "/v1/identity")
+
+
+def readiness(core: Core) -> Steps[Readiness]:
+    request = Request("GET", _target(core, "/readyz"), (ACCEPT_JSON,), is_repeatable=True, waits_for_room=False)
+    response = yield from perform(core, request)
+    if response.status not in {200, 503}:
+        raise failure(core, response)
+    return build(Readiness, parse_json(response.body))
+
+
+def list_workers(core: Core) -> Steps[tuple[WorkerInfo, ...]]:
+    data = yield from _get_json(core, "/v1/workers")
+    return tuple(build(WorkerInfo, item) for item in _items(data))
+
+
+def list_apps(core: Core) -> Steps[tuple[AppInfo, ...]]:
+    """Return all apps, page by page, in the server's order."""
+    apps: list[AppInfo] = []
+    cursor: str | None = None
+    while True:
+        query = {"limit": str(LIST_PAGE_MAX)} | ({"cursor": cursor} if cursor else {})
+        data = yield from _get_json(core, "/v1/apps", query)
+        items = _items(data)
+        apps.extend(build(AppInfo, item) for item in items)
+        following = cast("dict[str, Any]", data).get("next_cursor")
+        if following is None:
+            return tuple(apps)
+        if not isinstance(following, str) or not items or following == cursor:
+            raise ProtocolError("The server's list of apps does not end.")
+        cursor = following
+
+
+def get_app(core: Core, name: str) -> Steps[AppInfo]:
+    return _get(core, AppInfo, f"/v1/apps/{part(name)}")
+
+
+def get_deployment(core: Core, deployment_id: str) -> Steps[DeploymentInfo]:
+    return _get(core, DeploymentInfo, f"/v1/deployments/{part(deployment_id)}")
+
+
+def get_function(core: Core, app: str, name: str) -> Steps[FunctionInfo]:
+    return _get(core, FunctionInfo, f"/v1/apps/{part(app)}/functions/{part(name)}")
+
+
+def function_by_id(core: Core, function_id: str) -> Steps[FunctionInfo]:
+    return _get(core, FunctionInfo, f"/v1/functions/{part(function_id)}")
+
+
+def get_job(core: Core, job_id: str) -> Steps[JobInfo]:
+    return _get(core, JobInfo, f"/v1/jobs/{part(job_id)}")
+
+
+def job_logs(core: Core, job_id: str, after: int) -> Steps[LogPage]:
+    query = {"after": str(after), "limit": str(LOG_PAGE_LINES_MAX)}
+    data = yield from _get_json(core, f"/v1/jobs/{part(job_id)}/logs", query)
+    return build(LogPage, data)
+
+
+def all_lines(core: Core, job_id: str) -> Steps[list[str]]:
+    """Return every line so far, oldest first."""
+    lines: list[str] = []
+    after = -1
+    while True:
+        page = yield from job_logs(core, job_id, after)
+        lines.extend(line.line for line in page.lines)
+        if len(page.lines) < LOG_PAGE_LINES_MAX or page.last_index <= after:
+            return lines
+        after = page.last_index
+
+
+def cancel_job(core: Core, job_id: str) -> Steps[str]:
+    """Ask for the end of a job and return its status after that; asking twice is fine."""
+    path = _target(core, f"/v1/jobs/{part(job_id)}/cancel")
+    response = yield from perform(core, Request("POST", path, (ACCEPT_JSON,), is_repeatable=True))
+    return _read(core, response, JobStatus, 200).status
+
+
+def has_archive(core: Core, sha256: str) -> Steps[bool]:
+    path = _target(core, f"/v1/archives/{part(sha256)}")
+    response = yield from perform(core, Request("HEAD", path, is_repeatable=True))
+    if response.status == 404:
+        return False
+    if response.status != 200:
+        raise failure(core, response)
+    return True
+
+
+def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
+    body = source if isinstance(source, bytes) else FileBody(source.stat().st_size, lambda: _pieces(source))
+    path = _target(core, f"/v1/archives/{part(sha256)}")
+    headers = (("Content-Type", "application/octet-stream"), ACCEPT_JSON)
+    request = Request("PUT", path, headers, body, is_repeatable=True)
+    response = yield from perform(core, request, timeout_s=max(core.timeout_s, PUT_S_MAX))
+    if response.status not in {200, 201}:
+        raise failure(core, response)
+
+
+def create_deployment(core: Core, app: str, manifest: Manifest, sha256: str) -> Steps[DeploymentInfo]:
+    body = json.dumps({"manifest": asdict(manifest), "archive_sha256": sha256}, separators=(",", ":")).encode()
+    path = _target(core, f"/v1/apps/{part(app)}/deployments")
+    response = yield from perform(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body))
+    return _read(core, response, DeploymentInfo, 201)
+
+
+def spawn(core: Core, function_id: str, value: Value) -> Steps[str]:
+    """Create a job and return its id; the job is durable then."""
+    request = call_request(core, function_id, value, ACCEPT_JSON, {"wait_s": "0"})
+    response = yield from perform(core, request)
+    return _read(core, response, JobStatus, 202, 200).job_id
+
+
+def call_request(
+    core: Core, function_id: str, value: Value, accept: tuple[str, str], query: Mapping[str, str] | None = None
+) -> Request:
+    """Return the request that makes a job; it must not be sent twice."""
+    body = encode_frame({"encoding": value.encoding, "python": value.python}, value.data)
+    path = _target(core, f"/v1/functions/{part(function_id)}/calls", query)
+    return Request("POST", path, (("Content-Type", CALL_TYPE), accept), body)
+
+
+def part(text: str) -> str:
+    """Return `text` as one segment of a path.
+
+    Raises:
+        InvalidRequestError: No path may hold it.
+    """
+    if not text or text in {".", ".."}:
+        raise InvalidRequestError(f"{text!r} names nothing")
+    try:
+        return quote(text, safe=":")
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{text!r} is not valid text") from None
+
+
+def target(core: Core, path: str) -> str:
+    """Return a path under the client's base URL."""
+    return _target(core, path)
+
+
+def _target(core: Core, path: str, query: Mapping[str, str] | None = None) -> str:
+    return f"{core.endpoint.prefix}{path}?{urlencode(query)}" if query else f"{core.endpoint.prefix}{path}"
+
+
+def _get(core: Core, kind: type[T], path: str) -> Steps[T]:
+    data = yield from _get_json(core, path)
+    return build(kind, data)
+
+
+def _get_json(core: Core, path: str, query: Mapping[str, str] | None = None) -> Steps[Any]:
+    request = Request("GET", _target(core, path, query), (ACCEPT_JSON,), is_repeatable=True)
+    response = yield from perform(core, request)
+    if response.status != 200:
+        raise failure(core, response)
+    return parse_json(response.body)
+
+
+def _read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:
+    if response.status not in statuses:
+        raise failure(core, response)
+    return build(kind, parse_json(response.body))
+
+
+def _items(data: Any) -> list[Any]:
+    items = cast("dict[str, Any]", data).get("items") if isinstance(data, dict) else None
+    if not isinstance(items, list):
+        raise ProtocolError("The server's answer does not fit: items must be list.")
+    return cast("list[Any]", items)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_SIZE):
+            yield piece

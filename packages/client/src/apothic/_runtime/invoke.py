@@ -1,0 +1,158 @@
+"""One call: decode its arguments, run the function, encode what came out. User code never breaks out of here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import isawaitable
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, cast
+
+from apothic._runtime.errors import describe
+from apothic._runtime.output import flush_streams
+from apothic._serialize import NotSerializable, PythonMismatch, ValueTooLarge, decode, encode_result
+from apothic.wire.runner import error_to_json
+from apothic.wire.values import RemoteError, Value
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as the worker sent it.
+
+    Attributes:
+        id: Names the call on this connection.
+        job: Key of the job.
+        attempt: Number of the attempt.
+        arguments: Encodes `[args, kwargs]`.
+    """
+
+    id: str
+    job: str
+    attempt: int
+    arguments: Value
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call: exactly one of both is set."""
+
+    value: Value | None = None
+    error: RemoteError | None = None
+
+
+def read_call(head: dict[str, Any], body: bytes) -> Call:
+    """Return the call that a `call` frame describes."""
+    arguments = Value(str(head["encoding"]), body, head.get("python"))
+    return Call(str(head["call"]), str(head["job"]), int(head["attempt"]), arguments)
+
+
+def reply(call: Call, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
+    """Return head and body of the frame that answers `call`."""
+    if outcome.error is not None:
+        return {"kind": "error", "call": call.id, "error": error_to_json(outcome.error)}, b""
+    value = outcome.value or Value("json", b"null")
+    return {"kind": "result", "call": call.id, "encoding": value.encoding, "python": value.python}, value.data
+
+
+def run_call(function: Callable[..., Any], call: Call, drive: Callable[[Any], Any]) -> Outcome:
+    """Run a synchronous function and return its outcome; `SystemExit` and `KeyboardInterrupt` are outcomes too.
+
+    Args:
+        function: The user's function.
+        call: What to call it with.
+        drive: Runs a coroutine to its end, for functions that return one without being `async def`.
+    """
+    process = os.getpid()
+    arguments = _read_arguments(call.arguments)
+    if isinstance(arguments, Outcome):
+        return arguments
+    try:
+        result = function(*arguments[0], **arguments[1])
+        if type(result) is CoroutineType:
+            result = drive(result)
+        outcome = _encoded(result)
+    except BaseException as error:
+        _leave_if_forked(process, error)
+        outcome = Outcome(error=describe(error))
+    _leave_if_forked(process)
+    flush_streams()
+    return outcome
+
+
+async def run_call_async(function: Callable[..., Any], call: Call) -> Outcome:
+    """Run an `async def` function and return its outcome, like `run_call`."""
+    process = os.getpid()
+    arguments = _read_arguments(call.arguments)
+    if isinstance(arguments, Outcome):
+        return arguments
+    try:
+        result = function(*arguments[0], **arguments[1])
+        outcome = _encoded(await result if isawaitable(result) else result)
+    except BaseException as error:
+        _leave_if_forked(process, error)
+        outcome = Outcome(error=describe(error))
+    _leave_if_forked(process)
+    flush_streams()
+    return outcome
+
+
+def _read_arguments(value: Value) -> tuple[list[Any], dict[str, Any]] | Outcome:
+    try:
+        pair = decode(value)
+    except PythonMismatch as error:
+        return Outcome(error=describe(error, "python_mismatch"))
+    except BaseException as error:  # unpickling runs user code
+        return Outcome(error=describe(error, "arguments_unreadable"))
+    if not _is_pair(pair):
+        return _unreadable("the arguments are not a list and an object with text keys")
+    return cast("tuple[list[Any], dict[str, Any]]", tuple(pair))
+
+
+def _is_pair(pair: Any) -> bool:
+    if type(pair) is not list or len(cast("list[Any]", pair)) != 2:
+        return False
+    args, kwargs = cast("list[Any]", pair)
+    return (
+        type(args) is list and type(kwargs) is dict and all(type(key) is str for key in cast("dict[Any, Any]", kwargs))
+    )
+
+
+def _unreadable(message: str) -> Outcome:
+    return Outcome(error=RemoteError(type="builtins.ValueError", message=message, code="arguments_unreadable"))
+
+
+def _encoded(result: object) -> Outcome:
+    if isinstance(result, _GENERATORS):
+        return _generator_refused(cast("Any", result))
+    try:
+        return Outcome(value=encode_result(result))
+    except NotSerializable as error:
+        return Outcome(error=describe(error, "result_unserializable"))
+    except ValueTooLarge as error:
+        return Outcome(error=describe(error, "result_too_large"))
+
+
+def _generator_refused(result: Any) -> Outcome:
+    if isinstance(result, GeneratorType):
+        cast("GeneratorType[Any, Any, Any]", result).close()
+    message = "the function returned a generator; this release returns one value per call, so return a list instead"
+    return Outcome(error=RemoteError(type="builtins.TypeError", message=message, code="generator_not_supported"))
+
+
+def _leave_if_forked(process: int, error: BaseException | None = None) -> None:
+    """End a process that user code forked and that came back here: the reply is its parent's to give."""
+    if os.getpid() == process:
+        return
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+        code = 1
+    flush_streams()
+    os._exit(code & 0xFF)

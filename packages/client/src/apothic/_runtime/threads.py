@@ -1,0 +1,100 @@
+"""Serve several calls of a synchronous function at once, each on a thread of a bounded pool."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
+
+from apothic._runtime.channel import Channel
+from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
+from apothic._runtime.errors import describe
+from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call
+from apothic._runtime.output import CallOutput, route_output
+
+
+def serve_in_threads(channel: Channel, function: Callable[..., Any], *, tasks: int) -> None:
+    """Answer up to `tasks` calls at once until `stop` or the end of the connection; then finish what runs.
+
+    `cancel` raises `JobCancelled` in the call's thread at its next Python instruction; code that waits outside Python
+    is not reached before it returns.
+    """
+    running: dict[str, _ThreadCall] = {}
+    with ThreadPoolExecutor(tasks, thread_name_prefix="apothic-call") as pool:
+        while (frame := channel.receive()) is not None and frame[0]["kind"] != "stop":
+            head, body = frame
+            if head["kind"] == "call":
+                entry = _ThreadCall(channel, function, read_call(head, body))
+                running[entry.call.id] = entry
+                pool.submit(copy_context().run, entry.run, running)
+            elif head["kind"] == "cancel" and (found := running.get(str(head["call"]))) is not None:
+                found.cancel()
+
+
+class _ThreadCall:
+    """One call on one thread, and the race between its end and its cancellation."""
+
+    def __init__(self, channel: Channel, function: Callable[..., Any], call: Call) -> None:
+        self.call = call
+        self._channel = channel
+        self._function = function
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._is_cancelled = False
+        self._is_over = False
+
+    def run(self, running: dict[str, _ThreadCall]) -> None:
+        """Execute the call and send its reply."""
+        output = CallOutput(self._send_text)
+        enter_call(CurrentCall(self.call.job, self.call.attempt, output))
+        route_output(output)
+        try:
+            outcome = self._outcome()
+            self._seal()
+        except JobCancelled as cancelled:  # raised between the user's code and the seal
+            self._seal()
+            outcome = Outcome(error=describe(cancelled))
+        output.close()
+        running.pop(self.call.id, None)
+        self._channel.send(*reply(self.call, outcome))
+
+    def cancel(self) -> None:
+        """Raise `JobCancelled` in the call, once, unless it is over."""
+        with self._lock:
+            if self._is_over or self._is_cancelled:
+                return
+            self._is_cancelled = True
+            if self._thread is not None:
+                _raise_in_thread(self._thread, JobCancelled)
+
+    def _outcome(self) -> Outcome:
+        with self._lock:
+            self._thread = threading.get_ident()
+            if self._is_cancelled:
+                return Outcome(error=describe(JobCancelled("the job was cancelled before it started")))
+        return run_call(self._function, self.call, _drive)
+
+    def _seal(self) -> None:
+        """After this nothing can be raised in the thread any more."""
+        with self._lock:
+            self._is_over = True
+            if self._is_cancelled and self._thread is not None:
+                _raise_in_thread(self._thread, None)
+
+    def _send_text(self, stream: str, text: str) -> None:
+        self._channel.send({"kind": "log", "call": self.call.id, "stream": stream, "text": text})
+
+
+def _drive(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+def _raise_in_thread(thread: int, kind: type[BaseException] | None) -> None:
+    """Leave an exception for a thread's next instruction; None takes one back that was not raised yet."""
+    argument = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)

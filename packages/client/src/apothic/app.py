@@ -1,0 +1,290 @@
+"""`App`: a named group of functions that is deployed together."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from types import FunctionType, MappingProxyType
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads
+from apothic._loading import stop_if_loading
+from apothic._ranges import wrong
+from apothic._steps import Steps
+from apothic.client import ControlPlaneClient, shared_client
+from apothic.errors import ConflictError, InvalidRequestError, NotDeployedError, NotSupportedError
+from apothic.function import AsyncFunction, Function
+from apothic.options import FunctionOptions, Retries, retries_of
+from apothic.placement import Placement
+from apothic.wire.functions import FunctionSpec, Manifest
+from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FunctionDecorator(Protocol):
+    """What `app.function(...)` returns: turns a Python function into a `Function`."""
+
+    @overload
+    def __call__(self, python_function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncFunction[P, R]: ...
+    @overload
+    def __call__(self, python_function: Callable[P, R], /) -> Function[P, R]: ...
+    def __call__(self, python_function: Callable[P, Any], /) -> Any: ...
+
+
+class App:
+    """A named group of functions.
+
+    Args:
+        name: Name of the app on the server; 1 to 63 letters, digits, dots, dashes and underscores, beginning and ending
+            with a letter or digit.
+        client: Connection to deploy with; None uses the configured address when it is first needed.
+
+    Raises:
+        InvalidRequestError: The name is not allowed.
+    """
+
+    def __init__(self, name: str, *, client: ControlPlaneClient | None = None) -> None:
+        if not isinstance(name, str) or not is_app_name(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
+            raise wrong("name", name, APP_NAME_RULE)
+        self._name = name
+        self._given_client = client
+        self._functions: dict[str, Function[..., Any]] = {}
+        self._function_ids: dict[str, str] = {}
+        self._deployment_id: str | None = None
+        self._module = _caller_module(inspect.currentframe())
+
+    def __repr__(self) -> str:
+        return f"<App {self._name}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the app on the server."""
+        return self._name
+
+    @property
+    def functions(self) -> Mapping[str, Function[..., Any]]:
+        """The functions decorated so far, by name; read-only."""
+        return MappingProxyType(self._functions)
+
+    @functools.cached_property
+    def client(self) -> ControlPlaneClient:
+        """The connection in use; the configured address is looked up now when none was given.
+
+        Raises:
+            CloudNotRunning: Nothing names an address.
+        """
+        return shared_client(self._given_client)
+
+    @property
+    def deployment_id(self) -> str | None:
+        """Id of the latest deploy of this object; None before the first."""
+        return self._deployment_id
+
+    @functools.cached_property
+    def aio(self) -> AsyncApp:
+        """The same app for asyncio."""
+        return AsyncApp(self)
+
+    def function(
+        self,
+        *,
+        schedule: Any = None,
+        liv: Any = None,
+        gpu: str | list[str] | None = None,
+        gpu_count: int | None = None,
+        min_vram_gb: int | None = None,
+        geolocation: str | list[str] | None = None,
+        offer_filters: dict[str, dict[str, Any]] | None = None,
+        max_cost_per_hour_usd: float | None = None,
+        max_cost_per_tflop_hour_usd: float | None = None,
+        min_total_flops: float | None = None,
+        min_gpu_ram_bandwidth_gbps: float | None = None,
+        min_cpu_cores: float | None = None,
+        min_cpu_ram_gb: float | None = None,
+        min_cpu_ghz: float | None = None,
+        min_disk_bandwidth_mb_s: float | None = None,
+        min_internet_upload_mbps: float | None = None,
+        min_internet_download_mbps: float | None = None,
+        secure_cloud_only: bool | None = None,
+        cpu: int = 1,
+        memory_mb: int = 1024,
+        disk_gb: float | None = None,
+        timeout_s: int = 600,
+        retries: int | Retries | None = None,
+        max_retries: int = 0,
+        concurrent_requests: int = 1,
+        max_pending_tasks: int = 100,
+        max_containers: int = 1,
+        tasks_per_container: int = 1,
+        image: Any = None,
+        secrets: Any = None,
+        volumes: Any = None,
+    ) -> FunctionDecorator:
+        """Make the decorated function part of the app. Ranges are those of `FunctionOptions` and `Placement`.
+
+        Args:
+            timeout_s: Seconds one attempt may run.
+            retries: Further attempts after a failure of the function; wins over `max_retries`.
+            schedule, liv, image, secrets, volumes: Not in this release; only None.
+
+        Raises:
+            InvalidRequestError: An option has the wrong type or range, or the function cannot be deployed.
+            NotSupportedError: This release cannot do what an option asks for.
+            ConflictError: The app has a function of this name already.
+        """
+        _refuse(schedule=schedule, liv=liv, image=image, secrets=secrets, volumes=volumes)
+        placement = Placement(
+            gpu=gpu,
+            gpu_count=gpu_count,
+            min_vram_gb=min_vram_gb,
+            geolocation=geolocation,
+            offer_filters=offer_filters,
+            max_cost_per_hour_usd=max_cost_per_hour_usd,
+            max_cost_per_tflop_hour_usd=max_cost_per_tflop_hour_usd,
+            min_total_flops=min_total_flops,
+            min_gpu_ram_bandwidth_gbps=min_gpu_ram_bandwidth_gbps,
+            min_cpu_cores=min_cpu_cores,
+            min_cpu_ram_gb=min_cpu_ram_gb,
+            min_cpu_ghz=min_cpu_ghz,
+            min_disk_bandwidth_mb_s=min_disk_bandwidth_mb_s,
+            min_internet_upload_mbps=min_internet_upload_mbps,
+            min_internet_download_mbps=min_internet_download_mbps,
+            secure_cloud_only=secure_cloud_only,
+            disk_gb=disk_gb,
+        )
+        options = FunctionOptions(
+            cpu=cpu,
+            memory_mb=memory_mb,
+            timeout_s=timeout_s,
+            retries=retries_of(retries, max_retries),
+            concurrent_requests=concurrent_requests,
+            max_pending_tasks=max_pending_tasks,
+            max_containers=max_containers,
+            tasks_per_container=tasks_per_container,
+            placement=placement,
+        )
+        return cast("FunctionDecorator", functools.partial(self._add, options))
+
+    def deploy(self) -> str:
+        """Upload the app's files, make them the app's live version and return the deployment's id.
+
+        Says on standard error what it uploads; `APOTHIC_QUIET=1` silences that. While a runner or the CLI loads the
+        file, ends the load instead.
+
+        Raises:
+            InvalidRequestError: The app has no functions (`empty_app`), no file, or files that cannot be uploaded.
+            TooLargeError: The files exceed a limit.
+            ApothicError: The server cannot be reached or refused.
+        """
+        stop_if_loading()
+        return self.deploy_with_details(is_quiet=not says_uploads()).deployment.deployment_id
+
+    def deploy_with_details(self, *, is_quiet: bool = True) -> Deployed:
+        """Deploy as `deploy` does and return what was uploaded and made; works after a load, too."""
+        steps = self.deploy_steps(self.client, is_quiet=is_quiet)
+        return self.client.run(steps)
+
+    def manifest(self) -> Manifest:
+        """Return what a deploy would say about the functions; reads the app's files, sends nothing.
+
+        Raises:
+            InvalidRequestError: As `deploy`.
+        """
+        from apothic._sources import find_sources
+
+        specs, source = self._specs(), self._file()
+        return manifest_of(find_sources(source.path).module, source.variable, specs)
+
+    def deploy_steps(self, client: ControlPlaneClient, *, is_quiet: bool) -> Steps[Deployed]:
+        """Return the deploy as an operation; for this package's own modules."""
+        specs = self._specs()
+        manifest_of("", "", specs)
+        done = yield from deploy(client.core, self._name, self._file(), specs, is_quiet=is_quiet)
+        self._deployment_id = done.deployment.deployment_id
+        self._function_ids = {info.name: info.function_id for info in done.deployment.functions}
+        return done
+
+    def deployed(self, name: str) -> tuple[ControlPlaneClient, str]:
+        """Return the connection and the id of a deployed function; ends a running load instead.
+
+        Raises:
+            NotDeployedError: The function was not deployed by this object.
+        """
+        stop_if_loading()
+        function_id = self._function_ids.get(name)
+        if function_id is None:
+            raise NotDeployedError(
+                f"{name} was not deployed in this process: call app.deploy() first, or look up what is deployed "
+                f'with RemoteFunction.from_name("{self._name}", "{name}").'
+            )
+        return self.client, function_id
+
+    def _specs(self) -> list[FunctionSpec]:
+        return [function.spec for function in self._functions.values()]
+
+    def _file(self) -> AppFile:
+        return find_app_file(self, self._module)
+
+    def _add(self, options: FunctionOptions, python_function: Any, /) -> Function[..., Any]:
+        name = _checked_name(python_function, self._module)
+        if name in self._functions:
+            raise ConflictError(
+                f"The app {self._name} has a function {name} already; rename one.", code="duplicate_name"
+            )
+        is_async = inspect.iscoroutinefunction(python_function)
+        make = AsyncFunction[..., Any] if is_async else Function[..., Any]
+        function: Function[..., Any] = make(self, python_function, name, options, is_async=is_async)
+        self._functions[name] = function
+        return function
+
+
+class AsyncApp:
+    """`App` for asyncio."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def deploy(self) -> str:
+        """Upload the app's files, make them the app's live version and return the deployment's id."""
+        stop_if_loading()
+        client = self._app.client
+        done = await client.aio.run(self._app.deploy_steps(client, is_quiet=not says_uploads()))
+        return done.deployment.deployment_id
+
+
+def _caller_module(frame: Any) -> str:
+    """Return the name of the module that makes an app."""
+    outer = frame.f_back if frame is not None else None
+    return str(outer.f_globals.get("__name__", "")) if outer is not None else ""
+
+
+def _refuse(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise NotSupportedError(f"{name}: this release cannot do that yet; leave the option out.")
+
+
+def _checked_name(python_function: Any, module: str) -> str:
+    """Return the name of a function that runners can find and run."""
+    if not isinstance(python_function, FunctionType):
+        raise wrong("@app.function()", python_function, "put above a function written with def or async def")
+    name, qualname = python_function.__name__, python_function.__qualname__
+    if "<locals>" in qualname or "<lambda>" in qualname:
+        raise InvalidRequestError(
+            f"{qualname} is a lambda or lies inside another function, where runners cannot find it; "
+            "write it at the top level of the file."
+        )
+    if not is_function_name(name):
+        raise wrong("function name", name, FUNCTION_NAME_RULE)
+    if python_function.__module__ != module:
+        file = Path(python_function.__code__.co_filename).name
+        raise InvalidRequestError(
+            f"{name} is defined in {file}, not in the file of the app; move it or call it from there."
+        )
+    if inspect.isgeneratorfunction(python_function) or inspect.isasyncgenfunction(python_function):
+        raise NotSupportedError(f"{name} yields items; this release cannot deploy generator functions yet.")
+    return name

@@ -1,0 +1,34 @@
+"""`apothic app`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from apothic.cli.console import print_json, print_table, say
+from apothic.cli.settings import Settings, common_options
+
+
+@click.group()
+@common_options
+def app() -> None:
+    """Apps of your organisation."""
+
+
+@app.command("list")
+@common_options
+@click.pass_obj
+def list_apps(settings: Settings) -> None:
+    """List all apps and their live versions."""
+    apps = settings.client().list_apps()
+    if settings.is_json:
+        print_json({"items": [asdict(one) for one in apps]})
+        return
+    if not apps:
+        say("No apps yet: `apothic deploy FILE` makes one.")
+        return
+    print_table(
+        ("APP", "VERSION", "DEPLOYMENT", "FUNCTIONS", "CREATED"),
+        [(a.name, str(a.version or "-"), a.deployment_id or "-", ", ".join(a.functions), a.created_at) for a in apps],
+    )

@@ -1,0 +1,72 @@
+"""What commands print: data to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document to stdout."""
+    _print(json.dumps(document, indent=2, ensure_ascii=not _is_utf8(sys.stdout.encoding)))
+
+
+def print_text(text: str) -> None:
+    """Print data for people to stdout, with one line end."""
+    _print(text)
+
+
+def say(text: str) -> None:
+    """Print a remark to stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values below each other, aligned."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        _print(f"{name.ljust(width)}  {value}".rstrip())
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under column names: drawn on a terminal, aligned plain text elsewhere."""
+    if is_rich():
+        _draw(columns, rows)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def is_rich() -> bool:
+    """Whether stdout is a terminal that may get colours and lines."""
+    plain = any(os.environ.get(name) for name in ("NO_COLOR", "CI")) or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)  # noqa: T201
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    return (encoding or "").lower().replace("-", "") == "utf8"

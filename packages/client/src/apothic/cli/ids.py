@@ -1,0 +1,21 @@
+"""Ids as arguments: `jobs:…`, `deployments:…`."""
+
+from __future__ import annotations
+
+import click
+
+
+def job_id(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Return `value` when it can be the id of a job; whether the job exists is the server's answer."""
+    return _of(value, "jobs")
+
+
+def deployment_id(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Return `value` when it can be the id of a deployment."""
+    return _of(value, "deployments")
+
+
+def _of(value: str, table: str) -> str:
+    if not value.removeprefix(f"{table}:") or not value.startswith(f"{table}:"):
+        raise click.BadParameter(f"{value!r} is not an id like {table}:01jc5v…")
+    return value

@@ -1,0 +1,77 @@
+"""Options that every command takes, before or after its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from apothic.client import ControlPlaneClient
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What the common options say; the `obj` of every click context.
+
+    Attributes:
+        is_json: Print one JSON document, and errors as JSON.
+        base_url: Address of the cloud, or None to look for it.
+        is_debug: Show tracebacks.
+    """
+
+    is_json: bool = False
+    base_url: str | None = None
+    is_debug: bool = False
+
+    def client(self) -> ControlPlaneClient:
+        """Return a client for the chosen cloud; it refuses to unpickle anything.
+
+        Raises:
+            CloudNotRunning: Nothing names an address.
+            ConfigError: An address, a credential or a file is malformed or unsafe.
+        """
+        from apothic.client import ControlPlaneClient
+
+        return ControlPlaneClient(self.base_url, allow_pickle=False)
+
+
+def common_options(command: Command) -> Command:
+    """Add `--json`, `--base-url` and `--debug` to a command or group."""
+    for option in reversed(
+        (
+            click.option(
+                "--json", "is_json", is_flag=True, expose_value=False, callback=_set_json,
+                help="Print one JSON document; errors are JSON too.",
+            ),
+            click.option(
+                "--base-url", metavar="URL", expose_value=False, callback=_set_base_url,
+                help="Address of the cloud.",
+            ),
+            click.option(
+                "--debug", "is_debug", is_flag=True, expose_value=False, callback=_set_debug,
+                help="Show tracebacks, as APOTHIC_DEBUG=1 does.",
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = ctx.ensure_object(Settings)
+    settings.is_json = settings.is_json or value
+
+
+def _set_base_url(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    settings = ctx.ensure_object(Settings)
+    settings.base_url = value or settings.base_url
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = ctx.ensure_object(Settings)
+    settings.is_debug = settings.is_debug or value

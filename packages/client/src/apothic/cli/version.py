@@ -1,0 +1,28 @@
+"""`apothic version`."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import click
+
+from apothic.cli.console import print_json, print_text
+from apothic.cli.settings import Settings, common_options
+from apothic.wire.version import VERSION
+
+
+@click.command()
+@common_options
+@click.pass_obj
+def version(settings: Settings) -> None:
+    """Print the version of this program; asks nobody."""
+    found: dict[str, Any] = {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    if settings.is_json:
+        print_json(found)
+    else:
+        print_text(f"apothic {VERSION} (Python {found['python']}, {found['platform']})")

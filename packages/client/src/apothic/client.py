@@ -1,0 +1,363 @@
+"""The connection to a control plane, for blocking callers and, under `.aio`, for asyncio.
+
+Both clients only start the operations of `_operations` and `_calls`, each with its own driver; everything that decides
+is written there once. A client may be used by any number of threads and after a fork.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from apothic import _blocking, _calls, _operations
+from apothic._answers import (
+    AppInfo,
+    DeploymentInfo,
+    FunctionInfo,
+    Identity,
+    JobInfo,
+    LogPage,
+    Outcome,
+    Readiness,
+    WorkerInfo,
+)
+from apothic._core import Core
+from apothic._http import Response
+from apothic._ranges import flag, number, seconds
+from apothic._steps import Steps
+from apothic.config import Endpoint, resolve
+from apothic.wire.functions import Manifest
+from apothic.wire.values import Value
+
+T = TypeVar("T")
+
+__all__ = [
+    "AppInfo",
+    "AsyncControlPlaneClient",
+    "ControlPlaneClient",
+    "DeploymentInfo",
+    "FunctionInfo",
+    "Identity",
+    "JobInfo",
+    "LogPage",
+    "Outcome",
+    "Readiness",
+    "Response",
+    "WorkerInfo",
+    "shared_client",
+]
+
+
+class ControlPlaneClient:
+    """Talks to one control plane with one credential.
+
+    Args:
+        base_url: Address such as `http://127.0.0.1:8400`; None looks in `APOTHIC_BASE_URL`, the active profile and the
+            cloud running on this machine, in this order.
+        api_key: Key sent as bearer token; None looks in the variables and in what is stored beside the address.
+        auth_token: Bearer token that wins over `api_key`.
+        auth_header: Verbatim value of the `Authorization` header that wins over both.
+        timeout_s: Bound of one request with its retries, more than 0 seconds; waiting for jobs has its own bounds.
+        allow_pickle: False refuses results that are not JSON, so that no byte from elsewhere is ever unpickled.
+
+    Raises:
+        CloudNotRunning: Nothing names an address.
+        ConfigError: An address, a credential or a configuration file is malformed or unsafe.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        auth_header: str | None = None,
+        timeout_s: float = 60.0,
+        allow_pickle: bool = True,
+    ) -> None:
+        number("timeout_s", timeout_s, 0.001, 86_400)
+        flag("allow_pickle", allow_pickle)
+        endpoint = resolve(base_url, api_key=api_key, auth_token=auth_token, auth_header=auth_header)
+        self._core = Core(endpoint, timeout_s=timeout_s, allow_pickle=allow_pickle)
+
+    @classmethod
+    def from_env(cls) -> ControlPlaneClient:
+        """Return a client configured by variables, the active profile or the cloud running on this machine."""
+        return cls()
+
+    @classmethod
+    def from_core(cls, core: Core) -> ControlPlaneClient:
+        """Return a client on parts that exist already; for this package's own modules."""
+        client = cls.__new__(cls)
+        client.__dict__["_core"] = core
+        return client
+
+    @property
+    def base_url(self) -> str:
+        """Address of the control plane, without a trailing slash."""
+        return self._core.endpoint.url
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Address, credential and where they came from."""
+        return self._core.endpoint
+
+    @property
+    def allow_pickle(self) -> bool:
+        """Whether results may be unpickled."""
+        return self._core.allow_pickle
+
+    @functools.cached_property
+    def aio(self) -> AsyncControlPlaneClient:
+        """The same client for asyncio."""
+        return AsyncControlPlaneClient(self._core)
+
+    @property
+    def core(self) -> Core:
+        """What operations run on; for this package's own modules."""
+        return self._core
+
+    def run(self, steps: Steps[T]) -> T:
+        """Perform an operation; for this package's own modules."""
+        return _blocking.run(steps)
+
+    def close(self) -> None:
+        """Close this thread's idle connections; the client stays usable."""
+        self._core.idle.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send any request under the base URL and return the answer whatever its status.
+
+        Args:
+            path: Percent-encoded, beginning with a slash.
+            json: Value sent as a JSON body; not together with `body`.
+
+        Raises:
+            UnavailableError: No connection, or no answer in time.
+            ConnectionLostError: The connection ended after a request that must not be sent twice.
+        """
+        return self.run(
+            _operations.raw(self._core, method, path, query=query, json_body=json, body=body, headers=headers)
+        )
+
+    def identity(self) -> Identity:
+        """Return whom the server takes this key for."""
+        return self.run(_operations.identity(self._core))
+
+    def readiness(self) -> Readiness:
+        """Return whether the server can work, and which part cannot; needs no key."""
+        return self.run(_operations.readiness(self._core))
+
+    def list_workers(self) -> tuple[WorkerInfo, ...]:
+        """Return the known workers; needs an operator's key."""
+        return self.run(_operations.list_workers(self._core))
+
+    def list_apps(self) -> tuple[AppInfo, ...]:
+        """Return all apps of the key's org."""
+        return self.run(_operations.list_apps(self._core))
+
+    def get_app(self, name: str) -> AppInfo:
+        """Return one app by name; NotFoundError when there is none."""
+        return self.run(_operations.get_app(self._core, name))
+
+    def get_deployment(self, deployment_id: str) -> DeploymentInfo:
+        """Return one deployment; NotFoundError when there is none."""
+        return self.run(_operations.get_deployment(self._core, deployment_id))
+
+    def get_function(self, app: str, name: str) -> FunctionInfo:
+        """Return a function of an app's live deployment; the NotFoundError names near matches."""
+        return self.run(_operations.get_function(self._core, app, name))
+
+    def function_by_id(self, function_id: str) -> FunctionInfo:
+        """Return a function by its id; NotFoundError when there is none."""
+        return self.run(_operations.function_by_id(self._core, function_id))
+
+    def get_job(self, job_id: str) -> JobInfo:
+        """Return one job; NotFoundError when there is none."""
+        return self.run(_operations.get_job(self._core, job_id))
+
+    def job_logs(self, job_id: str, after: int = -1) -> LogPage:
+        """Return one page of a job's output; `after` is the last index already read, -1 for none."""
+        return self.run(_operations.job_logs(self._core, job_id, after))
+
+    def cancel_job(self, job_id: str) -> str:
+        """Ask for the end of a job and return its status after that; asking twice is fine."""
+        return self.run(_operations.cancel_job(self._core, job_id))
+
+    def has_archive(self, sha256: str) -> bool:
+        """Whether the org has already uploaded an archive with this digest."""
+        return self.run(_operations.has_archive(self._core, sha256))
+
+    def put_archive(self, source: bytes | Path, sha256: str) -> None:
+        """Upload an archive; a digest that does not fit is refused. Uploading it again changes nothing."""
+        return self.run(_operations.put_archive(self._core, source, sha256))
+
+    def create_deployment(self, app: str, manifest: Manifest, sha256: str) -> DeploymentInfo:
+        """Make an uploaded archive the live version of an app, which is made when it is new."""
+        return self.run(_operations.create_deployment(self._core, app, manifest, sha256))
+
+    def call(self, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Outcome:
+        """Run a function and return how its job ended.
+
+        Ctrl-C cancels the job and waits for that answer; a second one leaves at once and prints the job's id.
+
+        Raises:
+            JobTimeoutError: The job did not end within `timeout_s`; it goes on.
+            ConnectionLostError: The connection ended before the job's id was known; the call may have run.
+        """
+        return self.run(_calls.call(self._core, function_id, value, timeout_s=seconds("timeout_s", timeout_s)))
+
+    def spawn(self, function_id: str, value: Value) -> str:
+        """Create a job and return its id. While too many calls wait, tries again for up to the client's `timeout_s`."""
+        return self.run(_operations.spawn(self._core, function_id, value))
+
+    def outcome(self, job_id: str, *, timeout_s: float = math.inf, poll_interval_s: float = 1.0) -> Outcome:
+        """Wait for a job and return how it ended; resumes after lost connections. `timeout_s=0` looks once.
+
+        Raises:
+            JobTimeoutError: The job did not end within `timeout_s`; it goes on.
+        """
+        seconds("timeout_s", timeout_s)
+        number("poll_interval_s", poll_interval_s, 0.001, 86_400)
+        return self.run(_calls.outcome(self._core, job_id, timeout_s=timeout_s, poll_interval_s=poll_interval_s))
+
+
+class AsyncControlPlaneClient:
+    """`ControlPlaneClient` for asyncio: the same methods with the same meaning, awaited.
+
+    Cancelling the awaiting task ends the waiting only; no job stops.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def base_url(self) -> str:
+        """Address of the control plane, without a trailing slash."""
+        return self._core.endpoint.url
+
+    @property
+    def core(self) -> Core:
+        """What operations run on; for this package's own modules."""
+        return self._core
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Perform an operation; for this package's own modules."""
+        from apothic import _asynchronous
+
+        return await _asynchronous.run(steps)
+
+    def close(self) -> None:
+        """Close this thread's idle connections; the client stays usable."""
+        self._core.idle.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send any request under the base URL and return the answer whatever its status."""
+        return await self.run(
+            _operations.raw(self._core, method, path, query=query, json_body=json, body=body, headers=headers)
+        )
+
+    async def identity(self) -> Identity:
+        """Return whom the server takes this key for."""
+        return await self.run(_operations.identity(self._core))
+
+    async def readiness(self) -> Readiness:
+        """Return whether the server can work, and which part cannot; needs no key."""
+        return await self.run(_operations.readiness(self._core))
+
+    async def list_workers(self) -> tuple[WorkerInfo, ...]:
+        """Return the known workers; needs an operator's key."""
+        return await self.run(_operations.list_workers(self._core))
+
+    async def list_apps(self) -> tuple[AppInfo, ...]:
+        """Return all apps of the key's org."""
+        return await self.run(_operations.list_apps(self._core))
+
+    async def get_app(self, name: str) -> AppInfo:
+        """Return one app by name; NotFoundError when there is none."""
+        return await self.run(_operations.get_app(self._core, name))
+
+    async def get_deployment(self, deployment_id: str) -> DeploymentInfo:
+        """Return one deployment; NotFoundError when there is none."""
+        return await self.run(_operations.get_deployment(self._core, deployment_id))
+
+    async def get_function(self, app: str, name: str) -> FunctionInfo:
+        """Return a function of an app's live deployment; the NotFoundError names near matches."""
+        return await self.run(_operations.get_function(self._core, app, name))
+
+    async def function_by_id(self, function_id: str) -> FunctionInfo:
+        """Return a function by its id; NotFoundError when there is none."""
+        return await self.run(_operations.function_by_id(self._core, function_id))
+
+    async def get_job(self, job_id: str) -> JobInfo:
+        """Return one job; NotFoundError when there is none."""
+        return await self.run(_operations.get_job(self._core, job_id))
+
+    async def job_logs(self, job_id: str, after: int = -1) -> LogPage:
+        """Return one page of a job's output; `after` is the last index already read, -1 for none."""
+        return await self.run(_operations.job_logs(self._core, job_id, after))
+
+    async def cancel_job(self, job_id: str) -> str:
+        """Ask for the end of a job and return its status after that; asking twice is fine."""
+        return await self.run(_operations.cancel_job(self._core, job_id))
+
+    async def has_archive(self, sha256: str) -> bool:
+        """Whether the org has already uploaded an archive with this digest."""
+        return await self.run(_operations.has_archive(self._core, sha256))
+
+    async def put_archive(self, source: bytes | Path, sha256: str) -> None:
+        """Upload an archive; a digest that does not fit is refused. Uploading it again changes nothing."""
+        return await self.run(_operations.put_archive(self._core, source, sha256))
+
+    async def create_deployment(self, app: str, manifest: Manifest, sha256: str) -> DeploymentInfo:
+        """Make an uploaded archive the live version of an app, which is made when it is new."""
+        return await self.run(_operations.create_deployment(self._core, app, manifest, sha256))
+
+    async def call(self, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Outcome:
+        """Run a function and return how its job ended; cancelling the task leaves the job running."""
+        return await self.run(_calls.call(self._core, function_id, value, timeout_s=seconds("timeout_s", timeout_s)))
+
+    async def spawn(self, function_id: str, value: Value) -> str:
+        """Create a job and return its id. While too many calls wait, tries again for up to the client's `timeout_s`."""
+        return await self.run(_operations.spawn(self._core, function_id, value))
+
+    async def outcome(self, job_id: str, *, timeout_s: float = math.inf, poll_interval_s: float = 1.0) -> Outcome:
+        """Wait for a job and return how it ended; resumes after lost connections. `timeout_s=0` looks once."""
+        seconds("timeout_s", timeout_s)
+        number("poll_interval_s", poll_interval_s, 0.001, 86_400)
+        return await self.run(_calls.outcome(self._core, job_id, timeout_s=timeout_s, poll_interval_s=poll_interval_s))
+
+
+def shared_client(client: ControlPlaneClient | None = None, base_url: str | None = None) -> ControlPlaneClient:
+    """Return `client`, else the process's client for `base_url` or for the configured address.
+
+    Raises:
+        CloudNotRunning: Nothing names an address.
+    """
+    return client if client is not None else _client_of(resolve(base_url))
+
+
+@functools.lru_cache(maxsize=16)
+def _client_of(endpoint: Endpoint) -> ControlPlaneClient:
+    return ControlPlaneClient.from_core(Core(endpoint))

@@ -1,0 +1,150 @@
+"""How a function runs: size, retries, concurrency. Values are checked where they are written, by the decorator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from apothic._ranges import number, whole, wrong
+from apothic.placement import Placement
+from apothic.wire.functions import FunctionSpec
+from apothic.wire.limits import (
+    CONTAINERS_MAX,
+    CPU_MAX,
+    MEMORY_MB_MAX,
+    MEMORY_MB_MIN,
+    PENDING_PER_FUNCTION_DEFAULT,
+    QUEUED_JOBS_PER_ORG_MAX,
+    RETRIES_MAX,
+    TASKS_PER_CONTAINER_MAX,
+    TIMEOUT_S_MAX,
+)
+
+RETRY_DELAY_S_MAX = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """Further attempts after a failure of user code.
+
+    The delay before retry n is `initial_delay * backoff_coefficient ** (n - 1)`, at least 1 s and at most `max_delay`,
+    and up to 10 % longer.
+
+    Attributes:
+        max_retries: Further attempts, 0 to 100.
+        backoff_coefficient: 1 to 10.
+        initial_delay: Seconds, 0 to 86,400.
+        max_delay: Seconds, 1 to 86,400.
+    """
+
+    max_retries: int
+    backoff_coefficient: float = 2.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def __post_init__(self) -> None:
+        whole("max_retries", self.max_retries, 0, RETRIES_MAX)
+        number("backoff_coefficient", self.backoff_coefficient, 1, 10)
+        number("initial_delay", self.initial_delay, 0, RETRY_DELAY_S_MAX)
+        number("max_delay", self.max_delay, 1, RETRY_DELAY_S_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcurrencySpec:
+    """How many calls of one function run and wait at once; a read-only view of its options."""
+
+    concurrent_requests: int
+    max_pending_tasks: int
+    max_containers: int
+    tasks_per_container: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionOptions:
+    """Everything that `@app.function(...)` was given, with defaults filled in.
+
+    Attributes:
+        cpu: Whole processors one runner may use, 1 to 1,024.
+        memory_mb: Memory of one runner in MiB, 32 to 16,777,216.
+        timeout_s: Seconds one attempt may run, 1 to 604,800.
+        retries: Further attempts after a failure of user code; None for none.
+        concurrent_requests: Requests one runner serves at once, 1 to 1,000; for services.
+        max_pending_tasks: Single calls that may wait for a runner, 1 to 1,000,000.
+        max_containers: Runners at once, 1 to 10,000.
+        tasks_per_container: Jobs one runner executes at once, 1 to 1,000.
+        placement: Which machines will do.
+    """
+
+    cpu: int = 1
+    memory_mb: int = 1024
+    timeout_s: int = 600
+    retries: Retries | None = None
+    concurrent_requests: int = 1
+    max_pending_tasks: int = PENDING_PER_FUNCTION_DEFAULT
+    max_containers: int = 1
+    tasks_per_container: int = 1
+    placement: Placement = field(default_factory=Placement)
+
+    def __post_init__(self) -> None:
+        whole("cpu", self.cpu, 1, CPU_MAX)
+        whole("memory_mb", self.memory_mb, MEMORY_MB_MIN, MEMORY_MB_MAX)
+        whole("timeout_s", self.timeout_s, 1, TIMEOUT_S_MAX)
+        whole("concurrent_requests", self.concurrent_requests, 1, TASKS_PER_CONTAINER_MAX)
+        whole("max_pending_tasks", self.max_pending_tasks, 1, QUEUED_JOBS_PER_ORG_MAX)
+        whole("max_containers", self.max_containers, 1, CONTAINERS_MAX)
+        whole("tasks_per_container", self.tasks_per_container, 1, TASKS_PER_CONTAINER_MAX)
+
+    @property
+    def concurrency(self) -> ConcurrencySpec:
+        """The four bounds on calls at once."""
+        return ConcurrencySpec(
+            concurrent_requests=self.concurrent_requests,
+            max_pending_tasks=self.max_pending_tasks,
+            max_containers=self.max_containers,
+            tasks_per_container=self.tasks_per_container,
+        )
+
+    def spec(self, name: str, qualname: str, *, is_async: bool) -> FunctionSpec:
+        """Return what a deploy says about the function."""
+        retries = self.retries or Retries(max_retries=0)
+        return FunctionSpec(
+            name=name,
+            qualname=qualname,
+            cpu=self.cpu,
+            memory_mb=self.memory_mb,
+            timeout_s=self.timeout_s,
+            max_retries=retries.max_retries,
+            retry_initial_delay_s=float(retries.initial_delay),
+            retry_backoff_coefficient=float(retries.backoff_coefficient),
+            retry_max_delay_s=float(retries.max_delay),
+            max_containers=self.max_containers,
+            tasks_per_container=self.tasks_per_container,
+            concurrent_requests=self.concurrent_requests,
+            max_pending_tasks=self.max_pending_tasks,
+            is_async=is_async,
+            placement=self.placement.as_dict(),
+        )
+
+
+def retries_of(retries: Any, max_retries: Any) -> Retries | None:
+    """Return the retries of a decorator; `retries` wins over the older `max_retries`."""
+    whole("max_retries", max_retries, 0, RETRIES_MAX)
+    if retries is None:
+        return Retries(max_retries=max_retries) if max_retries else None
+    if isinstance(retries, Retries):
+        return retries
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise wrong("retries", retries, f"a whole number from 0 to {RETRIES_MAX} or Retries(...)")
+    return Retries(max_retries=whole("retries", retries, 0, RETRIES_MAX))
+
+
+def retries_of_spec(spec: FunctionSpec) -> Retries | None:
+    """Return the retries of a deployed function, None for none."""
+    if not spec.max_retries:
+        return None
+    return Retries(
+        max_retries=spec.max_retries,
+        backoff_coefficient=spec.retry_backoff_coefficient,
+        initial_delay=spec.retry_initial_delay_s,
+        max_delay=max(1.0, spec.retry_max_delay_s),
+    )

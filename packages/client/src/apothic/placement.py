@@ -1,0 +1,118 @@
+"""Where a function may run: the named placement fields and `offer_filters`, checked when the decorator runs.
+
+Both are kept as given; a function with placement runs only on machines that meet all of it, and waits otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from apothic._ranges import flag, number, texts, whole, wrong
+from apothic.errors import InvalidRequestError
+from apothic.wire.limits import FUNCTION_SPEC_MAX
+
+OPERATORS = ("eq", "neq", "gt", "lt", "gte", "lte", "in", "notin")
+"""Comparisons of `offer_filters`; several on one field must all hold."""
+
+_LISTS = frozenset({"in", "notin"})
+_ORDERED = frozenset({"gt", "lt", "gte", "lte"})
+_TOP = 1e15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The placement options of a decorator, as given; None means that it does not matter.
+
+    Attributes:
+        gpu: One GPU name or several, any of which will do, for example `RTX_4070`.
+        gpu_count: GPUs, 1 to 1,024.
+        min_vram_gb: Memory of each GPU in GB.
+        geolocation: Country code or several, for example `US`.
+        offer_filters: Field to operator to value.
+        max_cost_per_hour_usd: Highest price of the machine.
+        disk_gb: Room on the machine's disk.
+        secure_cloud_only: Only machines in certified data centres.
+    """
+
+    gpu: str | list[str] | None = None
+    gpu_count: int | None = None
+    min_vram_gb: int | None = None
+    geolocation: str | list[str] | None = None
+    offer_filters: Mapping[str, Mapping[str, Any]] | None = None
+    max_cost_per_hour_usd: float | None = None
+    max_cost_per_tflop_hour_usd: float | None = None
+    min_total_flops: float | None = None
+    min_gpu_ram_bandwidth_gbps: float | None = None
+    min_cpu_cores: float | None = None
+    min_cpu_ram_gb: float | None = None
+    min_cpu_ghz: float | None = None
+    min_disk_bandwidth_mb_s: float | None = None
+    min_internet_upload_mbps: float | None = None
+    min_internet_download_mbps: float | None = None
+    secure_cloud_only: bool | None = None
+    disk_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        given = self._given()
+        for name, value in given.items():
+            _check(name, value)
+        if len(json.dumps(given)) > FUNCTION_SPEC_MAX // 2:
+            raise InvalidRequestError("offer_filters: the placement options are too long")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options that were given, as they are deployed."""
+        given = self._given()
+        return cast("dict[str, Any]", json.loads(json.dumps(given)))
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _check(name: str, value: Any) -> None:
+    if name == "offer_filters":
+        _check_filters(value)
+    elif name in {"gpu", "geolocation"}:
+        texts(name, value)
+    elif name == "gpu_count":
+        whole(name, value, 1, 1_024)
+    elif name == "min_vram_gb":
+        whole(name, value, 1, 1_000_000)
+    elif name == "secure_cloud_only":
+        flag(name, value)
+    else:
+        number(name, value, 0, _TOP)
+
+
+def _check_filters(filters: Any) -> None:
+    if not isinstance(filters, dict):
+        raise wrong("offer_filters", filters, 'a dict like {"gpu_ram": {"gte": 24000}}')
+    for field, conditions in cast("dict[Any, Any]", filters).items():
+        if not isinstance(field, str) or not field.isidentifier():
+            raise wrong("offer_filters", field, "a field name, a Python identifier")
+        if not isinstance(conditions, dict) or not conditions:
+            raise wrong(f"offer_filters[{field!r}]", conditions, 'a dict from operator to value like {"gte": 24000}')
+        for operator, value in cast("dict[Any, Any]", conditions).items():
+            _check_condition(f"offer_filters[{field!r}]", operator, value)
+
+
+def _check_condition(place: str, operator: Any, value: Any) -> None:
+    if operator not in OPERATORS:
+        raise wrong(place, operator, f"one of the operators {', '.join(OPERATORS)}")
+    where = f"{place}[{operator!r}]"
+    if operator in _ORDERED:
+        number(where, value, -_TOP, _TOP)
+    elif operator in _LISTS:
+        entries = cast("list[Any]", value) if isinstance(value, list) else []
+        if not entries or not all(_is_scalar(entry) for entry in entries):
+            raise wrong(where, value, "a list of texts or numbers, not empty")
+    elif not _is_scalar(value):
+        raise wrong(where, value, "a text, a number, True or False")
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, float):
+        return value == value and abs(value) <= _TOP
+    return isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) <= _TOP)

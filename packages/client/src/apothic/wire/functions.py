@@ -1,0 +1,70 @@
+"""What a deploy says about its functions: the manifest, shared by SDK, server and worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = ("function",)
+"""Kinds that this release deploys."""
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """One function of a deployment. Bounds are in `apothic.wire.limits`.
+
+    Attributes:
+        name: Key in the app, a Python identifier.
+        kind: One of `KINDS`.
+        qualname: Name to look up in the entry module; dots walk into classes.
+        cpu: Whole processors one runner may use.
+        memory_mb: Memory one runner may use, in MiB.
+        timeout_s: Seconds one attempt may run.
+        max_retries: Further attempts after a failure of user code.
+        retry_initial_delay_s: Delay before the first retry (G2.4).
+        retry_backoff_coefficient: Factor from one retry to the next, 1 to 10.
+        retry_max_delay_s: Longest delay between attempts.
+        max_containers: Runners of this function at once.
+        tasks_per_container: Jobs one runner executes at once.
+        concurrent_requests: Requests one runner serves at once; for services only.
+        max_pending_tasks: Single calls that may wait for a runner.
+        is_async: The function is `async def`.
+        placement: Named placement fields and `offer_filters` as given; empty when none. Work with placement that no
+            machine meets waits, with the reason.
+    """
+
+    name: str
+    kind: str = "function"
+    qualname: str = ""
+    cpu: int = 1
+    memory_mb: int = 1024
+    timeout_s: int = 600
+    max_retries: int = 0
+    retry_initial_delay_s: float = 1.0
+    retry_backoff_coefficient: float = 2.0
+    retry_max_delay_s: float = 60.0
+    max_containers: int = 1
+    tasks_per_container: int = 1
+    concurrent_requests: int = 1
+    max_pending_tasks: int = 100
+    is_async: bool = False
+    placement: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a deployment is besides its files.
+
+    Attributes:
+        module: Dotted name under which a runner imports the app's file.
+        app_variable: Module attribute that holds the `App`.
+        python: `major.minor` of the deploying interpreter.
+        client_version: Version of the deploying SDK.
+        functions: At least one.
+    """
+
+    module: str
+    app_variable: str
+    python: str
+    client_version: str
+    functions: tuple[FunctionSpec, ...] = ()

@@ -1,0 +1,56 @@
+"""Identifiers: sortable 26-character keys inside, `table:key` text on the runtime face.
+
+A key is a ULID: 48 bits of milliseconds and 80 random bits in lower-case Crockford base 32, so keys made later sort later.
+Time and randomness come in as arguments; `new_key` is for the edges of a program only.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import NewType
+
+OrgId = NewType("OrgId", str)
+AppId = NewType("AppId", str)
+DeploymentId = NewType("DeploymentId", str)
+FunctionId = NewType("FunctionId", str)
+JobId = NewType("JobId", str)
+RunnerId = NewType("RunnerId", str)
+IncarnationId = NewType("IncarnationId", str)
+KeyId = NewType("KeyId", str)
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+KEY_LENGTH = 26
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+_SHIFTS = range(5 * KEY_LENGTH - 10, -1, -10)
+_KEY = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+
+
+def make_key(now_ms: int, randomness: int) -> str:
+    """Return the key for a time in milliseconds (48 bits) and 80 random bits."""
+    number = (now_ms & ((1 << 48) - 1)) << 80 | (randomness & ((1 << 80) - 1))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def new_key() -> str:
+    """Return a fresh key from the system clock and the system's random source."""
+    return make_key(time.time_ns() // 1_000_000, secrets.randbits(80))
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` has the form of a key; says nothing about existence."""
+    return _KEY.fullmatch(text) is not None
+
+
+def record_id(table: str, key: str) -> str:
+    """Return the public text form, for example `jobs:01jc…`."""
+    return f"{table}:{key}"
+
+
+def parse_record_id(text: str, table: str) -> str | None:
+    """Return the key inside `table:key`, or None when `text` is not of that form."""
+    head, colon, key = text.partition(":")
+    if not colon or head != table or not is_key(key):
+        return None
+    return key

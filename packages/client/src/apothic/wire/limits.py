@@ -1,0 +1,73 @@
+"""Every bound that a request, a value or a stream meets. Sizes in bytes unless the name says otherwise (G15.1)."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+JSON_BODY_MAX = 1 * MIB
+"""Largest JSON request body."""
+
+CALL_BODY_MAX = 1 * MIB + 64 * KIB
+"""Largest call body: one value of `VALUE_MAX` and its head."""
+
+VALUE_MAX = 1 * MIB
+"""Largest encoded argument list or result. Larger values answer 413 `value_too_large`."""
+
+VALUE_INLINE_MAX = 64 * KIB
+"""Values up to here live in the job's row; above, in the blob store."""
+
+ARCHIVE_PACKED_MAX = 512 * MIB
+ARCHIVE_UNPACKED_MAX = 2048 * MIB
+ARCHIVE_ENTRIES_MAX = 50_000
+
+JSON_DEPTH_MAX = 64
+HEADER_BLOCK_MAX = 16 * KIB
+
+NAME_LENGTH_MAX = 63
+"""App names; see `apothic.wire.names`."""
+
+FUNCTION_NAME_LENGTH_MAX = 128
+FUNCTIONS_PER_APP_MAX = 1_000
+FUNCTION_SPEC_MAX = 64 * KIB
+
+LOG_LINE_MAX = 16 * KIB
+"""Longest log line in one event; longer ones are split and marked (G5.8)."""
+
+LOG_BYTES_PER_SECOND_MAX = 1 * MIB
+"""Log bytes kept per job and second; what is dropped is counted in an event (G5.8)."""
+
+LOG_PAGE_LINES_MAX = 1_000
+LIST_PAGE_MAX = 200
+LIST_PAGE_DEFAULT = 50
+
+ERROR_TEXT_MAX = 64 * KIB
+"""Longest traceback kept; the middle is cut out and the cut is marked."""
+
+ERROR_MESSAGE_MAX = 8 * KIB
+ERROR_CAUSES_MAX = 8
+
+WAIT_S_MAX = 60
+"""Longest server-side wait of a JSON answer; the streamed answer waits without a limit."""
+
+KEEP_ALIVE_S = 15.0
+"""Silence after which a streamed answer carries a keep-alive record."""
+
+QUEUED_JOBS_PER_ORG_MAX = 1_000_000
+PENDING_PER_FUNCTION_DEFAULT = 100
+"""`max_pending_tasks`: single calls that may wait on one function."""
+
+INFRASTRUCTURE_LOSSES_MAX = 8
+"""Grants lost to workers, hosts and drains before a job ends `failed` with `worker_lost` (G2.3)."""
+
+TIMEOUT_S_MAX = 7 * 86_400
+CPU_MAX = 1_024
+MEMORY_MB_MIN = 32
+MEMORY_MB_MAX = 16 * 1024 * 1024
+TASKS_PER_CONTAINER_MAX = 1_000
+CONTAINERS_MAX = 10_000
+RETRIES_MAX = 100
+
+LINK_CREDITS = 256
+"""Attempts a worker takes before it has finished one."""
+
+LINK_FRAME_MAX = 16 * MIB
+"""Largest link frame; a sender splits its lists well below it."""

@@ -1,0 +1,266 @@
+"""Worker link protocol, without I/O. The prose is `docs/reference/worker-link.md`; this module is its vocabulary.
+
+A frame is one binary WebSocket message holding a msgpack map from message name to a list of items, so that a sender
+coalesces everything of one loop tick into one message. Names a reader does not know are an error, never ignored: both
+sides agreed on `LINK_PROTOCOL` in `hello`. Inside one frame the receiver acts in the order in which the fields of
+`ServerFrame` and `WorkerFrame` are declared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from apothic.wire.values import RemoteError, Value
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a worker offers and what it can enforce; reported honestly, shown by the API (G19.6).
+
+    Attributes:
+        host: Host name, for people.
+        executor: `sandbox` or `process`.
+        isolation: The parts really applied, for example `["user", "mount", "pid", "ipc", "uts"]`; empty for `process`.
+        enforced: Limits really enforced: any of `cpu`, `memory`, `pids`.
+        not_enforced: Limit name to the reason why not.
+        cpus: Processors offered.
+        memory_mb: MiB offered.
+        pythons: `major.minor` of the interpreters that runners can use.
+    """
+
+    host: str
+    executor: str
+    isolation: list[str]
+    enforced: list[str]
+    not_enforced: dict[str, str]
+    cpus: float
+    memory_mb: int
+    pythons: list[str]
+
+
+@dataclass(frozen=True)
+class AttemptRef:
+    """Names one grant: the job and the fence it was granted with."""
+
+    job: str
+    fence: int
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First frame of a worker. `held` lists the attempts it still executes or has not seen settled."""
+
+    protocol: int
+    version: str
+    incarnation: str
+    name: str
+    machine: Machine
+    credits: int
+    held: list[AttemptRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    runners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Renews the worker's lease. `sent_at_ms` is the worker's CLOCK_BOOTTIME and comes back unchanged."""
+
+    sent_at_ms: int
+    held: list[AttemptRef]
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The worker stops: it takes nothing more and ends what still runs after `finish_s` seconds."""
+
+    finish_s: float
+
+
+@dataclass(frozen=True)
+class Started:
+    """J3: the attempt's call was handed to user code."""
+
+    job: str
+    fence: int
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of output of one attempt.
+
+    Attributes:
+        stream: `stdout`, `stderr` or `system` (our own remarks, such as a count of dropped bytes).
+        at_ms: Unix time in milliseconds on the worker.
+        text: Without its line end; at most `LOG_LINE_MAX` bytes of UTF-8.
+        is_partial: The line was longer and goes on in the next item.
+    """
+
+    stream: str
+    at_ms: int
+    text: str
+    is_partial: bool = False
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Lines of one attempt, in order. Lines sent before a `Finished` of the same attempt belong before it."""
+
+    job: str
+    fence: int
+    lines: list[LogLine]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The attempt ended on this worker and nothing of it runs any more.
+
+    Attributes:
+        outcome: `succeeded`, `failed`, `timed_out`, `cancelled`, or `lost` (ended through no fault of user code, for
+            example drained or a runner that died beside it; counts against the infrastructure budget).
+        value: The result when succeeded.
+        error: What went wrong otherwise; None for `cancelled`.
+        ran_ms: Milliseconds between `Started` and the end; 0 when user code was never reached.
+    """
+
+    job: str
+    fence: int
+    outcome: str
+    value: Value | None = None
+    error: RemoteError | None = None
+    ran_ms: int = 0
+
+
+@dataclass(frozen=True)
+class RunnerEnded:
+    """A runner is gone with everything it started. Each attempt it held was reported by `Finished` before."""
+
+    runner: str
+    reason: str
+
+
+class WorkerFrame(TypedDict, total=False):
+    """Worker to server, in acting order."""
+
+    hello: list[Hello]
+    heartbeat: list[Heartbeat]
+    draining: list[Draining]
+    logs: list[Logs]
+    started: list[Started]
+    finished: list[Finished]
+    runner_ended: list[RunnerEnded]
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Answer to `hello`.
+
+    Attributes:
+        heartbeat_s: Seconds between heartbeats.
+        grace_s: Lease length; see G3.2.
+        unknown: Attempts of `held` that the server does not know under this fence: stop them, report nothing.
+        unknown_runners: Runners the server does not know: end them.
+    """
+
+    worker: str
+    heartbeat_s: float
+    grace_s: float
+    term: int
+    unknown: list[AttemptRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    unknown_runners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+
+
+@dataclass(frozen=True)
+class HeartbeatAnswer:
+    """The lease was renewed; `unknown` as in `Welcome`."""
+
+    sent_at_ms: int
+    unknown: list[AttemptRef]
+
+
+@dataclass(frozen=True)
+class StartRunner:
+    """Start a runner for one function of one deployment; `Assign`s for it may follow in the same frame.
+
+    Attributes:
+        org: Isolation boundary: zygotes, caches and sandboxes are never shared between orgs.
+        archive: SHA-256 of the deployment's archive in hex; fetched from `/v1/link/archives/{deployment}` when absent.
+        module: Module to import; `qualname` is looked up in it.
+        python: `major.minor` that the archive was deployed from.
+    """
+
+    runner: str
+    org: str
+    app: str
+    deployment: str
+    archive: str
+    module: str
+    app_variable: str
+    function: str
+    qualname: str
+    python: str
+    cpu: int
+    memory_mb: int
+    tasks: int
+    is_async: bool
+
+
+@dataclass(frozen=True)
+class Assign:
+    """J2: execute this attempt in that runner.
+
+    Attributes:
+        timeout_s: Bound from `Started` to the end.
+    """
+
+    runner: str
+    job: str
+    fence: int
+    attempt: int
+    timeout_s: int
+    arguments: Value
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop the attempt: TERM to its tree, KILL after `grace_s`, then report `Finished(outcome="cancelled")`."""
+
+    job: str
+    fence: int
+    grace_s: float
+
+
+@dataclass(frozen=True)
+class StopRunner:
+    """End an idle runner; sent only when the server counts no attempt in it."""
+
+    runner: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The `Finished` of this attempt is on disk or was refused as stale: forget it."""
+
+    job: str
+    fence: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The link is refused; the server closes after this frame. `code` is stable, `detail` is for people."""
+
+    code: str
+    detail: str
+    url: str | None = None
+
+
+class ServerFrame(TypedDict, total=False):
+    """Server to worker, in acting order."""
+
+    refused: list[Refused]
+    welcome: list[Welcome]
+    heartbeat_answer: list[HeartbeatAnswer]
+    settled: list[Settled]
+    cancel: list[Cancel]
+    stop_runner: list[StopRunner]
+    start_runner: list[StartRunner]
+    assign: list[Assign]

@@ -1,0 +1,29 @@
+"""Which names apps and functions may have, and the near matches that an error names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from apothic.wire.limits import FUNCTION_NAME_LENGTH_MAX, NAME_LENGTH_MAX
+
+_APP = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+APP_NAME_RULE = (
+    f"1 to {NAME_LENGTH_MAX} letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
+)
+FUNCTION_NAME_RULE = f"a Python identifier of at most {FUNCTION_NAME_LENGTH_MAX} ASCII characters"
+
+
+def is_app_name(text: str) -> bool:
+    return len(text) <= NAME_LENGTH_MAX and _APP.fullmatch(text) is not None
+
+
+def is_function_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and len(text) <= FUNCTION_NAME_LENGTH_MAX
+
+
+def near_matches(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three of `known` that look like `name`, the best first."""
+    folded = {other.lower(): other for other in known}
+    return [folded[match] for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]

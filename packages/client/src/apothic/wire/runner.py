@@ -1,0 +1,57 @@
+"""Frames between worker and runtime (`apothic.wire.frames` over Unix sockets); heads are JSON objects with a `kind`.
+
+Zygote control socket (worker → zygote, file descriptors travel beside the frame):
+
+    {"kind": "load", "protocol", "path", "module", "app_variable", "preload": bool}          once, first
+    {"kind": "fork", "runner", "function", "qualname", "tasks", "is_async", "memory_mb"}     with [socket, stdout, stderr]
+    {"kind": "kill", "runner", "signal"}                                                     to the runner's whole tree
+  (zygote → worker)
+    {"kind": "ready", "python", "preloaded": bool, "reason": str | null}                     answer to load
+    {"kind": "load_failed", "error": …}                                                      answer to load; see RemoteError
+    {"kind": "forked", "runner", "pid"}                                                      pid as the zygote sees it
+    {"kind": "exited", "runner", "code": int | null, "signal": int | null}                   after nothing of its tree is left
+
+Runner socket (worker → runner):
+
+    {"kind": "go"}                                       limits are in place; sent once, before any call
+    {"kind": "call", "call": str, "job": str, "attempt": int, "encoding", "python"} + arguments as body
+    {"kind": "cancel", "call": str}                      only with several tasks at once
+    {"kind": "stop"}                                     finish what runs, then exit 0
+  (runner → worker)
+    {"kind": "hello"}                                    first; the worker reads the sender's pid from its credentials
+    {"kind": "ready"} / {"kind": "load_failed", "error": …}
+    {"kind": "log", "call", "stream", "text"}            only with several tasks at once: text of exactly this call
+    {"kind": "result", "call", "encoding", "python"} + value as body
+    {"kind": "error", "call", "error": …}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apothic.wire.values import RemoteError
+
+KINDS_TO_RUNNER = ("go", "call", "cancel", "stop")
+KINDS_FROM_RUNNER = ("hello", "ready", "load_failed", "log", "result", "error")
+
+
+def error_to_json(error: RemoteError) -> dict[str, Any]:
+    """Return the JSON form of a `RemoteError`."""
+    return {
+        "type": error.type,
+        "message": error.message,
+        "traceback": error.traceback,
+        "code": error.code,
+        "causes": [error_to_json(cause) for cause in error.causes],
+    }
+
+
+def error_from_json(data: dict[str, Any]) -> RemoteError:
+    """Return the `RemoteError` of a JSON form made by `error_to_json`."""
+    return RemoteError(
+        type=str(data["type"]),
+        message=str(data["message"]),
+        traceback=str(data.get("traceback", "")),
+        code=str(data.get("code", "exception")),
+        causes=tuple(error_from_json(cause) for cause in data.get("causes", ())),
+    )

@@ -1,0 +1,50 @@
+"""Encoded values: arguments and results as they travel. Opaque to server and worker (G19.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENCODINGS = ("json", "pickle")
+CALL_TYPE = "application/vnd.apothic.call"
+"""Content type of a call body: one frame (`apothic.wire.frames`) whose head is the `Value` without its data."""
+
+OUTCOME_TYPE = "application/vnd.apothic.outcome"
+"""Content type of a streamed answer: frames `accepted`, `alive` … `outcome`."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One encoded value.
+
+    Attributes:
+        encoding: `json` (UTF-8 JSON that round-trips exactly) or `pickle` (protocol 5, made with cloudpickle).
+        data: The bytes. For arguments they encode `[args, kwargs]`.
+        python: `major.minor` of the interpreter that encoded, when the bytes hold code or classes by value and
+            therefore need an equal interpreter; else None.
+    """
+
+    encoding: str
+    data: bytes
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteError:
+    """An exception of user code, as data.
+
+    Attributes:
+        type: Qualified class name, for example `builtins.ValueError` or `shop.OutOfStock`.
+        message: `str()` of the exception; at most `ERROR_MESSAGE_MAX` bytes.
+        traceback: The formatted traceback of user frames; at most `ERROR_TEXT_MAX` bytes.
+        code: Why the attempt failed: `exception`, `load_failed`, `result_unserializable`, `result_too_large`,
+            `arguments_unreadable`, `python_mismatch`, `generator_not_supported`, `cancelled`, `killed_by_signal`,
+            `exited`, `out_of_memory`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
+            `isolation_refused`.
+        causes: `__cause__`/`__context__` chain, nearest first, at most `ERROR_CAUSES_MAX`; each without causes of its own.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    code: str = "exception"
+    causes: tuple[RemoteError, ...] = ()

@@ -1,0 +1,175 @@
+"""`apothic deploy`."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+HELLO = """\
+from apothic import App, RemoteFunction
+
+app = App("hello-world")
+
+
+@app.function(cpu=1, memory_mb=512, timeout_s=60)
+def greet(name: str) -> str:
+    return f"hello, {name}"
+
+
+deployment_id = app.deploy()
+remote = RemoteFunction.from_name("hello-world", "greet")
+print(deployment_id)
+print(remote.remote("world"))
+"""
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    file = tmp_path / "work" / "hello_world.py"
+    file.parent.mkdir()
+    file.write_text(HELLO)
+    return file
+
+
+@pytest.fixture
+def archives(connected, shapes):
+    """The archives uploaded to the scripted cloud, which answers for any digest."""
+    found: dict[str, bytes] = {}
+
+    class Script(dict):
+        def get(self, key, default=None):
+            method, path = key
+            if not path.startswith("/v1/archives/"):
+                return super().get(key, default)
+            return (lambda _, asked: keep(asked)) if method == "PUT" else has(path.rpartition("/")[2])
+
+    def has(digest):
+        return shapes.Answer(200) if digest in found else shapes.refused(404, "not_found", "No such archive.")
+
+    def keep(asked):
+        found[asked.path.rpartition("/")[2]] = asked.body
+        return shapes.Answer(201, {"sha256": asked.path.rpartition("/")[2], "size_bytes": len(asked.body)})
+
+    connected.script = Script(connected.script)
+    return found
+
+
+def test_deploy_uploads_the_file_and_makes_a_deployment(connected, archives, run_process, hello, shapes):
+    found = run_process("deploy", str(hello))
+
+    assert found.code == 0
+    assert found.out.splitlines() == [
+        f"deployment  {shapes.DEPLOYMENT}",
+        "app         hello-world version 3",
+        "functions   greet",
+        f"uploads     1 file, {len(HELLO)} bytes",
+    ]
+    [(digest, archive)] = archives.items()
+    assert hashlib.sha256(archive).hexdigest() == digest
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert tar.getnames() == ["hello_world.py"]
+    body = connected.last("POST", "/v1/apps/hello-world/deployments").json
+    assert body["archive_sha256"] == digest
+    assert (body["manifest"]["module"], body["manifest"]["app_variable"]) == ("hello_world", "app")
+    assert [(one["name"], one["memory_mb"]) for one in body["manifest"]["functions"]] == [("greet", 512)]
+
+
+def test_deploy_of_what_the_cloud_has_uploads_nothing(connected, archives, run_process, hello):
+    run_process("deploy", str(hello))
+    found = run_process("deploy", str(hello), "--json")
+
+    assert found.json["archive_was_present"] is True
+    assert len([request for request in connected.requests() if request.startswith("PUT")]) == 1
+
+
+def test_the_file_runs_only_as_far_as_its_definitions(connected, archives, run_process, hello):
+    hello.write_text('print("loading")\n' + HELLO.replace("deployment_id = app.deploy()", "app.deploy(); 1 / 0"))
+
+    found = run_process("deploy", str(hello), "--json")
+
+    assert found.code == 0
+    assert found.json["app"] == "hello-world"
+    assert found.err == "loading\n"
+
+
+def test_an_app_in_a_package_is_deployed_under_its_full_name(connected, archives, run_process, tmp_path: Path):
+    package = tmp_path / "project" / "src" / "packaged_shop"
+    package.mkdir(parents=True)
+    (tmp_path / "project" / "pyproject.toml").touch()
+    (package / "__init__.py").touch()
+    (package / "prices.py").write_text("BASE = 1\n")
+    (package / "app.py").write_text(HELLO.replace("from apothic", "from .prices import BASE\nfrom apothic", 1))
+
+    found = run_process("deploy", str(package / "app.py"), "--json")
+
+    assert found.code == 0
+    assert found.json["module"] == "packaged_shop.app"
+    assert [file["path"] for file in found.json["files"]] == [
+        f"packaged_shop/{name}.py" for name in ("__init__", "app", "prices")
+    ]
+
+
+def test_dry_run_lists_files_and_talks_to_nobody(home, run_process, hello):
+    hello.write_text("import near, numpy_like_thing\n1 / 0\n")
+    (hello.parent / "near.py").write_text("X = 1\n")
+
+    found = run_process("deploy", str(hello), "--dry-run")
+
+    assert found.code == 0
+    assert [line.split() for line in found.out.splitlines()] == [["36", "hello_world.py"], ["6", "near.py"]]
+    assert "Would upload 2 files, 42 bytes." in found.err
+    assert "Note: not part of the app's files, so not uploaded: numpy_like_thing" in found.err
+    assert run_process("deploy", str(hello), "--dry-run", "--json").json["size_bytes"] == 42
+
+
+def test_several_apps_need_a_variable(connected, archives, run_process, hello):
+    hello.write_text(
+        'from apothic import App\none = App("hello-world")\ntwo = App("two")\n@one.function()\ndef f(): ...\n'
+    )
+
+    found = run_process("deploy", str(hello))
+
+    assert found.code == 8
+    assert f"deploy {hello}:one or {hello}:two" in found.err
+    assert run_process("deploy", f"{hello}:one").code == 0
+    assert "it has one, two" in run_process("deploy", f"{hello}:three").err
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("x = 1\ndef broken(:\n", "syntax_error", "hello_world.py:2: "),
+        ("x = 1\n", "no_app", "defines no App"),
+        ('from apothic import App\napp = App("empty")\n', "empty_app", "no functions"),
+        ("x = 1\nimport nowhere_to_be_found\n", "load_failed", "hello_world.py:2: ModuleNotFoundError"),
+        ("x = 1\n\nraise SystemExit(3)\n", "load_failed", "hello_world.py:3: SystemExit: 3\n    raise SystemExit(3)"),
+    ],
+)
+def test_a_file_that_cannot_be_deployed_is_refused_before_anything_is_sent(
+    connected, run_process, hello, text, code, says
+):
+    hello.write_text(text)
+
+    found = run_process("deploy", str(hello))
+
+    assert (found.code, found.out) == (8, "")
+    assert says in found.err
+    assert "Traceback" not in found.err
+    assert run_process("deploy", str(hello), "--json").error["code"] == code
+    assert connected.asked == []
+
+
+def test_deploy_without_a_cloud_ends_with_9(home, run_process, hello):
+    found = run_process("deploy", str(hello), "--json")
+
+    assert found.code == 9
+    assert json.loads(found.err)["error"]["code"] == "cloud_not_running"
+
+
+def test_the_address_option_wins_over_the_environment(connected, archives, run_process, hello, monkeypatch):
+    monkeypatch.setenv("APOTHIC_BASE_URL", "http://127.0.0.1:9")
+
+    assert run_process("deploy", str(hello), "--base-url", connected.url).code == 0

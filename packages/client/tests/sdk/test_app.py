@@ -1,0 +1,359 @@
+"""Decorating and deploying: what is refused where it is written, and what a deploy sends."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from apothic import (
+    App,
+    ConflictError,
+    ControlPlaneClient,
+    Function,
+    InvalidRequestError,
+    Job,
+    NotDeployedError,
+    NotSupportedError,
+    RemoteFunction,
+    Retries,
+)
+from apothic._loading import load_file
+
+from .conftest import DEPLOYMENT, JOB, Received, ScriptedServer, Wire, check, function_json
+
+SAMPLE = Path(__file__).parents[4] / "examples" / "hello_world.py"
+APP_FILE = """
+from apothic import App, Retries
+app = App("hello-world")
+
+@app.function(cpu=2, timeout_s=60, retries=Retries(max_retries=3, initial_delay=5), gpu=["RTX_4070", "RTX_3080"])
+def greet(name: str) -> str:
+    "Greet somebody."
+    return f"hello, {name}"
+
+@app.function(offer_filters={"gpu_ram": {"gte": 24000, "lt": 48000}})
+async def later(name: str) -> str:
+    return name
+"""
+
+
+def plain(name: str) -> str:
+    return name
+
+
+def decorate(**options: Any) -> Function[..., Any]:
+    return App("a").function(**options)(plain)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[str], ModuleType]:
+    """Import text as a module, as `import` does."""
+
+    def do(text: str, name: str = "hello_app") -> ModuleType:
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    known = set(sys.modules)
+    yield do
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def configured(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point this process at the scripted server, as a user does."""
+    monkeypatch.setenv("APOTHIC_BASE_URL", server.url)
+    monkeypatch.setenv("APOTHIC_API_KEY", "lk_test")
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 64, "ä", None, 1])
+def test_an_app_name_must_follow_the_rule(name: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="^name: .*must be 1 to 63 letters"):
+        App(name)
+
+
+WRONG_OPTIONS: list[tuple[str, Any]] = [
+    ("cpu", 0), ("cpu", 1.0), ("cpu", True), ("cpu", "1"), ("cpu", 1025), ("memory_mb", 31), ("memory_mb", None),
+    ("timeout_s", 0), ("timeout_s", 604_801), ("timeout_s", 1.5), ("max_retries", -1), ("max_retries", 101),
+    ("retries", True), ("retries", "3"), ("retries", -1), ("concurrent_requests", 0), ("max_pending_tasks", 0),
+    ("max_containers", 10_001), ("tasks_per_container", 1_001), ("gpu", ""), ("gpu", []), ("gpu", [1]), ("gpu", 7),
+    ("gpu_count", 0), ("gpu_count", 1.0), ("min_vram_gb", "8"), ("geolocation", [""]), ("disk_gb", -1),
+    ("disk_gb", float("nan")), ("disk_gb", float("inf")), ("disk_gb", True), ("disk_gb", 10**400),
+    ("max_cost_per_hour_usd", "1"), ("secure_cloud_only", 1), ("min_cpu_ghz", [1]),
+    ("offer_filters", []), ("offer_filters", {"a": 1}), ("offer_filters", {"a": {}}), ("offer_filters", {1: {"eq": 1}}),
+    ("offer_filters", {"a b": {"eq": 1}}), ("offer_filters", {"a": {"like": 1}}), ("offer_filters", {"a": {"gt": "1"}}),
+    ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}), ("offer_filters", {"a": {"notin": [[]]}}),
+    ("offer_filters", {"a": {"eq": None}}), ("offer_filters", {"a": {"eq": float("nan")}}),
+    ("offer_filters", {"a": {"eq": "x" * 40_000}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), WRONG_OPTIONS)
+def test_a_wrong_option_is_refused_by_the_decorator_and_named(option: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"^{option}") as caught:
+        decorate(**{option: value})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("option", ["schedule", "liv", "image", "secrets", "volumes"])
+def test_what_this_release_cannot_do_is_refused_and_never_ignored(option: str) -> None:
+    assert decorate(**{option: None}).name == "plain"
+    with pytest.raises(NotSupportedError, match=f"^{option}: ") as caught:
+        decorate(**{option: []})
+    assert caught.value.code == "not_supported"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"max_retries": 101}, {"backoff_coefficient": 0.5}, {"initial_delay": -1}, {"max_delay": 0.5}]
+)
+def test_retries_are_checked(bad: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=next(iter(bad))):
+        Retries(**{"max_retries": 1, **bad})
+
+
+def test_retries_win_over_max_retries() -> None:
+    assert decorate(retries=2, max_retries=5).options.retries == Retries(max_retries=2)
+    assert decorate(max_retries=5).options.retries == Retries(max_retries=5)
+    assert decorate().options.retries is None
+
+
+def test_a_function_must_be_where_runners_find_it() -> None:
+    app = App("a")
+
+    def local() -> None: ...
+
+    for wrong in (local, lambda: None, print, 7, App, staticmethod(plain)):
+        with pytest.raises(InvalidRequestError):
+            app.function()(wrong)
+    with pytest.raises(InvalidRequestError, match="not in the file of the app"):
+        app.function()(check)
+    assert dict(app.functions) == {}
+
+
+def test_generator_functions_are_not_in_this_release(load: Any) -> None:
+    with pytest.raises(NotSupportedError, match="yields items"):
+        load('from apothic import App\napp = App("a")\n@app.function()\ndef f():\n    yield 1\n')
+    with pytest.raises(NotSupportedError, match="yields items"):
+        load('from apothic import App\napp = App("a")\n@app.function()\nasync def f():\n    yield 1\n')
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    app = App("a")
+    app.function()(plain)
+
+    with pytest.raises(ConflictError, match="plain") as caught:
+        app.function()(plain)
+    assert caught.value.code == "duplicate_name"
+
+
+def test_a_handle_is_the_function_it_wraps(load: Any) -> None:
+    module = load(APP_FILE)
+    greet = module.greet
+
+    assert greet("you") == greet.local("you") == greet.python_function("you") == "hello, you"
+    assert asyncio.run(module.later("x")) == "x"
+    assert (greet.__name__, greet.__doc__, greet.kind, greet.schedule) == ("greet", "Greet somebody.", "function", None)
+    assert greet.service_url is None
+    assert greet.options.cpu == 2
+    assert greet.options.concurrency.max_pending_tasks == 100
+    assert module.app.functions["greet"] is greet
+    with pytest.raises(TypeError):
+        module.app.functions["x"] = greet
+    with pytest.raises(InvalidRequestError) as caught:
+        greet.get_web_url()
+    assert caught.value.code == "not_a_service"
+
+
+def test_calls_before_a_deploy_say_so(load: Any) -> None:
+    module = load(APP_FILE)
+    for call in (module.greet.remote, module.greet.spawn, lambda x: asyncio.run(module.greet.aio.remote(x))):
+        with pytest.raises(NotDeployedError, match=r"call app\.deploy\(\) first"):
+            call("x")
+    assert module.app.deployment_id is None
+
+
+def test_the_manifest_says_what_the_decorators_say(load: Any, contract: dict[str, Any]) -> None:
+    manifest = load(APP_FILE).app.manifest()
+    check("Manifest", json.loads(json.dumps(asdict(manifest))))
+    greet, later = manifest.functions
+
+    assert (manifest.module, manifest.app_variable) == ("hello_app", "app")
+    assert (greet.name, greet.qualname, greet.cpu, greet.timeout_s, greet.is_async) == ("greet", "greet", 2, 60, False)
+    assert (greet.max_retries, greet.retry_initial_delay_s, greet.retry_max_delay_s) == (3, 5.0, 60.0)
+    assert greet.placement == {"gpu": ["RTX_4070", "RTX_3080"]}
+    assert (later.is_async, later.placement) == (True, {"offer_filters": {"gpu_ram": {"gte": 24000, "lt": 48000}}})
+
+
+def test_a_deploy_uploads_the_file_once_and_then_calls_work(
+    load: Any, server: ScriptedServer, configured: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archives = server.deploys()
+    module = load(APP_FILE)
+    first, again = module.app.deploy(), asyncio.run(module.app.aio.deploy())
+    (archive,) = archives.values()
+    names = tarfile.open(fileobj=BytesIO(archive)).getnames()
+    out, err = capfd.readouterr()
+
+    assert first == again == module.app.deployment_id == DEPLOYMENT
+    assert names == ["hello_app.py"]
+    assert out == ""
+    assert err.splitlines() == [
+        f"uploads 1 file, {len(APP_FILE)} bytes: hello_app.py",
+        f"uploads nothing, the server has 1 file, {len(APP_FILE)} bytes: hello_app.py",
+    ]
+    assert module.greet.remote("world") == "hello, world"
+    assert asyncio.run(module.greet.aio.remote("world")) == "hello, world"
+
+
+def test_quiet_deploys_say_nothing(
+    load: Any,
+    server: ScriptedServer,
+    configured: None,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("APOTHIC_QUIET", "1")
+    server.deploys()
+    module = load(APP_FILE)
+    module.app.deploy()
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_archive_that_vanished_is_uploaded_again(load: Any, server: ScriptedServer, configured: None) -> None:
+    archives = server.deploys()
+    module = load(APP_FILE)
+    module.app.deploy()
+    refusals = [True]
+    serve = server.scripts.pop()
+
+    def vanish(wire: Wire, request: Received) -> None:
+        if refusals:
+            refusals.pop()
+            archives.clear()
+            wire.refuse(409, "archive_missing")
+            return
+        serve(wire, request)
+
+    server.routes["POST /v1/apps/hello-world/deployments"] = vanish
+
+    assert module.app.deploy() == DEPLOYMENT
+    assert len(archives) == 1
+
+
+def test_an_empty_app_is_not_deployed(load: Any, configured: None, server: ScriptedServer) -> None:
+    app = load('from apothic import App\napp = App("a")\n').app
+
+    with pytest.raises(InvalidRequestError, match="no functions") as caught:
+        app.deploy()
+    assert caught.value.code == "empty_app"
+    assert server.received == []
+
+
+def test_an_app_that_no_variable_holds_is_not_deployed(load: Any, configured: None) -> None:
+    module = load(APP_FILE)
+    app = module.app
+    del module.app
+
+    with pytest.raises(InvalidRequestError) as caught:
+        app.deploy()
+    assert caught.value.code == "app_not_found"
+
+
+def test_an_app_typed_at_a_prompt_is_not_deployed(server: ScriptedServer) -> None:
+    text = (
+        "from apothic import App, ApothicError\napp = App('a')\n@app.function()\ndef f(): ...\n"
+        "try:\n    app.deploy()\nexcept ApothicError as error:\n    print(error.code)\n"
+    )
+    for arguments, given in ((["-c", text], None), (["-"], text)):
+        done = run(arguments, server, given)
+        assert (done.stdout, done.stderr, done.returncode) == ("no_app_file\n", "", 0)
+    assert server.received == []
+
+
+def test_loading_an_app_file_neither_deploys_nor_calls(load: Any, server: ScriptedServer, tmp_path: Path) -> None:
+    path = tmp_path / "sample_app.py"
+    path.write_text(SAMPLE.read_text())
+    module = load_file(path)
+
+    assert list(module.app.functions) == ["greet"]
+    assert not hasattr(module, "remote")
+    assert server.received == []
+
+
+def test_looking_up_a_function_while_a_file_is_loaded_asks_nobody(load: Any, tmp_path: Path) -> None:
+    path = tmp_path / "looking.py"
+    path.write_text(
+        "from apothic import RemoteFunction\nremote = RemoteFunction.from_name('other', 'f')\nremote.remote()\nx = 1\n"
+    )
+    module = load_file(path)
+
+    assert (module.remote.name, module.remote.app_name) == ("f", "other")
+    assert not hasattr(module, "x")
+
+
+def run(arguments: list[str], server: ScriptedServer, given: str | None = None) -> Any:
+    env = {
+        "APOTHIC_BASE_URL": server.url,
+        "APOTHIC_API_KEY": "lk_test",
+        "HOME": "/nonexistent",
+        "PATH": "/usr/bin:/bin",
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments], env=env, input=given, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_the_sample_runs_as_a_script(server: ScriptedServer, tmp_path: Path) -> None:
+    archives = server.deploys()
+    script = tmp_path / "hello_world.py"
+    script.write_text(SAMPLE.read_text())
+    done = run([str(script)], server)
+
+    assert done.stdout == f"{DEPLOYMENT}\nhello, world\n"
+    assert done.stderr == f"uploads 1 file, {script.stat().st_size} bytes: hello_world.py\n"
+    assert done.returncode == 0
+    assert len(archives) == 1
+    assert {request.headers["authorization"] for request in server.received} == {"Bearer lk_test"}
+
+
+def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, client: ControlPlaneClient) -> None:
+    info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, tasks_per_container=3)
+    server.scripts.append(lambda wire, _: wire.answer(200, info))
+    remote = Function.from_name("hello-world", "greet", client=client)
+
+    assert isinstance(remote, RemoteFunction)
+    assert (remote.name, remote.app_name, remote.kind, remote.timeout_s) == ("greet", "hello-world", "function", 7)
+    assert remote.function_id.startswith("functions:")
+    assert remote.retries == Retries(max_retries=2, initial_delay=5.0)
+    assert remote.concurrency is not None
+    assert remote.concurrency.tasks_per_container == 3
+    assert (remote.schedule, remote.service_url, remote.batching) == (None, None, None)
+    with pytest.raises(InvalidRequestError):
+        remote.get_web_url()
+
+
+def test_a_job_needs_an_id(client: ControlPlaneClient) -> None:
+    assert Job(JOB, client).job_id == JOB
+    for wrong in ("", None, 1):
+        with pytest.raises(InvalidRequestError, match="job_id"):
+            Job(wrong, client)

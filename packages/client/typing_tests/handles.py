@@ -1,0 +1,56 @@
+"""What editors infer for calls; checked by basedpyright in strict mode, never executed."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from apothic import App, ControlPlaneClient, Job, RemoteFunction
+
+if TYPE_CHECKING:
+    from typing import assert_type
+
+    app = App("typing", client=ControlPlaneClient())
+
+    @app.function(cpu=1, memory_mb=512, timeout_s=60)
+    def greet(name: str, *, loud: bool = False) -> str:
+        """Return a text."""
+        return name.upper() if loud else name
+
+    @app.function()
+    async def measure(name: str) -> int:
+        """Return a number, asynchronously."""
+        return len(name)
+
+    assert_type(greet("x"), str)
+    assert_type(greet.local("x", loud=True), str)
+    assert_type(greet.remote("x"), str)
+    assert_type(greet.spawn("x"), Job[str])
+    assert_type(greet.spawn("x").wait(), str)
+    greet.remote(1)  # pyright: ignore[reportArgumentType]
+    greet.remote("x", quiet=True)  # pyright: ignore[reportCallIssue]
+    greet.spawn()  # pyright: ignore[reportCallIssue]
+
+    coroutine = assert_type(measure("x"), Coroutine[Any, Any, int])
+    assert_type(measure.remote("x"), int)
+    assert_type(measure.spawn("x").wait(), int)
+    measure.remote(1)  # pyright: ignore[reportArgumentType]
+
+    assert_type(app.deploy(), str)
+    assert_type(app.functions["greet"].remote("x"), Any)
+    remote = RemoteFunction.from_name("typing", "greet")
+    assert_type(remote.remote("x", timeout_s=5.0), Any)
+    assert_type(remote.spawn("x"), Job[Any])
+    reattached: Job[str] = Job("jobs:x", app.client)
+    assert_type(reattached.wait(), str)
+    anything = Job("jobs:x", app.client)
+    assert_type(anything.wait(), Any)
+
+    async def asynchronous() -> None:
+        """Await the same calls."""
+        assert_type(await greet.aio.remote("x"), str)
+        assert_type(await measure.aio.remote("x"), int)
+        assert_type(await greet.aio.spawn("x"), Job[str])
+        assert_type(await (await greet.aio.spawn("x")).aio.wait(), str)
+        assert_type(await app.aio.deploy(), str)
+        assert_type(await remote.aio.remote("x"), Any)

@@ -1,0 +1,1 @@
+"""The Apothic control plane: faces, services, store and loops behind `apothic up`."""

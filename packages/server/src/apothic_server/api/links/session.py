@@ -1,0 +1,115 @@
+"""One open worker link: decodes frames, hands items to the dispatcher in acting order, coalesces what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from apothic.wire.limits import LINK_FRAME_MAX
+from apothic.wire.link import Hello, Refused, WorkerFrame
+from apothic_server.domain.access import Actor
+from apothic_server.domain.errors import PlatformError
+from apothic_server.domain.fleet import Worker
+from apothic_server.services.links import Links
+
+log = structlog.get_logger("apothic.link")
+
+SendBytes = Callable[[bytes], Awaitable[None]]
+ReceiveBytes = Callable[[], Awaitable[bytes | None]]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(WorkerFrame).decode
+FRAME_SOFT_MAX = LINK_FRAME_MAX // 4
+"""A frame is cut before the item that would take it past this size."""
+
+
+class Session:
+    """The server's end of one link; implements `services.dispatch.board.Link`."""
+
+    def __init__(self, links: Links, actor: Actor, receive: ReceiveBytes, send: SendBytes) -> None:
+        self._links = links
+        self._actor = actor
+        self._receive = receive
+        self._send = send
+        self._outbox: list[tuple[str, Any]] = []
+        self._wake = asyncio.Event()
+        self._is_closed = False
+        self._worker: Worker | None = None
+
+    async def run(self) -> None:
+        """Serve the link until either side closes it."""
+        writing = asyncio.create_task(self._write(), name="link writer")
+        try:
+            await self._read(writing)
+        finally:
+            if self._worker is not None:
+                self._links.closed(self._worker, self)
+            self._is_closed = True
+            self._wake.set()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    def send(self, name: str, item: Any) -> None:
+        """Queue an item; everything queued in one tick of the event loop travels in one frame."""
+        if not self._is_closed:
+            self._outbox.append((name, item))
+            self._wake.set()
+
+    def close(self, code: str, detail: str) -> None:
+        """Refuse the link: the frame goes out, then the connection ends."""
+        self.send("refused", Refused(code, detail))
+        self._is_closed = True
+        self._wake.set()
+
+    async def _read(self, writing: asyncio.Task[None]) -> None:
+        while not self._is_closed:
+            data = await self._receive()
+            if data is None or writing.done():
+                return
+            try:
+                frame = _decode(data)
+                await self._act(frame)
+            except msgspec.DecodeError as error:
+                self.close("bad_frame", f"the frame does not fit the protocol: {error}")
+            except PlatformError as error:
+                self.close(error.code, error.detail)
+
+    async def _act(self, frame: WorkerFrame) -> None:
+        if self._worker is None:
+            await self._greet(frame.get("hello", []))
+        if self._worker is None:
+            return
+        for heartbeat in frame.get("heartbeat", []):
+            await self._links.heartbeat(self._worker, heartbeat)
+        self._links.report(self._worker, frame)
+
+    async def _greet(self, hellos: list[Hello]) -> None:
+        if len(hellos) != 1:
+            self.close("bad_frame", "the first frame of a link holds exactly one hello")
+            return
+        self._worker = await self._links.opened(self._actor, hellos[0], self)
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._outbox:
+                await self._send(self._next_frame())
+            if self._is_closed:
+                return
+
+    def _next_frame(self) -> bytes:
+        frame: dict[str, list[Any]] = {}
+        size = taken = 0
+        for name, item in self._outbox:
+            weight = len(item.arguments.data) if name == "assign" else 256
+            if taken and size + weight > FRAME_SOFT_MAX:
+                break
+            frame.setdefault(name, []).append(item)
+            size += weight
+            taken += 1
+        del self._outbox[:taken]
+        return _encode(frame)

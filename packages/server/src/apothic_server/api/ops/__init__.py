@@ -1,0 +1,1 @@
+"""The operations face: health, readiness, metrics."""

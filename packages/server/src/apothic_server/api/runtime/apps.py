@@ -1,0 +1,93 @@
+"""Apps, deployments, functions and archives: handlers that translate and nothing else."""
+
+from __future__ import annotations
+
+from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX
+from apothic.wire.names import APP_NAME_RULE, is_app_name, is_function_name
+from apothic_server.api.runtime import records
+from apothic_server.api.runtime.manifests import is_sha256, read_deployment
+from apothic_server.api.shared.query import refusal, whole_number
+from apothic_server.api.shared.request import Request
+from apothic_server.api.shared.response import Response, empty_response, json_response
+from apothic_server.api.shared.services import Services
+from apothic_server.domain.errors import Invalid, no_such, problem
+
+
+class AppHandlers:
+    """Handlers of everything that is deployed."""
+
+    def __init__(self, services: Services) -> None:
+        self._apps = services.apps
+        self._archives = services.archives
+
+    async def list_apps(self, request: Request) -> Response:
+        """Answer one page; asks for one item more to know whether another page follows."""
+        limit = whole_number(request.query, "limit", 1, LIST_PAGE_MAX, LIST_PAGE_DEFAULT)
+        after = None
+        if "cursor" in request.query:
+            after = records.app_cursor(request.query["cursor"])
+            if after is None:
+                raise refusal("cursor", "is no cursor that a list answered", "cursor_invalid")
+        views = await self._apps.list_apps(request.actor, after=after, limit=limit + 1)
+        items = [records.app_record(view) for view in views[:limit]]
+        return json_response({"items": items, "next_cursor": items[-1]["app_id"] if len(views) > limit else None})
+
+    async def get_app(self, request: Request) -> Response:
+        """Answer one app by name."""
+        return json_response(records.app_record(await self._apps.get_app(request.actor, app_name(request))))
+
+    async def create_deployment(self, request: Request) -> Response:
+        """Make a new live version of an app."""
+        name = request.params["app"]
+        if not is_app_name(name):
+            raise Invalid("The app's name is not valid.", problems=[problem(["path", "app"], APP_NAME_RULE, "pattern")])
+        manifest, digest = read_deployment(await request.body())
+        deployment = await self._apps.deploy(request.actor, name, manifest, digest)
+        return json_response(records.deployment_record(deployment), status=201)
+
+    async def get_deployment(self, request: Request) -> Response:
+        """Answer one deployment by id."""
+        key = records.deployment_key(request.params["deployment_id"])
+        return json_response(records.deployment_record(await self._apps.get_deployment(request.actor, key)))
+
+    async def get_app_function(self, request: Request) -> Response:
+        """Answer one function by app and name."""
+        app, name = app_and_function(request)
+        return json_response(records.function_record(await self._apps.get_function(request.actor, app, name)))
+
+    async def get_function(self, request: Request) -> Response:
+        """Answer one function by id."""
+        key = records.function_key(request.params["function_id"])
+        return json_response(records.function_record(await self._apps.function_by_id(request.actor, key)))
+
+    async def has_archive(self, request: Request) -> Response:
+        """Answer whether the org stores an archive; text that is no digest is not stored."""
+        digest = request.params["sha256"]
+        if not is_sha256(digest) or not await self._archives.has(request.actor, digest):
+            raise no_such("archive")
+        return empty_response()
+
+    async def put_archive(self, request: Request) -> Response:
+        """Store an archive while it arrives."""
+        digest = request.params["sha256"]
+        if not is_sha256(digest):
+            detail = "must be 64 lower-case hexadecimal digits"
+            raise Invalid("The digest is not valid.", problems=[problem(["path", "sha256"], detail, "pattern")])
+        size, created = await self._archives.put(request.actor, digest, request.chunks())
+        return json_response({"sha256": digest, "size_bytes": size}, status=201 if created else 200)
+
+
+def app_name(request: Request) -> str:
+    """Return the path's app name; a name no app can have is not found."""
+    name = request.params["app"]
+    if not is_app_name(name):
+        raise no_such("app")
+    return name
+
+
+def app_and_function(request: Request) -> tuple[str, str]:
+    """Return the path's app and function names; names nothing can have are not found."""
+    name = request.params["function"]
+    if not is_function_name(name):
+        raise no_such("function")
+    return app_name(request), name

@@ -1,0 +1,131 @@
+"""Calls and their outcomes: one handler decides by `Accept` between a stream of frames and one JSON answer (D8).
+
+A stream begins with the outcome itself when that is known within `AT_ONCE_S`; otherwise with the job's id as soon as
+the job is durable. The futures belong to the job: a client that leaves stops the answer, never the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+from apothic.wire.frames import encode_frame
+from apothic.wire.ids import FunctionId
+from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
+from apothic.wire.values import OUTCOME_TYPE
+from apothic_server.api.runtime.apps import app_and_function
+from apothic_server.api.runtime.arguments import read_arguments
+from apothic_server.api.runtime.outcomes import ALIVE_FRAME, outcome_frame, outcome_record
+from apothic_server.api.runtime.records import function_key, job_id, job_key
+from apothic_server.api.runtime.waiting import FirstDone
+from apothic_server.api.shared.errors import ClientGone
+from apothic_server.api.shared.query import seconds
+from apothic_server.api.shared.request import Request
+from apothic_server.api.shared.response import Response, json_response, raw_response, stream_response
+from apothic_server.api.shared.services import Services
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.views import Outcome, Submitted
+
+AT_ONCE_S = 0.005
+"""Time in which a known outcome is the whole answer."""
+
+_OUTCOME_TYPE = OUTCOME_TYPE.encode()
+
+
+class CallHandlers:
+    """Handlers of the three operations that answer outcomes."""
+
+    def __init__(self, services: Services, first_done: FirstDone) -> None:
+        self._jobs = services.jobs
+        self._first_done = first_done
+
+    async def call_function(self, request: Request) -> Response:
+        """Call a function by id."""
+        return await self._call(request, function_key(request.params["function_id"]))
+
+    async def call_app_function(self, request: Request) -> Response:
+        """Call a function by app and name."""
+        return await self._call(request, app_and_function(request))
+
+    async def get_outcome(self, request: Request) -> Response:
+        """Wait for the end of a job that was called before."""
+        key = job_key(request.params["job_id"])
+        wait_s = _wait_s(request)
+        found = await self._jobs.outcome(request.actor, key)
+        call = Submitted(key, _done(None), _done(found) if isinstance(found, Outcome) else found)
+        if _wants_stream(request):
+            return await self._stream(request, call)
+        await self._wait(request, (call.outcome,), wait_s)
+        return await self._json(request, call)
+
+    async def _call(self, request: Request, function: FunctionId | tuple[str, str]) -> Response:
+        wait_s = _wait_s(request)
+        value = read_arguments(await request.body(), request.media_type)
+        if _wants_stream(request):
+            return await self._stream(request, await self._jobs.submit(request.actor, function, value, blocking=True))
+        call = await self._jobs.submit(request.actor, function, value, blocking=wait_s > 0)
+        if wait_s == 0:
+            await asyncio.shield(call.accepted)
+            return json_response({"job_id": job_id(call.job), "status": JobStatus.QUEUED.value}, status=202)
+        await self._wait(request, (call.outcome,), wait_s)
+        return await self._json(request, call)
+
+    async def _json(self, request: Request, call: Submitted) -> Response:
+        if not call.outcome.done():
+            await asyncio.shield(call.accepted)
+            view = await self._jobs.get(request.actor, call.job)
+            return json_response({"job_id": job_id(call.job), "status": view.job.status.value}, status=202)
+        return json_response(outcome_record(_result(call)))
+
+    async def _stream(self, request: Request, call: Submitted) -> Response:
+        await self._first_done((call.outcome,), AT_ONCE_S)
+        if not call.outcome.done():
+            await self._wait(request, (call.outcome, call.accepted), None)
+        if call.outcome.done():
+            return raw_response(outcome_frame(_result(call)), OUTCOME_TYPE)
+        call.accepted.result()
+        return stream_response(self._frames(request, call), OUTCOME_TYPE)
+
+    async def _frames(self, request: Request, call: Submitted) -> AsyncGenerator[bytes]:
+        yield encode_frame({"kind": "accepted", "job_id": job_id(call.job)})
+        while not call.outcome.done():
+            await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
+            if not call.outcome.done():
+                yield ALIVE_FRAME
+        yield outcome_frame(_result(call))
+
+    async def _wait(self, request: Request, futures: tuple[asyncio.Future[Any], ...], timeout_s: float | None) -> None:
+        """Wait for one of `futures`; raises `ClientGone` as soon as nobody waits for the answer."""
+        if timeout_s == 0 or any(future.done() for future in futures):
+            return
+        gone = asyncio.ensure_future(request.gone())
+        try:
+            await self._first_done((*futures, gone), timeout_s)
+            if gone.done() and not any(future.done() for future in futures):
+                raise ClientGone
+        finally:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+
+
+def _wants_stream(request: Request) -> bool:
+    return _OUTCOME_TYPE in request.headers.get(b"accept", b"")
+
+
+def _wait_s(request: Request) -> float:
+    return seconds(request.query, "wait_s", WAIT_S_MAX, WAIT_S_MAX)
+
+
+def _result(call: Submitted) -> Outcome:
+    if call.accepted.done() and not call.accepted.cancelled():
+        call.accepted.exception()  # the outcome tells the same; nobody needs to be warned that this was not read
+    return call.outcome.result()
+
+
+def _done(value: Any) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future

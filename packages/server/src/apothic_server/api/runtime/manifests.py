@@ -1,0 +1,161 @@
+"""Reads the body of a deployment: unknown fields, types, then bounds, each problem with its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from apothic.wire import limits
+from apothic.wire.functions import KINDS, FunctionSpec, Manifest
+from apothic.wire.names import FUNCTION_NAME_RULE, is_function_name
+from apothic_server.api.shared.bodies import (
+    as_array,
+    as_object,
+    check_storable,
+    invalid_body,
+    parse_json,
+    unknown_fields,
+)
+from apothic_server.domain.errors import Invalid, problem
+
+MODULE_LENGTH_MAX = 512
+VERSION_LENGTH_MAX = 64
+PROBLEMS_MAX = 20
+"""Problems told at once; the rest would only repeat them."""
+
+_FIELDS = ("manifest", "archive_sha256")
+_MANIFEST_FIELDS = tuple(field.name for field in dataclasses.fields(Manifest))
+_SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(FunctionSpec))
+_PYTHON = re.compile(r"3\.[0-9]{1,2}")
+_VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_WHERE = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([A-Za-z_0-9]+)|\[(\d+)\]")
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "cpu": (1, limits.CPU_MAX),
+    "memory_mb": (limits.MEMORY_MB_MIN, limits.MEMORY_MB_MAX),
+    "timeout_s": (1, limits.TIMEOUT_S_MAX),
+    "max_retries": (0, limits.RETRIES_MAX),
+    "retry_initial_delay_s": (0, limits.TIMEOUT_S_MAX),
+    "retry_backoff_coefficient": (1, 10),
+    "retry_max_delay_s": (0, limits.TIMEOUT_S_MAX),
+    "max_containers": (1, limits.CONTAINERS_MAX),
+    "tasks_per_container": (1, limits.TASKS_PER_CONTAINER_MAX),
+    "concurrent_requests": (1, limits.TASKS_PER_CONTAINER_MAX),
+    "max_pending_tasks": (1, limits.QUEUED_JOBS_PER_ORG_MAX),
+}
+"""Smallest and largest value of each number of a function."""
+
+Problems = list[dict[str, Any]]
+
+
+def read_deployment(body: bytes) -> tuple[Manifest, str]:
+    """Return manifest and archive digest of a `create_deployment` body; a function without `qualname` gets its name.
+
+    Raises:
+        Invalid: With a list of what is wrong and where.
+    """
+    value = parse_json(body)
+    check_storable(value, ["body"])
+    data = as_object(value)
+    if data is None:
+        raise invalid_body("must be an object", "wrong_type")
+    _refuse(_unknown(data))
+    _refuse([problem(["body", name], "is missing", "missing") for name in _FIELDS if name not in data])
+    manifest, digest = _convert(data["manifest"]), data["archive_sha256"]
+    problems = _digest_problems(digest) + _manifest_problems(manifest)
+    for index, spec in enumerate(manifest.functions):
+        problems += _spec_problems(spec, ["body", "manifest", "functions", index])
+    _refuse(problems)
+    specs = tuple(
+        spec if spec.qualname else dataclasses.replace(spec, qualname=spec.name) for spec in manifest.functions
+    )
+    return dataclasses.replace(manifest, functions=specs), digest
+
+
+def is_sha256(text: object) -> bool:
+    """Whether `text` is a SHA-256 in lower-case hexadecimal digits."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
+def _refuse(problems: Problems) -> None:
+    if problems:
+        raise Invalid("The deployment is not valid.", problems=problems[:PROBLEMS_MAX])
+
+
+def _unknown(data: dict[str, Any]) -> Problems:
+    problems = unknown_fields(data, _FIELDS, ["body"])
+    manifest = as_object(data.get("manifest")) or {}
+    problems += unknown_fields(manifest, _MANIFEST_FIELDS, ["body", "manifest"])
+    for index, spec in enumerate(as_array(manifest.get("functions")) or ()):
+        problems += unknown_fields(as_object(spec) or {}, _SPEC_FIELDS, ["body", "manifest", "functions", index])
+    return problems
+
+
+def _convert(data: Any) -> Manifest:
+    try:
+        return msgspec.convert(data, Manifest)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        where = _WHERE.search(text)
+        steps = _STEP.findall(where[1]) if where else []
+        loc: list[str | int] = ["body", "manifest", *(int(index) if index else name for name, index in steps)]
+        kind = "missing" if "missing required" in text else "wrong_type"
+        raise Invalid(
+            "The manifest is not valid.", problems=[problem(loc, _WHERE.sub("", text).replace("`", ""), kind)]
+        ) from None
+
+
+def _digest_problems(digest: object) -> Problems:
+    if is_sha256(digest):
+        return []
+    return [problem(["body", "archive_sha256"], "must be 64 lower-case hexadecimal digits", "pattern")]
+
+
+def _manifest_problems(manifest: Manifest) -> Problems:
+    loc: list[str | int] = ["body", "manifest"]
+    problems: Problems = []
+    if not _is_dotted(manifest.module):
+        problems.append(problem([*loc, "module"], "must be a dotted Python name", "pattern"))
+    if not is_function_name(manifest.app_variable):
+        problems.append(problem([*loc, "app_variable"], f"must be {FUNCTION_NAME_RULE}", "pattern"))
+    if not _PYTHON.fullmatch(manifest.python):
+        problems.append(problem([*loc, "python"], "must be a version like 3.11", "pattern"))
+    if len(manifest.client_version) > VERSION_LENGTH_MAX or not _VERSION.fullmatch(manifest.client_version):
+        problems.append(problem([*loc, "client_version"], "must be a version like 0.1.0", "pattern"))
+    return problems + _functions_problems(manifest, [*loc, "functions"])
+
+
+def _functions_problems(manifest: Manifest, loc: list[str | int]) -> Problems:
+    names = [spec.name for spec in manifest.functions]
+    if not names:
+        return [problem(loc, "must hold at least one function", "too_short")]
+    if len(names) > limits.FUNCTIONS_PER_APP_MAX:
+        return [problem(loc, f"must hold at most {limits.FUNCTIONS_PER_APP_MAX} functions", "too_long")]
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    return [problem(loc, f"holds {name[:128]} more than once", "repeated_name") for name in repeated]
+
+
+def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
+    problems: Problems = []
+    if not is_function_name(spec.name):
+        problems.append(problem([*loc, "name"], f"must be {FUNCTION_NAME_RULE}", "pattern"))
+    if spec.kind not in KINDS:
+        problems.append(problem([*loc, "kind"], f"must be {' or '.join(KINDS)}", "unknown_kind"))
+    if spec.qualname and not _is_dotted(spec.qualname):
+        problems.append(problem([*loc, "qualname"], "must be a dotted Python name", "pattern"))
+    for name, (low, high) in BOUNDS.items():
+        if not low <= getattr(spec, name) <= high:
+            problems.append(problem([*loc, name], f"must be from {low} to {high}", "out_of_range"))
+    if len(json.dumps(spec.placement)) > limits.FUNCTION_SPEC_MAX:
+        problems.append(problem([*loc, "placement"], f"exceeds {limits.FUNCTION_SPEC_MAX} bytes", "too_long"))
+    return problems
+
+
+def _is_dotted(text: str) -> bool:
+    return len(text) <= MODULE_LENGTH_MAX and all(part.isidentifier() for part in text.split("."))

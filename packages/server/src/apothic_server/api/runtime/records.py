@@ -1,0 +1,136 @@
+"""Text forms: identifiers, times and records as the runtime face shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+from apothic.wire.functions import FunctionSpec
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, parse_record_id, record_id
+from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.errors import no_such
+from apothic_server.domain.views import AppView, JobView, LogPage, WorkerView
+
+
+def function_key(text: str) -> FunctionId:
+    """Return the key of `functions:…`; anything else is not found, as an unknown id is."""
+    return FunctionId(_key(text, "functions", "function"))
+
+
+def deployment_key(text: str) -> DeploymentId:
+    """Return the key of `deployments:…`; anything else is not found."""
+    return DeploymentId(_key(text, "deployments", "deployment"))
+
+
+def job_key(text: str) -> JobId:
+    """Return the key of `jobs:…`; anything else is not found."""
+    return JobId(_key(text, "jobs", "job"))
+
+
+def app_cursor(text: str) -> AppId | None:
+    """Return the key in a list cursor, or None when the text is no cursor."""
+    key = parse_record_id(text, "apps")
+    return None if key is None else AppId(key)
+
+
+def job_id(key: JobId) -> str:
+    """Return `jobs:…`."""
+    return record_id("jobs", key)
+
+
+def time_text(at: datetime) -> str:
+    """Return a time as UTC with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def app_record(view: AppView) -> dict[str, Any]:
+    """Return an app with its live deployment."""
+    active = view.app.active
+    return {
+        "app_id": record_id("apps", view.app.id),
+        "name": view.app.name,
+        "deployment_id": None if active is None else record_id("deployments", active),
+        "version": view.version,
+        "functions": list(view.functions),
+        "created_at": time_text(view.app.created_at),
+    }
+
+
+def function_record(function: Function) -> dict[str, Any]:
+    """Return a function as its live deployment has it."""
+    return _function(function.id, function.app_name, function.deployment, function.spec)
+
+
+def deployment_record(deployment: Deployment) -> dict[str, Any]:
+    """Return a deployment with every function of its manifest."""
+    manifest, ids = deployment.manifest, deployment.functions
+    functions = [_function(ids[spec.name], deployment.app_name, deployment.id, spec) for spec in manifest.functions]
+    return {
+        "deployment_id": record_id("deployments", deployment.id),
+        "app": deployment.app_name,
+        "version": deployment.version,
+        "status": deployment.status,
+        "archive_sha256": deployment.archive,
+        "python": manifest.python,
+        "client_version": manifest.client_version,
+        "functions": functions,
+        "created_by": record_id("keys", deployment.created_by),
+        "created_at": time_text(deployment.created_at),
+    }
+
+
+def job_record(view: JobView) -> dict[str, Any]:
+    """Return a job as it is now."""
+    job = view.job
+    return {
+        "job_id": job_id(job.id),
+        "app": view.app_name,
+        "function": view.function_name,
+        "function_id": record_id("functions", job.function),
+        "deployment_id": record_id("deployments", job.deployment),
+        "status": job.status.value,
+        "attempt": job.attempt,
+        "waiting_reason": view.waiting_reason,
+        "error": job.error,
+        "created_at": time_text(job.created_at),
+        "started_at": None if job.started_at is None else time_text(job.started_at),
+        "finished_at": None if job.finished_at is None else time_text(job.finished_at),
+    }
+
+
+def log_record(page: LogPage) -> dict[str, Any]:
+    """Return a page of log lines."""
+    lines = [
+        {"index": entry.index, "time": time_text(entry.at), "stream": entry.stream, "line": entry.line}
+        for entry in page.lines
+    ]
+    return {"lines": lines, "last_index": page.last_index, "is_final": page.is_final}
+
+
+def worker_record(view: WorkerView) -> dict[str, Any]:
+    """Return one start of a worker."""
+    return {
+        "worker_id": record_id("workers", view.id),
+        "name": view.name,
+        "status": view.status,
+        "connected_at": time_text(view.connected_at),
+        "machine": dataclasses.asdict(view.machine),
+        "runners": view.runners,
+    }
+
+
+def _function(key: FunctionId, app_name: str, deployment: DeploymentId, spec: FunctionSpec) -> dict[str, Any]:
+    return {
+        "function_id": record_id("functions", key),
+        "app": app_name,
+        "deployment_id": record_id("deployments", deployment),
+        **dataclasses.asdict(spec),
+    }
+
+
+def _key(text: str, table: str, thing: str) -> str:
+    key = parse_record_id(text, table)
+    if key is None:
+        raise no_such(thing)
+    return key

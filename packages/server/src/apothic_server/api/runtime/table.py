@@ -1,0 +1,196 @@
+"""The runtime face's operation table. `openapi.json` describes the same rows for readers; a test compares the two."""
+
+from __future__ import annotations
+
+from apothic.wire.limits import ARCHIVE_PACKED_MAX, CALL_BODY_MAX, JSON_BODY_MAX
+from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
+from apothic_server.api.runtime.apps import AppHandlers
+from apothic_server.api.runtime.calls import CallHandlers
+from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
+from apothic_server.api.runtime.jobs import JobHandlers
+from apothic_server.api.runtime.waiting import FirstDone, first_done
+from apothic_server.api.shared.operations import Handler, Operation, Upgrade
+from apothic_server.api.shared.response import JSON_TYPE
+from apothic_server.api.shared.services import Services
+from apothic_server.domain.access import Audience, Policy
+
+_ALWAYS = frozenset({413, 422, 500, 503})
+_KNOWN = _ALWAYS | {401, 403}
+_READ = _KNOWN | {200}
+_READ_ONE = _READ | {404}
+_BODY = frozenset({408, 415})
+_CALL = _READ_ONE | _BODY | {202, 429}
+
+_APPS_READ = Policy(Audience.KEY, "apps:read")
+_APPS_WRITE = Policy(Audience.KEY, "apps:write")
+_JOBS_READ = Policy(Audience.KEY, "jobs:read")
+_JOBS_WRITE = Policy(Audience.KEY, "jobs:write")
+_WAIT = frozenset({"wait_s"})
+
+
+def runtime_operations(
+    services: Services, link: Upgrade, document: bytes, *, wait: FirstDone = first_done
+) -> list[Operation]:
+    """Return the runtime face's rows.
+
+    Args:
+        link: Serves the WebSocket of an authenticated worker.
+        document: What `get_openapi` answers.
+        wait: Waits for futures; tests give one of their own to decide when time passes.
+    """
+    calls = CallHandlers(services, wait)
+    return [
+        *_installation(InstallationHandlers(services, document), link),
+        *_apps(AppHandlers(services)),
+        *_archives(AppHandlers(services)),
+        *_jobs(JobHandlers(services)),
+        _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
+        _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
+        Operation(
+            id="get_outcome",
+            method="GET",
+            path="/v1/jobs/{job_id}/outcome",
+            policy=_JOBS_READ,
+            statuses=_READ_ONE | {202},
+            handler=calls.get_outcome,
+            answers=(JSON_TYPE, OUTCOME_TYPE),
+            query=_WAIT,
+            streams=True,
+        ),
+    ]
+
+
+def _installation(handlers: InstallationHandlers, link: Upgrade) -> list[Operation]:
+    return [
+        Operation(
+            id="get_openapi",
+            method="GET",
+            path="/v1/openapi.json",
+            policy=Policy(Audience.PUBLIC),
+            statuses=_ALWAYS | {200},
+            handler=handlers.get_openapi,
+        ),
+        _get("get_identity", "/v1/identity", _APPS_READ, handlers.get_identity, statuses=_READ),
+        _get(
+            "list_workers",
+            "/v1/workers",
+            Policy(Audience.OPERATOR, "org:read"),
+            handlers.list_workers,
+            statuses=_READ,
+        ),
+        Operation(
+            id="open_link",
+            method="GET",
+            path="/v1/link",
+            policy=Policy(Audience.WORKER),
+            statuses=_KNOWN | {101, 426},
+            upgrade=link,
+            answers=(),
+            streams=True,
+        ),
+        Operation(
+            id="get_link_archive",
+            method="GET",
+            path="/v1/link/archives/{deployment_key}",
+            policy=Policy(Audience.WORKER),
+            statuses=_READ_ONE,
+            handler=handlers.get_link_archive,
+            answers=(ARCHIVE_TYPE,),
+            streams=True,
+        ),
+    ]
+
+
+def _apps(handlers: AppHandlers) -> list[Operation]:
+    return [
+        Operation(
+            id="list_apps",
+            method="GET",
+            path="/v1/apps",
+            policy=_APPS_READ,
+            statuses=_READ,
+            handler=handlers.list_apps,
+            query=frozenset({"cursor", "limit"}),
+        ),
+        _get("get_app", "/v1/apps/{app}", _APPS_READ, handlers.get_app),
+        Operation(
+            id="create_deployment",
+            method="POST",
+            path="/v1/apps/{app}/deployments",
+            policy=_APPS_WRITE,
+            statuses=_KNOWN | _BODY | {201, 409},
+            handler=handlers.create_deployment,
+            body_max=JSON_BODY_MAX,
+            accepts=(JSON_TYPE,),
+        ),
+        _get("get_deployment", "/v1/deployments/{deployment_id}", _APPS_READ, handlers.get_deployment),
+        _get("get_app_function", "/v1/apps/{app}/functions/{function}", _APPS_READ, handlers.get_app_function),
+        _get("get_function", "/v1/functions/{function_id}", _APPS_READ, handlers.get_function),
+    ]
+
+
+def _archives(handlers: AppHandlers) -> list[Operation]:
+    return [
+        Operation(
+            id="has_archive",
+            method="HEAD",
+            path="/v1/archives/{sha256}",
+            policy=_APPS_WRITE,
+            statuses=_READ_ONE,
+            handler=handlers.has_archive,
+            answers=(),
+        ),
+        Operation(
+            id="put_archive",
+            method="PUT",
+            path="/v1/archives/{sha256}",
+            policy=_APPS_WRITE,
+            statuses=_READ | _BODY | {201},
+            handler=handlers.put_archive,
+            body_max=ARCHIVE_PACKED_MAX,
+            accepts=(ARCHIVE_TYPE,),
+        ),
+    ]
+
+
+def _jobs(handlers: JobHandlers) -> list[Operation]:
+    return [
+        _get("get_job", "/v1/jobs/{job_id}", _JOBS_READ, handlers.get_job),
+        Operation(
+            id="get_logs",
+            method="GET",
+            path="/v1/jobs/{job_id}/logs",
+            policy=_JOBS_READ,
+            statuses=_READ_ONE,
+            handler=handlers.get_logs,
+            query=frozenset({"after", "limit"}),
+        ),
+        Operation(
+            id="cancel_job",
+            method="POST",
+            path="/v1/jobs/{job_id}/cancel",
+            policy=_JOBS_WRITE,
+            statuses=_READ_ONE,
+            handler=handlers.cancel_job,
+        ),
+    ]
+
+
+def _get(name: str, path: str, policy: Policy, handler: Handler, *, statuses: frozenset[int] = _READ_ONE) -> Operation:
+    return Operation(id=name, method="GET", path=path, policy=policy, statuses=statuses, handler=handler)
+
+
+def _call(name: str, path: str, handler: Handler) -> Operation:
+    return Operation(
+        id=name,
+        method="POST",
+        path=path,
+        policy=_JOBS_WRITE,
+        statuses=_CALL,
+        handler=handler,
+        body_max=CALL_BODY_MAX,
+        accepts=(JSON_TYPE, CALL_TYPE),
+        answers=(JSON_TYPE, OUTCOME_TYPE),
+        query=_WAIT,
+        streams=True,
+    )

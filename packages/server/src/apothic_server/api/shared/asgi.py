@@ -1,0 +1,202 @@
+"""The ASGI application of a face: runs each request through the gate and its handler, and sends what comes out.
+
+Written for few allocations and one `send` per part, because the hot routes pass here (D13).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from apothic_server.api.shared.errors import ClientGone, UpgradeRequired, error_response, internal_response
+from apothic_server.api.shared.gate import Authenticate, admit
+from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
+from apothic_server.api.shared.response import Response
+from apothic_server.api.shared.router import NO_PATH, Router
+from apothic_server.domain.access import Audience
+from apothic_server.domain.errors import NotFound, PlatformError
+
+CLIENT_GONE = 499
+"""Status in logs and metrics of a request whose answer was not sent whole: the client left, or it was cut."""
+
+
+class Log(Protocol):
+    """The part of a structlog logger that a face uses."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+    def exception(self, event: str, **fields: Any) -> Any: ...
+
+
+Observe = Callable[[str, int, float], None]
+"""Told about every request when it is done: operation id, status, seconds."""
+
+
+def observe_nothing(operation: str, status: int, seconds: float) -> None:
+    """Count no requests."""
+
+
+class Face:
+    """ASGI application over an operation table.
+
+    Args:
+        operations: The table.
+        authenticate: Turns a well-formed token into its holder.
+        make_request_id: Gives each request its id.
+        log: Gets one `request.done` per request, without anything a client chose.
+        observe: Counts requests.
+        clock: Seconds, for durations.
+
+    Raises:
+        StartRefused: The table contradicts itself.
+    """
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        *,
+        authenticate: Authenticate,
+        make_request_id: Callable[[], str],
+        log: Log,
+        observe: Observe = observe_nothing,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.operations = operation_table(operations)
+        self._router = Router(self.operations.values())
+        self._authenticate = authenticate
+        self._make_request_id = make_request_id
+        self._log = log
+        self._observe = observe
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        else:
+            raise RuntimeError(f"no {scope['type']} here")
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(self._make_request_id(), self._clock())
+        status = CLIENT_GONE
+        try:
+            response = await self._answer(exchange, scope, receive)
+            await _send(response, exchange.id, send, is_head=scope["method"] == "HEAD")
+            status = response.status
+        except ClientGone:
+            pass
+        except Exception:
+            self._log.exception("request.cut", op=exchange.operation, request_id=exchange.id)
+        finally:
+            self._done(exchange, status)
+
+    async def _answer(self, exchange: _Exchange, scope: Scope, receive: Receive) -> Response:
+        operation = None
+        try:
+            operation, params = self._router.find(scope["method"], scope["raw_path"])
+            exchange.operation = operation.id
+            request = await admit(operation, params, scope, receive, self._authenticate, exchange.id)
+            if operation.policy.audience is not Audience.PUBLIC:
+                exchange.org = request.actor.org
+            if operation.handler is None:
+                raise UpgradeRequired("This address speaks WebSocket only.")
+            response = await operation.handler(request)
+        except ClientGone:
+            raise
+        except Exception as error:
+            response = self._refusal(error, exchange)
+        return self._documented(operation, response, exchange)
+
+    def _refusal(self, error: Exception, exchange: _Exchange) -> Response:
+        is_ours = isinstance(error, PlatformError)
+        response = error_response(error, exchange.id) if is_ours else internal_response(exchange.id)
+        if response.status == 500:
+            self._log.exception("request.failed", op=exchange.operation, request_id=exchange.id)
+        return response
+
+    def _documented(self, operation: Operation | None, response: Response, exchange: _Exchange) -> Response:
+        if operation is None or response.status in operation.statuses:
+            return response
+        self._log.error("request.undocumented_status", op=operation.id, status=response.status, request_id=exchange.id)
+        return internal_response(exchange.id)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(self._make_request_id(), self._clock())
+        try:
+            operation, params = self._router.find("GET", scope["raw_path"])
+            exchange.operation = operation.id
+            if operation.upgrade is None:
+                raise NotFound(NO_PATH)
+            request = await admit(operation, params, scope, receive, self._authenticate, exchange.id)
+        except Exception as error:
+            response = self._refusal(error, exchange)
+            await _refuse_websocket(response, exchange.id, scope, receive, send)
+            self._done(exchange, response.status)
+            return
+        exchange.org = request.actor.org
+        try:
+            await operation.upgrade(scope, receive, send, request.actor)
+        finally:
+            self._done(exchange, 101)
+
+    def _done(self, exchange: _Exchange, status: int) -> None:
+        seconds = self._clock() - exchange.began
+        self._observe(exchange.operation, status, seconds)
+        self._log.info(
+            "request.done",
+            op=exchange.operation,
+            status=status,
+            ms=round(seconds * 1000, 3),
+            org=exchange.org,
+            request_id=exchange.id,
+        )
+
+
+class _Exchange:
+    """What the log line of one request says."""
+
+    __slots__ = ("began", "id", "operation", "org")
+
+    def __init__(self, request_id: str, began: float) -> None:
+        self.id = request_id
+        self.began = began
+        self.operation = "none"
+        self.org: str | None = None
+
+
+def _headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", request_id.encode()), *response.headers]
+    if response.content_type is not None:
+        headers.append((b"content-type", response.content_type.encode()))
+    if response.stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    return headers
+
+
+async def _send(response: Response, request_id: str, send: Send, *, is_head: bool) -> None:
+    start = {"type": "http.response.start", "status": response.status}
+    if is_head:
+        await send({**start, "headers": [(b"x-request-id", request_id.encode()), *response.headers]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({**start, "headers": _headers(response, request_id)})
+    if response.stream is None:
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    async with aclosing(response.stream) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse_websocket(response: Response, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()  # the connect message comes before any answer
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = _headers(response, request_id)
+    await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": response.body})

@@ -1,0 +1,55 @@
+"""Answers: whole ones in memory, or a stream of pieces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+JSON_TYPE = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+def _no_headers() -> list[tuple[bytes, bytes]]:
+    return []
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer.
+
+    Attributes:
+        content_type: None for an answer without a body.
+        body: The whole body; unused with `stream`.
+        headers: Further headers; names in lower case.
+        stream: Pieces of the body in order. An exception inside it, or a cut of it, ends the connection without the
+            end mark of the body, so that a reader notices.
+    """
+
+    status: int
+    content_type: str | None = None
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=_no_headers)
+    stream: AsyncGenerator[bytes] | None = None
+
+
+def json_response(value: Any, *, status: int = 200) -> Response:
+    """Return `value` as JSON; `msgspec.Raw` inside it is carried as it is."""
+    return Response(status, JSON_TYPE, _encode(value))
+
+
+def raw_response(body: bytes, content_type: str, *, status: int = 200) -> Response:
+    """Return bytes as they are."""
+    return Response(status, content_type, body)
+
+
+def empty_response(status: int = 200) -> Response:
+    """Return an answer without a body."""
+    return Response(status)
+
+
+def stream_response(stream: AsyncGenerator[bytes], content_type: str) -> Response:
+    """Return a body that is sent piece by piece."""
+    return Response(200, content_type, stream=stream)

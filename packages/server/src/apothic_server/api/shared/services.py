@@ -1,0 +1,114 @@
+"""What the faces ask of the services. Every method that touches an org's things takes the actor first (G16.1).
+
+Errors are those of `domain.errors`; `NotFound` is the answer for unknown and foreign things alike.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from apothic.wire.functions import Manifest
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId
+from apothic.wire.values import Value
+from apothic_server.domain.access import Actor
+from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.views import AppView, Check, JobView, KeyInfo, LogPage, Outcome, Submitted, WorkerView
+
+
+class Keys(Protocol):
+    async def authenticate(self, token: str) -> Actor:
+        """Return who holds a well-formed token; raises `Unauthenticated` when it is unknown, expired or revoked."""
+        ...
+
+    async def describe(self, actor: Actor) -> KeyInfo: ...
+
+
+class Apps(Protocol):
+    async def list_apps(self, actor: Actor, *, after: AppId | None, limit: int) -> Sequence[AppView]:
+        """Return up to `limit` apps with an id greater than `after`, in the order of their ids."""
+        ...
+
+    async def get_app(self, actor: Actor, name: str) -> AppView: ...
+
+    async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
+        """Raises `Conflict` with code `archive_missing` when the archive is not stored in the actor's org."""
+        ...
+
+    async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment: ...
+
+    async def get_function(self, actor: Actor, app_name: str, function_name: str) -> Function:
+        """The `NotFound` names apps or functions with a similar name."""
+        ...
+
+    async def function_by_id(self, actor: Actor, key: FunctionId) -> Function: ...
+
+
+class Archives(Protocol):
+    async def has(self, actor: Actor, sha256: str) -> bool: ...
+
+    async def put(self, actor: Actor, sha256: str, chunks: AsyncIterator[bytes]) -> tuple[int, bool]:
+        """Return size and whether it is new.
+
+        Raises `Invalid` with code `digest_mismatch`; errors out of `chunks` pass through and leave nothing behind.
+        """
+        ...
+
+    async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]: ...
+
+
+class Jobs(Protocol):
+    async def submit(
+        self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
+    ) -> Submitted:
+        """Start a call of a function given by id or by (app name, function name).
+
+        Args:
+            blocking: The caller waits for the outcome, so its records may share one commit (D9).
+        """
+        ...
+
+    async def get(self, actor: Actor, key: JobId) -> JobView: ...
+
+    async def outcome(self, actor: Actor, key: JobId) -> Outcome | Future[Outcome]:
+        """Return the outcome of a job that ended, else the future of it; readers never cancel the future."""
+        ...
+
+    async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage: ...
+
+    async def cancel(self, actor: Actor, key: JobId) -> JobStatus: ...
+
+
+class Workers(Protocol):
+    async def list_workers(self, actor: Actor) -> Sequence[WorkerView]: ...
+
+
+class Health(Protocol):
+    async def checks(self) -> Mapping[str, Check]:
+        """Return every readiness check by name; never raises."""
+        ...
+
+
+class Metrics(Protocol):
+    def render(self) -> bytes: ...
+
+
+class Services(Protocol):
+    """Everything the runtime and operations faces need."""
+
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def apps(self) -> Apps: ...
+    @property
+    def archives(self) -> Archives: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def health(self) -> Health: ...
+    @property
+    def metrics(self) -> Metrics: ...

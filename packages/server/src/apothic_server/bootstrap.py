@@ -1,0 +1,191 @@
+"""Builds the control plane from its parts: store, dispatcher, services, loops, faces. The only place that knows them all."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from apothic.wire.ids import OrgId, new_key
+from apothic_server.adapters.blobs.files import FileBlobs
+from apothic_server.adapters.clock import SystemClock
+from apothic_server.api.links.upgrade import link_upgrade
+from apothic_server.api.root import build_face
+from apothic_server.api.shared.asgi import Face
+from apothic_server.identity import first_org, pepper_of
+from apothic_server.loops.base import Loop
+from apothic_server.loops.upkeep import Upkeep
+from apothic_server.loops.values import Values
+from apothic_server.ports.clock import Clock
+from apothic_server.services.apps import Apps
+from apothic_server.services.archives import Archives
+from apothic_server.services.dispatch.board import Board, Hints
+from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.endings import Endings
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.recovery import Recovery
+from apothic_server.services.dispatch.reports import Reports
+from apothic_server.services.health import Health
+from apothic_server.services.jobs import Jobs
+from apothic_server.services.keys import Keys
+from apothic_server.services.links import GRACE_S, Links
+from apothic_server.services.metrics import Metrics
+from apothic_server.services.workers import Workers
+from apothic_server.store.address import StoreAddress
+from apothic_server.store.database import Database
+from apothic_server.store.migrate import prepare_store
+from apothic_server.store.writer import Writer
+
+
+def _random() -> float:
+    return secrets.randbelow(1 << 30) / (1 << 30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the faces ask; `api.shared.services` says what each part promises."""
+
+    keys: Keys
+    apps: Apps
+    archives: Archives
+    jobs: Jobs
+    workers: Workers
+    health: Health
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where time, ids and randomness come from."""
+
+    clock: Clock
+    new_key: Callable[[], str] = new_key
+    random: Callable[[], float] = _random
+
+
+class Cloud:
+    """One control-plane process without its listener: start it, serve `asgi`, stop it.
+
+    Args:
+        address: The store; prepared (checked, migrated) at start.
+        data: Folder for blobs and secrets.
+        url: Address under which workers and other processes reach this one.
+    """
+
+    def __init__(
+        self,
+        address: StoreAddress,
+        data: Path,
+        *,
+        url: str,
+        sources: Sources | None = None,
+        commit_delay_s: float = 0.0,
+    ) -> None:
+        self._address = address
+        self._data = data
+        self._url = url
+        self._sources = sources or Sources(clock=SystemClock())
+        self._commit_delay_s = commit_delay_s
+        self._stack = AsyncExitStack()
+        self._is_stopped = False
+        self.org: OrgId
+        self.asgi: Face
+        self.services: Services
+        self.board: Board
+        self.links: Links
+        self.keys: Keys
+        self.database: Database
+        self.recovery: Recovery
+        self.upkeep: Upkeep
+        self.values: Values
+        self.writer: Writer
+        self.loops: tuple[Loop, ...] = ()
+
+    async def start(self, *, run_loops: bool = True) -> None:
+        """Prepare the store, take the dispatcher's role, read unfinished work, start the loops.
+
+        Args:
+            run_loops: False leaves the loops to a caller that steps them by hand.
+        """
+        await prepare_store(self._address)
+        self.database = await Database.open(self._address)
+        self._stack.push_async_callback(self.database.close)
+        self._stack.push_async_callback(self._release_role)
+        self.writer = Writer(self.database.connect_writer, commit_delay_s=self._commit_delay_s)
+        await self.writer.start()
+        self._stack.push_async_callback(self.writer.stop)
+        self._build()
+        self.org = await first_org(self.database, self._sources.clock)
+        await self.recovery.hold_role()
+        if run_loops:
+            for loop in self.loops:
+                loop.start()
+                self._stack.push_async_callback(loop.stop)
+
+    async def stop(self) -> None:
+        """Take nothing new, stop the loops, write what is queued, give the role back, disconnect."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if hasattr(self, "board"):
+            self.board.is_draining = True
+        await self._stack.aclose()
+
+    async def _release_role(self) -> None:
+        if hasattr(self, "recovery"):
+            await self.recovery.release_role()
+
+    def _build(self) -> None:
+        sources, database = self._sources, self.database
+        clock, key = sources.clock, sources.new_key
+        blobs = FileBlobs(self._data / "blobs")
+        board = self.board = Board(clock=clock, records=self.writer, new_key=key, random=sources.random)
+        grants = Grants(board)
+        endings = Endings(board, grants)
+        reports = Reports(board, grants, endings)
+        calls = Calls(board, grants, endings)
+        self.recovery = Recovery(
+            database, board, grants, calls, endings, reports, holder=key(), url=self._url, grace_s=GRACE_S
+        )
+        self.links = Links(database, board, grants, reports)
+        self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
+        apps = Apps(database, clock, new_key=key)
+        health = Health(database, board)
+        self.services = Services(
+            keys=self.keys,
+            apps=apps,
+            archives=Archives(database, blobs, clock),
+            jobs=Jobs(database, board, calls, apps, blobs, new_key=key),
+            workers=Workers(database, board),
+            health=health,
+            metrics=Metrics(board, self.writer.counters),
+        )
+        self.upkeep = Upkeep(board, grants, self.recovery)
+        self.values = Values(board, grants, reports, blobs)
+        self.loops = self._make_loops(board)
+        health.loops = self.loops
+        self.asgi = build_face(
+            self.services,
+            link_upgrade(self.links),
+            make_request_id=key,
+            log=structlog.get_logger("apothic.request"),
+        )
+
+    def _make_loops(self, board: Board) -> tuple[Loop, ...]:
+        upkeep = self.upkeep
+        values = Loop("values", self.values.step, interval_s=5.0, deadline_s=60.0)
+        reload = Loop("reload", upkeep.reload, interval_s=1.0)
+        retries = Loop("retries", upkeep.retries, interval_s=5.0)
+        board.hints = Hints(feed=values.hint, reload=reload.hint, retries=retries.hint)
+        return (
+            Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0),
+            Loop("sweep", upkeep.sweep, interval_s=2.0),
+            Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
+            reload,
+            retries,
+            values,
+        )

@@ -1,0 +1,102 @@
+"""`make demo`: start a cloud in a temporary folder, run the sample and a batch job on it, stop it, leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+READY_S = 120.0
+STOP_S = 60.0
+
+
+def main() -> int:
+    """Run the demo in the repository that holds this installation; returns the exit status."""
+    examples = Path.cwd() / "examples"
+    if not (examples / "hello_world.py").exists():
+        _say("run this from the repository's root: examples/hello_world.py is not here")
+        return 2
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="apothic-demo-") as folder:
+        with _cloud(Path(folder)) as environment:
+            with _step("deploy and call examples/hello_world.py"):
+                _run([str(examples / "hello_world.py")], environment)
+            with _step("deploy examples/word_count.py and run a batch job on it"):
+                _run([str(examples / "word_count.py")], environment)
+    _say(f"done in {time.monotonic() - began:.1f} s; nothing is left running")
+    _say("start a lasting cloud with   make up")
+    _say("and call it from another shell with   .venv/bin/python examples/hello_world.py")
+    return 0
+
+
+@contextmanager
+def _cloud(folder: Path) -> Generator[dict[str, str]]:
+    """Run `apothic up` in `folder`; yield the environment in which clients find it."""
+    endpoint = folder / "endpoint.json"
+    command = [sys.executable, "-m", "apothic", "up", "--port", "0", "--data", str(folder / "data")]
+    with _step("start a cloud"):
+        log = (folder / "up.log").open("wb")
+        cloud = subprocess.Popen(
+            [*command, "--endpoint", str(endpoint)], stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            told = _wait_for(endpoint, cloud, folder / "up.log")
+        except BaseException:
+            _stop(cloud)
+            raise
+    try:
+        yield {**os.environ, "APOTHIC_BASE_URL": told["url"], "APOTHIC_API_KEY": told["key"]}
+    finally:
+        with _step("stop the cloud"):
+            _stop(cloud)
+            log.close()
+
+
+def _wait_for(endpoint: Path, cloud: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if endpoint.exists():
+            return json.loads(endpoint.read_text())
+        if cloud.poll() is not None:
+            raise SystemExit(f"the cloud did not start:\n{log.read_text()}")
+        time.sleep(0.02)
+    raise SystemExit(f"the cloud was not ready within {READY_S:.0f} s:\n{log.read_text()}")
+
+
+def _stop(cloud: subprocess.Popen[bytes]) -> None:
+    cloud.send_signal(signal.SIGTERM)
+    try:
+        cloud.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        cloud.kill()
+        cloud.wait()
+
+
+def _run(arguments: list[str], environment: dict[str, str]) -> None:
+    status = subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
+    if status:
+        raise SystemExit(status)
+
+
+@contextmanager
+def _step(what: str) -> Generator[None]:
+    _say(f"— {what}")
+    began = time.monotonic()
+    yield
+    _say(f"  took {time.monotonic() - began:.2f} s")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

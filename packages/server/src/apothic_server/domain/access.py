@@ -1,0 +1,91 @@
+"""Who acts, and what a role and a scope allow (G16.3).
+
+Rights of a request = rights of the role ∩ scopes of the key. An operation names one scope; `may` answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from apothic.wire.ids import KeyId, OrgId
+
+AREAS = ("jobs", "apps", "services", "storage", "secrets", "queues", "keys", "billing", "org", "vms", "inference")
+SCOPES = frozenset(f"{area}:{right}" for area in AREAS for right in ("read", "write"))
+READ_SCOPES = frozenset(scope for scope in SCOPES if scope.endswith(":read"))
+
+
+class Role(Enum):
+    """A member's role; `worker` belongs to machines and reaches the worker link only."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+    BILLING = "billing"
+    WORKER = "worker"
+
+
+ROLE_SCOPES: dict[Role, frozenset[str]] = {
+    Role.OWNER: SCOPES,
+    Role.ADMIN: SCOPES - {"billing:write"},
+    Role.MEMBER: SCOPES - {"billing:read", "billing:write", "keys:write", "org:write"},
+    Role.VIEWER: READ_SCOPES - {"billing:read", "keys:read"},
+    Role.BILLING: frozenset({"billing:read", "billing:write", "org:read"}),
+    Role.WORKER: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The authenticated caller of one request.
+
+    Attributes:
+        org: The org that the request reads and writes; every query carries it.
+        key: The key that authenticated, also recorded as `created_by`.
+        role: The key's role in the org.
+        scopes: The key's scopes; not yet cut by the role.
+        is_operator: The org runs this installation (the first org).
+    """
+
+    org: OrgId
+    key: KeyId
+    role: Role
+    scopes: frozenset[str]
+    is_operator: bool = False
+
+    def may(self, scope: str) -> bool:
+        """Whether role and key both allow `scope`."""
+        return scope in self.scopes and scope in ROLE_SCOPES[self.role]
+
+
+class Audience(Enum):
+    """Who may use an operation at all, before scopes count."""
+
+    PUBLIC = "public"
+    KEY = "key"
+    WORKER = "worker"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Policy row of one operation. With `Audience.KEY` and `OPERATOR` a scope is required."""
+
+    audience: Audience
+    scope: str | None = None
+
+    def __post_init__(self) -> None:
+        needs_scope = self.audience in (Audience.KEY, Audience.OPERATOR)
+        if needs_scope != (self.scope is not None) or (self.scope is not None and self.scope not in SCOPES):
+            raise ValueError(f"policy {self} names no valid scope")
+
+    def refusal(self, actor: Actor) -> str | None:
+        """Return the sentence that refuses `actor`, or None when the operation is open to them."""
+        if self.audience is Audience.WORKER:
+            return None if actor.role is Role.WORKER else "Only a worker's token may do this."
+        if self.audience is Audience.OPERATOR and not actor.is_operator:
+            return "Only the org that runs this installation may do this."
+        if self.scope is not None and not actor.may(self.scope):
+            return f"This key lacks the right {self.scope}."
+        return None

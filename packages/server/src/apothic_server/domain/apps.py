@@ -1,0 +1,64 @@
+"""Apps, deployments and functions as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from apothic.wire.functions import FunctionSpec, Manifest
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, KeyId, OrgId
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A named group of functions; `active` is None only before the first deploy succeeded."""
+
+    id: AppId
+    org: OrgId
+    name: str
+    active: DeploymentId | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One immutable version of an app.
+
+    Attributes:
+        version: 1, 2, 3 … within the app.
+        status: `active` or `superseded`.
+        archive: SHA-256 of the uploaded files, in hex.
+        functions: Function ids by name.
+    """
+
+    id: DeploymentId
+    org: OrgId
+    app: AppId
+    app_name: str
+    version: int
+    status: str
+    archive: str
+    manifest: Manifest
+    functions: dict[str, FunctionId]
+    created_by: KeyId
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function as its app's active deployment has it. The id stays the same over deployments.
+
+    Attributes:
+        archive, module, app_variable, python: Those of the deployment's archive and manifest.
+    """
+
+    id: FunctionId
+    org: OrgId
+    app: AppId
+    app_name: str
+    deployment: DeploymentId
+    archive: str
+    module: str
+    app_variable: str
+    python: str
+    spec: FunctionSpec

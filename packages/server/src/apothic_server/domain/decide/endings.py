@@ -1,0 +1,91 @@
+"""What the end of an attempt makes of its job: success, failure, or another attempt after a delay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from apothic.wire.functions import FunctionSpec
+from apothic.wire.limits import INFRASTRUCTURE_LOSSES_MAX
+from apothic.wire.values import RemoteError
+from apothic_server.domain.jobs import JobEvent, JobStatus
+
+NEVER_RETRIED = frozenset(
+    {"python_mismatch", "arguments_unreadable", "result_unserializable", "result_too_large", "generator_not_supported"}
+)
+"""Failures that the same code and arguments repeat for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended, as its worker or the sweeper tells it; outcomes as in `apothic.wire.link.Finished`."""
+
+    outcome: str
+    error: RemoteError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Attempts so far: all grants, and those of them lost to infrastructure."""
+
+    attempt: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The move to make.
+
+    Attributes:
+        event: Move of table J.
+        losses: New count of lost grants.
+        delay_s: Seconds before the next attempt; 0 unless `event` is RETRY.
+    """
+
+    event: JobEvent
+    error: RemoteError | None
+    losses: int
+    delay_s: float = 0.0
+
+
+def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
+    """Return the move after an attempt ended (J4, J5, J6, J9, J10).
+
+    Args:
+        status: Status before; STARTING, RUNNING or CANCELLING.
+        jitter: Random number in [0, 1), spread over the delay (G2.4).
+    """
+    if status is JobStatus.CANCELLING:
+        return Verdict(JobEvent.STOPPED, None, tally.losses)
+    if ended.outcome == "succeeded" and status is JobStatus.RUNNING:
+        return Verdict(JobEvent.SUCCEEDED, None, tally.losses)
+    if ended.outcome in ("failed", "timed_out"):
+        return _user_failure(ended, tally, spec, jitter)
+    return _lost(ended, tally, jitter)
+
+
+def retry_delay_s(retry: int, spec: FunctionSpec, jitter: float) -> float:
+    """Return the delay before retry number `retry` (1, 2, …), clamped to [1 s, max] plus 0–10 % jitter (G2.4)."""
+    exponent = min(retry - 1, 64)
+    delay = spec.retry_initial_delay_s * spec.retry_backoff_coefficient**exponent
+    return max(1.0, min(delay, spec.retry_max_delay_s)) * (1 + 0.1 * jitter)
+
+
+def _user_failure(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
+    retries_used = tally.attempt - tally.losses - 1
+    is_retryable = ended.error is None or ended.error.code not in NEVER_RETRIED
+    if is_retryable and retries_used < spec.max_retries:
+        delay = retry_delay_s(retries_used + 1, spec, jitter)
+        return Verdict(JobEvent.RETRY, ended.error, tally.losses, delay)
+    final = JobEvent.TIMED_OUT if ended.outcome == "timed_out" else JobEvent.FAILED
+    return Verdict(final, ended.error, tally.losses)
+
+
+def _lost(ended: Ended, tally: Tally, jitter: float) -> Verdict:
+    losses = tally.losses + 1
+    error = ended.error or RemoteError(
+        "apothic.WorkerLost", "the worker that executed the attempt is gone", code="worker_lost"
+    )
+    if losses <= INFRASTRUCTURE_LOSSES_MAX:
+        delay = 0.0 if losses == 1 else min(2.0 ** (losses - 2), 30.0) * (1 + 0.1 * jitter)
+        return Verdict(JobEvent.RETRY, error, losses, delay)
+    return Verdict(JobEvent.FAILED, error, losses)

@@ -1,0 +1,123 @@
+"""Where the next attempt of a function runs: an existing runner, a new one, or nowhere yet and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from apothic.wire.functions import FunctionSpec
+from apothic.wire.ids import OrgId, RunnerId
+from apothic_server.domain.fleet import Fleet, GroupKey, Runner, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one attempt asks for.
+
+    Attributes:
+        python: `major.minor` that the deployment was made with.
+    """
+
+    org: OrgId
+    group: GroupKey
+    python: str
+    spec: FunctionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class UseRunner:
+    runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class StartOn:
+    """Start a runner on `worker` after ending the idle runners `evict`, which make room for it."""
+
+    worker: Worker
+    evict: tuple[Runner, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can run it now; `reason` is one plain sentence for the user."""
+
+    reason: str
+
+
+def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
+    """Return where an attempt goes. Never exceeds `max_containers`, `tasks_per_container`, processors, memory or credits."""
+    group = fleet.group(need.group)
+    if warm := _warm_runner(group, need):
+        return UseRunner(warm)
+    if len(group) >= need.spec.max_containers:
+        return Wait(_full(len(group), need))
+    return _new_runner(need, fleet)
+
+
+def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
+    best: Runner | None = None
+    for runner in group.values():
+        if len(runner.attempts) >= runner.tasks or not runner.worker.takes_work:
+            continue
+        if runner.is_idle and runner.worker.cpus_free < need.spec.cpu:
+            continue
+        if best is None or _warmth(runner) > _warmth(best):
+            best = runner
+    return best
+
+
+def _warmth(runner: Runner) -> tuple[bool, float]:
+    return (runner.is_idle, runner.idle_since)
+
+
+def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
+    if need.spec.placement:
+        return Wait(f"no machine offers what placement asks for: {', '.join(sorted(need.spec.placement))}")
+    able = [worker for worker in fleet.workers.values() if worker.is_linked]
+    if not able:
+        return Wait("no worker is connected")
+    fitting = [worker for worker in able if _could_ever_fit(worker, need)]
+    if not fitting:
+        return Wait(_never_fits(able, need))
+    chosen: StartOn | None = None
+    for worker in sorted(fitting, key=lambda worker: -worker.cpus_free):
+        plan = _room_on(worker, need)
+        if plan is not None and (chosen is None or len(plan.evict) < len(chosen.evict)):
+            chosen = plan
+    return chosen or Wait("every machine is busy; waiting for processors or memory to become free")
+
+
+def _could_ever_fit(worker: Worker, need: Need) -> bool:
+    machine = worker.machine
+    return machine.cpus >= need.spec.cpu and machine.memory_mb >= need.spec.memory_mb and need.python in machine.pythons
+
+
+def _room_on(worker: Worker, need: Need) -> StartOn | None:
+    if not worker.takes_work or worker.cpus_free < need.spec.cpu:
+        return None
+    missing_mb = need.spec.memory_mb - worker.memory_free_mb
+    evict: list[Runner] = []
+    for runner in sorted(worker.runners.values(), key=lambda runner: runner.idle_since):
+        if missing_mb <= 0:
+            break
+        if runner.is_idle:
+            evict.append(runner)
+            missing_mb -= runner.memory_mb
+    return StartOn(worker, tuple(evict)) if missing_mb <= 0 else None
+
+
+def _full(containers: int, need: Need) -> str:
+    each = need.spec.tasks_per_container
+    tasks = "1 job" if each == 1 else f"{each} jobs"
+    return f"all {containers} of max_containers={need.spec.max_containers} runners are busy with {tasks} each"
+
+
+def _never_fits(workers: list[Worker], need: Need) -> str:
+    pythons = sorted({python for worker in workers for python in worker.machine.pythons})
+    if need.python not in pythons:
+        return f"no machine has Python {need.python}; present: {', '.join(pythons)}"
+    cpus = max(worker.machine.cpus for worker in workers)
+    memory = max(worker.machine.memory_mb for worker in workers)
+    return (
+        f"needs {need.spec.cpu} cpu and {need.spec.memory_mb} MiB of memory; "
+        f"the largest connected machine offers {cpus:g} cpu and {memory} MiB"
+    )

@@ -1,0 +1,113 @@
+"""The machines and runners a dispatcher sees, and what is free on them.
+
+Memory only: the store's rows are the truth, and start-up rebuilds this picture from them. A slot is taken by a live
+attempt and freed with it, never counted separately, so it cannot leak (G2.7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId, RunnerId
+from apothic.wire.link import Machine
+
+GroupKey = tuple[DeploymentId, FunctionId]
+"""Runners that can take each other's work: one function of one deployment."""
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """A live process that executes attempts of one function of one deployment.
+
+    Attributes:
+        tasks: Attempts it may execute at once.
+        attempts: Jobs it executes now.
+        idle_since: Monotonic seconds of the last moment it had work; meaningless while it has some.
+    """
+
+    id: RunnerId
+    org: OrgId
+    group: GroupKey
+    worker: Worker
+    cpu: int
+    memory_mb: int
+    tasks: int
+    idle_since: float
+    attempts: set[JobId] = field(default_factory=set[JobId])
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.attempts
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One incarnation of a worker.
+
+    Attributes:
+        credits: Attempts it may hold at once (flow control of the link).
+        lease_expires_at: Monotonic seconds after which its attempts are given to others.
+        is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
+    """
+
+    id: IncarnationId
+    org: OrgId
+    name: str
+    machine: Machine
+    credits: int
+    lease_expires_at: float
+    is_linked: bool = True
+    runners: dict[RunnerId, Runner] = field(default_factory=dict[RunnerId, Runner])
+
+    @property
+    def held(self) -> int:
+        return sum(len(runner.attempts) for runner in self.runners.values())
+
+    @property
+    def cpus_free(self) -> float:
+        """Processors not taken; an idle runner takes none."""
+        return self.machine.cpus - sum(runner.cpu for runner in self.runners.values() if runner.attempts)
+
+    @property
+    def memory_free_mb(self) -> int:
+        """MiB not promised; idle runners keep theirs."""
+        return self.machine.memory_mb - sum(runner.memory_mb for runner in self.runners.values())
+
+    @property
+    def takes_work(self) -> bool:
+        return self.is_linked and self.held < self.credits
+
+
+class Fleet:
+    """All workers and runners, found by id and by group."""
+
+    def __init__(self) -> None:
+        self.workers: dict[IncarnationId, Worker] = {}
+        self.runners: dict[RunnerId, Runner] = {}
+        self._groups: dict[GroupKey, dict[RunnerId, Runner]] = {}
+
+    def group(self, key: GroupKey) -> dict[RunnerId, Runner]:
+        """Runners of one function of one deployment; not to be changed by the caller."""
+        return self._groups.get(key, {})
+
+    def add_worker(self, worker: Worker) -> None:
+        self.workers[worker.id] = worker
+
+    def remove_worker(self, worker: Worker) -> None:
+        for runner in list(worker.runners.values()):
+            self.remove_runner(runner)
+        self.workers.pop(worker.id, None)
+
+    def add_runner(self, runner: Runner) -> None:
+        self.runners[runner.id] = runner
+        runner.worker.runners[runner.id] = runner
+        self._groups.setdefault(runner.group, {})[runner.id] = runner
+
+    def remove_runner(self, runner: Runner) -> None:
+        self.runners.pop(runner.id, None)
+        runner.worker.runners.pop(runner.id, None)
+        group = self._groups.get(runner.group)
+        if group is not None:
+            group.pop(runner.id, None)
+            if not group:
+                del self._groups[runner.group]

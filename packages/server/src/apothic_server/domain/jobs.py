@@ -1,0 +1,236 @@
+"""Jobs: their life cycle (table J of `docs/guarantees.md`) and the records that change them in the store.
+
+A job's row remembers the *path* of its last write: the statuses passed, one letter each, first and last included
+(`LETTERS`). Moves of one job that are decided before the store was written share a commit, in order; the trigger
+`jobs_guard` checks every step of the path, so nothing outside table J reaches the disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, KeyId, OrgId
+from apothic.wire.values import Value
+from apothic_server.domain.lifecycle import LifeCycle
+
+
+class JobStatus(Enum):
+    """The nine public statuses."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMED_OUT})
+
+LETTERS: dict[JobStatus, str] = {
+    JobStatus.QUEUED: "q",
+    JobStatus.STARTING: "s",
+    JobStatus.RUNNING: "r",
+    JobStatus.RETRYING: "y",
+    JobStatus.CANCELLING: "k",
+    JobStatus.SUCCEEDED: "S",
+    JobStatus.FAILED: "F",
+    JobStatus.CANCELLED: "C",
+    JobStatus.TIMED_OUT: "T",
+}
+NEW = "n"
+"""Letter before the first status: J1 is the path `nq`."""
+
+
+class JobEvent(Enum):
+    """What happens to jobs; the comments name the rows of table J."""
+
+    GRANTED = "granted"  # J2
+    STARTED = "started"  # J3
+    SUCCEEDED = "succeeded"  # J4
+    FAILED = "failed"  # J5, J12
+    RETRY = "retry"  # J6
+    CANCEL_ASKED = "cancel_asked"  # J7, J8
+    STOPPED = "stopped"  # J9
+    TIMED_OUT = "timed_out"  # J10, J11
+
+
+_S, _E = JobStatus, JobEvent
+JOB: LifeCycle[JobStatus, JobEvent] = LifeCycle(
+    {
+        _S.QUEUED: {
+            _E.GRANTED: _S.STARTING,
+            _E.CANCEL_ASKED: _S.CANCELLED,
+            _E.TIMED_OUT: _S.TIMED_OUT,
+            _E.FAILED: _S.FAILED,
+        },
+        _S.STARTING: {
+            _E.STARTED: _S.RUNNING,
+            _E.FAILED: _S.FAILED,
+            _E.RETRY: _S.RETRYING,
+            _E.CANCEL_ASKED: _S.CANCELLING,
+            _E.TIMED_OUT: _S.TIMED_OUT,
+        },
+        _S.RUNNING: {
+            _E.SUCCEEDED: _S.SUCCEEDED,
+            _E.FAILED: _S.FAILED,
+            _E.RETRY: _S.RETRYING,
+            _E.CANCEL_ASKED: _S.CANCELLING,
+            _E.TIMED_OUT: _S.TIMED_OUT,
+        },
+        _S.RETRYING: {
+            _E.GRANTED: _S.STARTING,
+            _E.CANCEL_ASKED: _S.CANCELLED,
+            _E.TIMED_OUT: _S.TIMED_OUT,
+            _E.FAILED: _S.FAILED,
+        },
+        _S.CANCELLING: {_E.STOPPED: _S.CANCELLED},
+        _S.SUCCEEDED: {},
+        _S.FAILED: {},
+        _S.CANCELLED: {},
+        _S.TIMED_OUT: {},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of a job's stream; its index is given by the store, in the commit."""
+
+    kind: str
+    at: datetime
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """A value as it lies in a row: inline, or in the blob store under `blob` (then `data` is empty)."""
+
+    value: Value
+    blob: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """J1. The job's row, its stream's first events, nothing granted.
+
+    `path` is `nq` unless later moves were folded in by the writer.
+    """
+
+    id: JobId
+    org: OrgId
+    app: AppId
+    deployment: DeploymentId
+    function: FunctionId
+    arguments: StoredValue
+    created_by: KeyId
+    created_at: datetime
+    events: tuple[StreamEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFields:
+    """Columns that a change writes; None leaves a column as it is."""
+
+    attempt: int | None = None
+    fence: int | None = None
+    losses: int | None = None
+    worker: str | None = None
+    term: int | None = None
+    run_at: datetime | None = None
+    result: StoredValue | None = None
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """One guarded write: it applies only while the row has exactly this status and fence (G1.3).
+
+    Attributes:
+        path: Letters of the statuses passed, beginning with `expect_status`; empty when only events are appended.
+        events: Appended with the next dense indexes, in order.
+        term: When set, the write also needs the dispatcher row to hold this term (D4).
+    """
+
+    org: OrgId
+    job: JobId
+    expect_status: JobStatus
+    expect_fence: int
+    path: str
+    fields: JobFields
+    events: tuple[StreamEvent, ...]
+    term: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job's row without its values.
+
+    Attributes:
+        attempt: Grants so far; 0 before the first.
+        fence: Fence of the newest grant.
+        losses: Grants lost to infrastructure.
+        worker: Incarnation that holds, or last held, the grant.
+        term: Dispatcher's term of that grant.
+        run_at: Not granted before.
+        error: JSON form of the newest error (`apothic.wire.runner.error_to_json`).
+    """
+
+    id: JobId
+    org: OrgId
+    app: AppId
+    deployment: DeploymentId
+    function: FunctionId
+    status: JobStatus
+    attempt: int
+    fence: int
+    losses: int
+    worker: str | None
+    term: int | None
+    run_at: datetime
+    error: dict[str, Any] | None
+    created_by: KeyId
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedJob:
+    """A job that has not ended, with what it was called with."""
+
+    job: Job
+    arguments: StoredValue
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    """What a waiter wants to know about a job. `result` is set only when it succeeded."""
+
+    job: JobId
+    status: JobStatus
+    attempt: int
+    result: StoredValue | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One event of a job's stream as it is on disk."""
+
+    index: int
+    kind: str
+    at: datetime
+    data: dict[str, Any]

@@ -1,0 +1,128 @@
+"""What services answer to the faces: results as values, with the names a face shows and nothing it must look up."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from dataclasses import dataclass
+from datetime import datetime
+
+from apothic.wire.ids import IncarnationId, JobId, KeyId
+from apothic.wire.link import Machine
+from apothic.wire.values import RemoteError, Value
+from apothic_server.domain.apps import App
+from apothic_server.domain.jobs import Job, JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """The caller's key as it may be shown: never more of the token than its prefix and last four characters."""
+
+    org_slug: str
+    id: KeyId
+    name: str
+    prefix: str
+    last4: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppView:
+    """An app and what its live deployment holds.
+
+    Attributes:
+        version: Version of the live deployment; None before the first.
+        functions: Names in the live deployment, sorted.
+    """
+
+    app: App
+    version: int | None
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a job.
+
+    Attributes:
+        status: A final one.
+        value: The result when succeeded.
+        error: What went wrong otherwise; None for `cancelled`.
+        attempt: Attempts granted in all.
+    """
+
+    job: JobId
+    status: JobStatus
+    value: Value | None
+    error: RemoteError | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A call on its way.
+
+    Attributes:
+        accepted: Done when the job is durable; raises `Unavailable` when it could not be stored.
+        outcome: Done when the end is durable. Owned by the service: readers never cancel it.
+    """
+
+    job: JobId
+    accepted: Future[None]
+    outcome: Future[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it is now, with the names of its app and function.
+
+    Attributes:
+        waiting_reason: Why a waiting job does not run yet; None when it does not wait or nothing is in its way.
+    """
+
+    job: Job
+    app_name: str
+    function_name: str
+    waiting_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One stored line of a job's output; `stream` is `stdout`, `stderr` or `system`."""
+
+    index: int
+    at: datetime
+    stream: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Lines in the order of their index.
+
+    Attributes:
+        last_index: Where to read on: the greatest index looked at, or the given `after` when there was none.
+        is_final: The job ended and no line follows.
+    """
+
+    lines: tuple[LogEntry, ...]
+    last_index: int
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One start of a worker; `status` is `live`, `lost` or `ended`, `runners` counts its live runners."""
+
+    id: IncarnationId
+    name: str
+    status: str
+    connected_at: datetime
+    machine: Machine
+    runners: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Answer of one readiness check; `detail` is a short sentence for people and holds no address or secret."""
+
+    ok: bool
+    detail: str

@@ -1,0 +1,146 @@
+"""What makes a data folder a cloud: its lock, its secrets, its first org and the keys of this start."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+
+from apothic.wire.ids import OrgId, new_key
+from apothic_server.domain.access import Role
+from apothic_server.domain.errors import PlatformError, Unauthenticated
+from apothic_server.ports.clock import Clock
+from apothic_server.services.keys import Keys
+from apothic_server.store import keys as rows
+from apothic_server.store.database import Database
+from apothic_server.store.recovery import lock_orgs
+
+FIRST_ORG = "default"
+LOCAL_KEY = "local"
+WORKER_KEY = "local worker"
+
+
+class FolderError(PlatformError):
+    """The data folder cannot be used; the sentence says why and what to do."""
+
+    code = "data_folder"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the data folder with mode 0700; parents that exist are left as they are.
+
+    Raises:
+        FolderError: It belongs to another user or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise FolderError(f"cannot use the data folder {folder}: {error.strerror}") from error
+    if owner != os.geteuid():
+        detail = f"the data folder {folder} belongs to user id {owner}, not to you ({os.geteuid()}); use another --data"
+        raise FolderError(detail, code="data_folder_owner")
+    folder.chmod(0o700)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Hold the folder's lock, which names our pid, while the cloud runs.
+
+    Raises:
+        FolderError: Another live cloud holds it (`data_folder_busy`).
+    """
+    path = folder / "up.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        detail = f"a cloud runs in {folder} already (pid {holder}); stop it with `apothic down` or use another --data"
+        raise FolderError(detail, code="data_folder_busy") from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def lock_holder(folder: Path) -> int | None:
+    """Return the pid of the live cloud in `folder`, or None."""
+    try:
+        descriptor = os.open(folder / "up.lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def pepper_of(folder: Path) -> bytes:
+    """Return the secret that stored digests are keyed with; made on the first start."""
+    path = folder / "secrets" / "pepper"
+    if not path.exists():
+        write_private(path, secrets.token_bytes(32))
+    pepper = path.read_bytes()
+    if len(pepper) < 32:
+        raise FolderError(f"{path} is damaged: it holds {len(pepper)} of 32 bytes; restore it from a backup")
+    return pepper
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+
+
+async def first_org(database: Database, clock: Clock) -> OrgId:
+    """Return the installation's first org, made on the first start."""
+    async with database.system_unit() as unit:
+        await lock_orgs(unit)
+        known = await rows.first_org(unit)
+        if known is not None:
+            return known
+        org = OrgId(new_key())
+        await rows.create_org(unit, org, FIRST_ORG, clock.now())
+        return org
+
+
+async def local_key(folder: Path, keys: Keys, org: OrgId) -> str:
+    """Return the owner's key of this folder; a new one when the kept one is gone or refused."""
+    path = folder / "secrets" / "key"
+    if path.exists():
+        token = path.read_text().strip()
+        with contextlib.suppress(Unauthenticated):
+            await keys.authenticate(token)
+            return token
+    token = await keys.create(org, name=LOCAL_KEY, role=Role.OWNER)
+    write_private(path, token.encode())
+    return token
+
+
+async def worker_token(folder: Path, keys: Keys, org: OrgId) -> Path:
+    """Make a fresh token for the local worker, revoke the one before, and return the file that holds it."""
+    path = folder / "secrets" / "worker-token"
+    if path.exists():
+        await keys.revoke(path.read_text().strip())
+    token = await keys.create(org, name=WORKER_KEY, role=Role.WORKER)
+    write_private(path, token.encode())
+    return path

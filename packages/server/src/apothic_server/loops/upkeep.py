@@ -1,0 +1,48 @@
+"""The dispatcher's upkeep: its role, retries that are due, idle runners, leases that ran out, rows nobody holds."""
+
+from __future__ import annotations
+
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.recovery import Recovery
+
+IDLE_RUNNER_S = 300.0
+"""A runner without work is ended after this long."""
+
+
+class Upkeep:
+    """Steps of the dispatcher's loops."""
+
+    def __init__(self, board: Board, grants: Grants, recovery: Recovery) -> None:
+        self._board = board
+        self._grants = grants
+        self._recovery = recovery
+
+    async def role(self) -> float | None:
+        """Renew the dispatcher's term, or take it again when it was lost (D4)."""
+        await self._recovery.hold_role()
+        return None
+
+    async def retries(self) -> float | None:
+        """Queue retries whose time has come and grant what fits."""
+        wait_s = self._board.promote_due()
+        self._grants.grant_ready()
+        return wait_s
+
+    async def reload(self) -> float | None:
+        """Read jobs again whose records were refused."""
+        await self._recovery.reload_requested()
+        return None
+
+    async def sweep(self) -> float | None:
+        """End leases that ran out, find unfinished rows that no memory holds, end jobs that waited too long (G1.2)."""
+        await self._recovery.sweep()
+        return None
+
+    async def idle_runners(self) -> float | None:
+        """End runners that were idle for `IDLE_RUNNER_S`."""
+        now = self._board.clock.monotonic()
+        for runner in list(self._board.fleet.runners.values()):
+            if runner.is_idle and now - runner.idle_since >= IDLE_RUNNER_S:
+                self._grants.stop_runner(runner)
+        return None

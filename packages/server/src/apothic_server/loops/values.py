@@ -1,0 +1,53 @@
+"""Moves large values between blob store and dispatcher: arguments of granted attempts out, results in."""
+
+from __future__ import annotations
+
+from apothic.wire.limits import VALUE_MAX
+from apothic_server.domain.errors import PlatformError
+from apothic_server.ports.blobs import Blobs
+from apothic_server.services.blobs import digest_of, write_blob
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.reports import LargeResult, Reports
+
+
+class Values:
+    """One step feeds every attempt whose arguments wait and stores every result that waits."""
+
+    def __init__(self, board: Board, grants: Grants, reports: Reports, blobs: Blobs) -> None:
+        self._board = board
+        self._grants = grants
+        self._reports = reports
+        self._blobs = blobs
+
+    async def step(self) -> float | None:
+        """Feed and store until nothing waits."""
+        while self._board.to_feed:
+            await self._feed(*self._board.to_feed.popleft())
+        while self._reports.large_results:
+            await self._store(self._reports.large_results.popleft())
+        return None
+
+    async def _feed(self, job: LiveJob, fence: int) -> None:
+        blob = job.arguments.blob
+        if blob is None:
+            return
+        try:
+            data = await self._blobs.read(job.org, blob, size_max=VALUE_MAX)
+        except (PlatformError, OSError):
+            self._board.to_feed.appendleft((job, fence))
+            raise
+        self._grants.feed(job, fence, data)
+
+    async def _store(self, large: LargeResult) -> None:
+        value = large.finished.value
+        if value is None:
+            return
+        try:
+            digest = digest_of(value.data)
+            await write_blob(self._blobs, large.job.org, digest, value.data)
+        except (PlatformError, OSError):
+            self._reports.large_results.appendleft(large)
+            raise
+        self._reports.stored(large, digest)

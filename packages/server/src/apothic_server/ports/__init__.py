@@ -1,0 +1,1 @@
+"""Seams with at least two real implementations: the clock and the blob store."""

@@ -1,0 +1,130 @@
+"""One running cloud: embedded store, control plane, listener and local worker, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from apothic_server import identity
+from apothic_server.bootstrap import Cloud
+from apothic_server.domain.errors import PlatformError, Unavailable
+from apothic_server.listener import Listener, url_of
+from apothic_server.local_worker import NAME, LocalWorker
+from apothic_server.settings import Settings
+from apothic_server.store.address import StoreAddress
+from apothic_server.store.launcher import EmbeddedPostgres
+
+WORKER_READY_S = 60.0
+
+
+class WorkerFailed(PlatformError):
+    """The local worker does not start; the sentence holds what it said."""
+
+    code = "worker_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a start tells.
+
+    Attributes:
+        machine: One line about the local worker: executor, isolation, size, limits.
+    """
+
+    url: str
+    key: str
+    machine: str
+
+
+@asynccontextmanager
+async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Running]:
+    """Run a cloud in `settings.data` until the block ends. The folder's lock is the caller's.
+
+    Raises:
+        PlatformError: It cannot start; everything that was started is stopped again.
+    """
+    url = url_of(bound)
+    async with AsyncExitStack() as stack:
+        address = await _store(settings, stack)
+        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s)
+        stack.push_async_callback(cloud.stop)
+        await cloud.start()
+        await cloud.links.declare_dead(NAME, "the cloud was stopped and started again")
+        key = await identity.local_key(settings.data, cloud.keys, cloud.org)
+        token = await identity.worker_token(settings.data, cloud.keys, cloud.org)
+        listener = Listener(cloud.asgi, bound)
+        listener.start()
+        stack.push_async_callback(listener.stop)
+        await _worker(settings, url, token, cloud, stack)
+        if settings.endpoint is not None:
+            stack.enter_context(_endpoint(settings.endpoint, url, key))
+        yield Running(url, key, _machine(cloud))
+        cloud.board.is_draining = True
+
+
+async def _store(settings: Settings, stack: AsyncExitStack) -> StoreAddress:
+    if settings.database_url is not None:
+        return StoreAddress.from_url(settings.database_url)
+    store = EmbeddedPostgres(settings.data / "postgres", pg_user=settings.pg_user)
+    address = await store.start()
+    stack.push_async_callback(store.stop)
+    return address
+
+
+async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack: AsyncExitStack) -> None:
+    worker = LocalWorker(settings, url=url, token=token, on_death=lambda why: cloud.links.declare_dead(NAME, why))
+    await worker.start()
+    stack.push_async_callback(worker.stop)
+    linked = asyncio.create_task(cloud.links.linked.wait())
+    failed = asyncio.create_task(worker.failed.wait())
+    try:
+        await asyncio.wait({linked, failed}, timeout=WORKER_READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if not cloud.links.linked.is_set():
+            raise WorkerFailed(f"the local worker did not start:\n{worker.why_failed()}".rstrip())
+    finally:
+        linked.cancel()
+        failed.cancel()
+
+
+@contextlib.contextmanager
+def _endpoint(path: Path, url: str, key: str) -> Generator[None]:
+    """Tell clients of this user where the cloud is, unless the file names another live cloud."""
+    if _names_live_cloud(path):
+        yield
+        return
+    content = {"url": url, "key": key, "pid": os.getpid()}
+    identity.write_private(path, json.dumps(content).encode())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text()).get("pid") == os.getpid():
+                path.unlink()
+
+
+def _names_live_cloud(path: Path) -> bool:
+    try:
+        pid = json.loads(path.read_text())["pid"]
+        os.kill(pid, 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return pid != os.getpid()
+
+
+def _machine(cloud: Cloud) -> str:
+    worker = next(iter(cloud.board.fleet.workers.values()), None)
+    if worker is None:
+        raise Unavailable("the local worker is gone")
+    machine = worker.machine
+    isolation = ", ".join(machine.isolation) or "no namespaces"
+    enforced = ", ".join(machine.enforced) or "none"
+    loose = "".join(f"; {name} not enforced: {why}" for name, why in machine.not_enforced.items())
+    size = f"{machine.cpus:g} cpu, {machine.memory_mb} MiB"
+    return f"{machine.executor} ({isolation}), {size}, limits enforced: {enforced}{loose}"

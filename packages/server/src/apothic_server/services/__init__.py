@@ -1,0 +1,1 @@
+"""Use cases. Every public function takes the Actor first; no SQL text, no HTTP."""

@@ -1,0 +1,152 @@
+"""Apps, deployments and functions: deploy, look up, list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from apothic.wire.functions import Manifest
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, OrgId
+from apothic.wire.names import APP_NAME_RULE, is_app_name, near_matches
+from apothic_server.domain.access import Actor
+from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.errors import Conflict, Invalid, NotFound
+from apothic_server.domain.views import AppView
+from apothic_server.ports.clock import Clock
+from apothic_server.store import apps as rows
+from apothic_server.store import archives
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+
+REMEMBERED_MAX = 10_000
+FunctionRef = tuple[OrgId, str, str]
+
+
+class Apps:
+    """Apps of all orgs. Functions that are called stay in memory until their app is deployed again."""
+
+    def __init__(self, database: Database, clock: Clock, *, new_key: Callable[[], str]) -> None:
+        self._database = database
+        self._clock = clock
+        self._new_key = new_key
+        self._by_id: dict[tuple[OrgId, str], Function] = {}
+        self._by_name: dict[FunctionRef, Function] = {}
+        self._loads = 0
+
+    async def list_apps(self, actor: Actor, *, after: AppId | None, limit: int) -> list[AppView]:
+        """Return up to `limit` apps with an id above `after`, in the order of their ids."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.list_apps(unit, actor.org, after=after or "", limit=limit)
+        return [_view(app) for app in found]
+
+    async def get_app(self, actor: Actor, name: str) -> AppView:
+        """Raises: NotFound, naming near matches."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.get_app(unit, actor.org, name)
+            if found is None:
+                raise await _no_app(unit, actor.org, name)
+        return _view(found)
+
+    async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
+        """Make a deployment and switch the app to it, in one commit (G11.1).
+
+        Raises:
+            Invalid: The app's name breaks the rule.
+            Conflict: The archive was not uploaded (`archive_missing`).
+        """
+        if not is_app_name(app_name):
+            raise Invalid(f"an app name is {APP_NAME_RULE}", code="invalid_name")
+        async with self._database.request_unit(actor.org) as unit:
+            if not await archives.has_archive(unit, actor.org, archive_sha256):
+                raise Conflict("upload the archive before the deployment", code="archive_missing")
+            new = self._new_deployment(actor, app_name, manifest, archive_sha256)
+            deployment = await rows.create_deployment(unit, new)
+        self._forget(actor.org, deployment)
+        return deployment
+
+    async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment:
+        """Raises: NotFound."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.get_deployment(unit, actor.org, key)
+        if found is None:
+            raise NotFound("no such deployment")
+        return found
+
+    async def get_function(self, actor: Actor, app_name: str, function_name: str) -> Function:
+        """Return the function as the app's active deployment has it.
+
+        Raises:
+            NotFound: No such app or function; the detail names near matches.
+        """
+        known = self._by_name.get((actor.org, app_name, function_name))
+        if known is not None:
+            return known
+        loads = self._loads
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.find_function(unit, actor.org, app_name, function_name)
+            if found is None:
+                raise await _no_function(unit, actor.org, app_name, function_name)
+        self._remember(found, loads)
+        return found
+
+    async def function_by_id(self, actor: Actor, key: FunctionId) -> Function:
+        """Raises: NotFound, also when the active deployment has the function no longer."""
+        known = self._by_id.get((actor.org, key))
+        if known is not None:
+            return known
+        loads = self._loads
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.get_function(unit, actor.org, key)
+        if found is None:
+            raise NotFound("no such function")
+        self._remember(found, loads)
+        return found
+
+    def _new_deployment(self, actor: Actor, app_name: str, manifest: Manifest, archive: str) -> rows.NewDeployment:
+        return rows.NewDeployment(
+            id=DeploymentId(self._new_key()),
+            org=actor.org,
+            app_name=app_name,
+            app_id=AppId(self._new_key()),
+            archive=archive,
+            manifest=manifest,
+            function_ids={spec.name: FunctionId(self._new_key()) for spec in manifest.functions},
+            created_by=actor.key,
+            created_at=self._clock.now(),
+        )
+
+    def _remember(self, function: Function, loads: int) -> None:
+        if loads != self._loads:
+            return
+        if len(self._by_id) >= REMEMBERED_MAX:
+            self._by_id.clear()
+            self._by_name.clear()
+        self._by_id[function.org, function.id] = function
+        self._by_name[function.org, function.app_name, function.spec.name] = function
+
+    def _forget(self, org: OrgId, deployment: Deployment) -> None:
+        self._loads += 1
+        for key, function in list(self._by_id.items()):
+            if function.app == deployment.app:
+                del self._by_id[key]
+                self._by_name.pop((org, function.app_name, function.spec.name), None)
+
+
+def _view(found: rows.ActiveApp) -> AppView:
+    return AppView(found.app, found.version, found.functions)
+
+
+async def _no_app(unit: Connection, org: OrgId, name: str) -> NotFound:
+    return NotFound(_sentence("app", name, near_matches(name, await rows.app_names(unit, org))))
+
+
+async def _no_function(unit: Connection, org: OrgId, app_name: str, name: str) -> NotFound:
+    names = await rows.function_names(unit, org, app_name)
+    if not names:
+        return await _no_app(unit, org, app_name)
+    return NotFound(_sentence(f"function in app {app_name}", name, near_matches(name, names)))
+
+
+def _sentence(kind: str, name: str, near: list[str]) -> str:
+    shown = name if len(name) <= 80 else f"{name[:77]}…"
+    advice = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no {kind} named {shown!r}{advice}"

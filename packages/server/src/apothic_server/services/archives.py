@@ -1,0 +1,55 @@
+"""App archives: uploaded once per content and org, fetched by workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from apothic.wire.ids import DeploymentId
+from apothic.wire.limits import ARCHIVE_PACKED_MAX
+from apothic_server.domain.access import Actor
+from apothic_server.domain.errors import NotFound
+from apothic_server.ports.blobs import Blobs
+from apothic_server.ports.clock import Clock
+from apothic_server.store import archives as rows
+from apothic_server.store import recovery
+from apothic_server.store.database import Database
+
+
+class Archives:
+    """Archives of one installation; content is shared within an org and never across (architecture section 5)."""
+
+    def __init__(self, database: Database, blobs: Blobs, clock: Clock) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._clock = clock
+
+    async def has(self, actor: Actor, sha256: str) -> bool:
+        """Whether the org uploaded this archive before."""
+        async with self._database.request_unit(actor.org) as unit:
+            return await rows.has_archive(unit, actor.org, sha256)
+
+    async def put(self, actor: Actor, sha256: str, chunks: AsyncIterator[bytes]) -> tuple[int, bool]:
+        """Store an archive; bytes first, then the row. Returns its size and whether it is new.
+
+        Raises:
+            Invalid: The bytes do not have this digest (`digest_mismatch`); nothing is kept.
+            TooLarge: More than `ARCHIVE_PACKED_MAX` bytes.
+        """
+        stored = await self._blobs.put(actor.org, sha256, chunks, size_max=ARCHIVE_PACKED_MAX)
+        async with self._database.request_unit(actor.org) as unit:
+            is_new = await rows.insert_archive(unit, actor.org, sha256, stored.size_bytes, self._clock.now())
+        return stored.size_bytes, is_new
+
+    async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]:
+        """Return the archive of a deployment, for a worker that was told to run it.
+
+        Raises:
+            NotFound: No such deployment.
+        """
+        del actor  # a worker serves every org of the installation; its policy row already says that it is one
+        async with self._database.system_unit() as unit:
+            found = await recovery.deployed_archive(unit, deployment_key)
+        if found is None:
+            raise NotFound("no such deployment")
+        org, sha256 = found
+        return await self._blobs.open(org, sha256)

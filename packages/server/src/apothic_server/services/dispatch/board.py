@@ -1,0 +1,215 @@
+"""The dispatcher's board: unfinished jobs, ready queues, fleet and open links, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from apothic.wire.ids import IncarnationId, JobId
+from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.fleet import Fleet, GroupKey, Worker
+from apothic_server.domain.jobs import JobChange, JobStatus, NewJob
+from apothic_server.domain.views import Outcome
+from apothic_server.ports.clock import Clock
+from apothic_server.services.dispatch.live import LiveJob, ReadyQueues
+
+ENDED_REMEMBERED_MAX = 100_000
+"""More ends than this while one page is being read do not happen."""
+
+Settled = bool | BaseException
+"""What the writer says of a record: applied, refused, or why it cannot be known."""
+
+
+class Link(Protocol):
+    """An open worker link; items sent in one tick of the event loop travel in one frame."""
+
+    def send(self, name: str, item: Any) -> None:
+        """Queue `item` under the field `name` of `ServerFrame`. Never blocks, never raises."""
+        ...
+
+    def close(self, code: str, detail: str) -> None:
+        """Refuse the link and close it."""
+        ...
+
+
+class Records(Protocol):
+    """The batching writer, as the dispatcher uses it."""
+
+    def append(self, record: NewJob | JobChange) -> asyncio.Future[bool]: ...
+
+    def append_quietly(self, record: NewJob | JobChange, on_settled: Callable[[bool], None] | None = None) -> None: ...
+
+
+@dataclass(slots=True)
+class Hints:
+    """Wakes the loops that do what the board may not: wait. A lost hint costs a timer's length, nothing else."""
+
+    feed: Callable[[], None] = lambda: None
+    reload: Callable[[], None] = lambda: None
+    retries: Callable[[], None] = lambda: None
+
+
+class Board:
+    """State of the dispatcher. All methods are synchronous and run on the event loop.
+
+    Attributes:
+        term: Term of the dispatcher role, or None while this process does not dispatch.
+        is_draining: The process stops; nothing new is taken or granted.
+        to_feed: Attempts (job, fence) whose arguments wait to be read from the blob store.
+        to_reload: Jobs to be read again from the store, because a record of theirs was refused.
+        ended: Jobs that ended most recently, so that a row read before their last commit is not taken in again.
+        fenced_reports: Worker reports refused for an old fence (G1.3).
+    """
+
+    def __init__(
+        self, *, clock: Clock, records: Records, new_key: Callable[[], str], random: Callable[[], float]
+    ) -> None:
+        self.clock = clock
+        self.records = records
+        self.new_key = new_key
+        self.random = random
+        self.term: int | None = None
+        self.is_draining = False
+        self.jobs: dict[JobId, LiveJob] = {}
+        self.ready = ReadyQueues()
+        self.fleet = Fleet()
+        self.links: dict[IncarnationId, Link] = {}
+        self.hints = Hints()
+        self.to_feed: deque[tuple[LiveJob, int]] = deque()
+        self.to_reload: dict[JobId, None] = {}
+        self.fenced_reports = 0
+        self.ended: OrderedDict[JobId, None] = OrderedDict()
+        self._retries: list[tuple[float, JobId]] = []
+        self._pending: dict[GroupKey, int] = {}
+        self._reload_waiters: dict[JobId, list[asyncio.Future[asyncio.Future[Outcome]]]] = {}
+
+    @property
+    def takes_work(self) -> bool:
+        return self.term is not None and not self.is_draining
+
+    def write(self, change: JobChange, then: Callable[[Settled], None]) -> asyncio.Future[Settled]:
+        """Record a move that memory has made already; `then` gets the answer, and so does the returned future.
+
+        A record that cannot even be queued is answered like one that the store refused: the job is read again.
+        """
+        answer: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: then(done.result()))
+        try:
+            written = self.records.append(change)
+        except (Unavailable, ValueError) as error:
+            answer.set_result(error)
+            return answer
+        written.add_done_callback(lambda done: answer.set_result(settled_of(done)))
+        return answer
+
+    def write_quietly(self, change: JobChange, job: LiveJob) -> None:
+        """Record a move that nobody waits for; when it is refused, the job is read again."""
+        try:
+            self.records.append_quietly(change, lambda applied: None if applied else self.reload(job.id))
+        except (Unavailable, ValueError):
+            self.reload(job.id)
+
+    def pending(self, group: GroupKey) -> int:
+        """Return how many jobs of `group` are queued and could run now."""
+        return self._pending.get(group, 0)
+
+    def enqueue(self, job: LiveJob) -> None:
+        group = job.need.group
+        self._pending[group] = self.pending(group) + 1
+        job.is_queued = True
+        self.ready.push(job)
+
+    def dequeue(self, job: LiveJob) -> None:
+        """Stop counting a job as pending: it was granted or has ended. Its place in the queue is dropped when met."""
+        if not job.is_queued:
+            return
+        job.is_queued = False
+        left = self._pending[job.need.group] - 1
+        if left:
+            self._pending[job.need.group] = left
+        else:
+            del self._pending[job.need.group]
+
+    def retry_after(self, job: LiveJob, delay_s: float) -> None:
+        """Queue a job that waits, not before `delay_s` have passed."""
+        job.due_at = self.clock.monotonic() + max(delay_s, 0.0)
+        if delay_s <= 0:
+            self.enqueue(job)
+            return
+        heapq.heappush(self._retries, (job.due_at, job.id))
+        self.hints.retries()
+
+    def promote_due(self) -> float | None:
+        """Move retries whose time has come into the queues; return seconds until the next one, None without one."""
+        now = self.clock.monotonic()
+        while self._retries and self._retries[0][0] <= now:
+            _, job_id = heapq.heappop(self._retries)
+            job = self.jobs.get(job_id)
+            if job is not None and job.status is JobStatus.RETRYING and not job.is_queued:
+                self.enqueue(job)
+        return self._retries[0][0] - now if self._retries else None
+
+    def adopt(self, job: LiveJob, delay_s: float) -> None:
+        """Take a job from the store into memory: queued when it waits, else left to its worker."""
+        self.jobs[job.id] = job
+        if job.waits:
+            self.retry_after(job, delay_s)
+
+    def release(self, job: LiveJob) -> None:
+        """Free the slot of an attempt that ended; the runner stays."""
+        runner, job.runner, job.worker = job.runner, None, None
+        job.is_sent = False
+        if runner is not None:
+            runner.attempts.discard(job.id)
+            runner.idle_since = self.clock.monotonic()
+
+    def finish(self, job: LiveJob, outcome: Outcome) -> None:
+        """The end is on disk: tell everybody who waits, and forget the job."""
+        self.forget(job.id)
+        if not job.outcome.done():
+            job.outcome.set_result(outcome)
+
+    def forget(self, job_id: JobId) -> LiveJob | None:
+        """Take an ended job out of memory for good."""
+        self.ended[job_id] = None
+        if len(self.ended) > ENDED_REMEMBERED_MAX:
+            self.ended.popitem(last=False)
+        return self.jobs.pop(job_id, None)
+
+    def reload(self, job_id: JobId) -> None:
+        """Have the job read again from the store: what memory believes was refused."""
+        self.to_reload[job_id] = None
+        self.hints.reload()
+
+    def reloaded(self, job_id: JobId) -> asyncio.Future[asyncio.Future[Outcome]]:
+        """Return a future of the job's outcome future, resolved once the job was read again."""
+        waiter: asyncio.Future[asyncio.Future[Outcome]] = asyncio.get_running_loop().create_future()
+        self._reload_waiters.setdefault(job_id, []).append(waiter)
+        return waiter
+
+    def tell_reloaded(self, job_id: JobId, outcome: asyncio.Future[Outcome] | BaseException) -> None:
+        """Answer those who wait for a reload."""
+        for waiter in self._reload_waiters.pop(job_id, []):
+            if waiter.done():
+                continue
+            if isinstance(outcome, BaseException):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
+
+    def send(self, worker: Worker, name: str, item: Any) -> None:
+        """Send to a worker; dropped when its link is down, because `hello` compares what both sides hold."""
+        link = self.links.get(worker.id)
+        if link is not None:
+            link.send(name, item)
+
+
+def settled_of(done: asyncio.Future[bool]) -> Settled:
+    """Return what the writer's future says, as a value."""
+    if done.cancelled():
+        return Unavailable("the server stopped before the write was known", retry_after_s=1)
+    return done.exception() or done.result()

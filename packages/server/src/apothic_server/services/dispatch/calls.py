@@ -1,0 +1,124 @@
+"""Calls: new jobs come in, jobs are cancelled, and why a job waits (J1, J7, J8)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from apothic.wire.ids import KeyId
+from apothic.wire.link import Cancel
+from apothic_server.domain.decide.endings import Ended
+from apothic_server.domain.decide.placement import Wait, place
+from apothic_server.domain.errors import TooMany, Unavailable
+from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus
+from apothic_server.domain.views import Outcome, Submitted
+from apothic_server.services.dispatch.board import Board, Settled, settled_of
+from apothic_server.services.dispatch.endings import Endings
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.records import move, new_job
+
+CANCEL_GRACE_S = 10.0
+"""Between TERM and KILL (G4.2)."""
+
+
+class Calls:
+    """What clients ask of the dispatcher."""
+
+    def __init__(self, board: Board, grants: Grants, endings: Endings) -> None:
+        self._board = board
+        self._grants = grants
+        self._endings = endings
+
+    def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool) -> Submitted:
+        """Take a new job in; with a slot free, its grant shares the commit.
+
+        A blocking call's frame leaves before its insert is durable (D9); `accepted` is resolved by the commit all the same.
+
+        Raises:
+            TooMany: `max_pending_tasks` calls wait already.
+            Unavailable: This process stops, or does not dispatch now.
+        """
+        board = self._board
+        if not board.takes_work:
+            raise Unavailable("the server is not taking work right now; try again", retry_after_s=1)
+        where = self._grants.slot_now(job)
+        if where is None:
+            self._check_pending(job)
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        submitted = Submitted(job.id, accepted, job.outcome)
+        record = new_job(job, created_by, board.clock.now())
+        if where is not None and blocking:
+            board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied))
+            board.jobs[job.id] = job
+            board.write_quietly(self._grants.grant(job, where), job)
+            self._grants.send(job)
+            return submitted
+        inserted = board.records.append(record)
+        inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done)))
+        board.jobs[job.id] = job
+        if where is None:
+            board.enqueue(job)
+        else:
+            self._grants.grant_durably(job, where)
+        return submitted
+
+    def cancel(self, job: LiveJob) -> asyncio.Future[Settled] | None:
+        """J7 or J8; returns the future of its commit, or None when the job is being cancelled already (G4.1)."""
+        if job.status is JobStatus.CANCELLING:
+            return None
+        waited = job.waits
+        now = self._board.clock.now()
+        self._board.dequeue(job)
+        fields = JobFields(finished_at=now) if waited else JobFields()
+        then = self._cancelled if waited else self._cancelling
+        return self._board.write(
+            move(job, JobEvent.CANCEL_ASKED, now, fields=fields), lambda settled: then(job, settled)
+        )
+
+    def waiting_reason(self, job: LiveJob) -> str | None:
+        """Return why a job waits, in one plain sentence; None when it does not wait."""
+        if not job.waits:
+            return None
+        left = job.due_at - self._board.clock.monotonic()
+        if left > 0:
+            return f"waits {left:.0f} s before its next attempt"
+        where = place(job.need, self._board.fleet)
+        return where.reason if isinstance(where, Wait) else "about to start"
+
+    def send_cancel(self, job: LiveJob) -> None:
+        """Tell the worker to stop the attempt; harmless when repeated."""
+        if job.runner is not None:
+            self._board.send(job.runner.worker, "cancel", Cancel(job.id, job.fence, CANCEL_GRACE_S))
+
+    def _check_pending(self, job: LiveJob) -> None:
+        bound = job.need.spec.max_pending_tasks
+        if self._board.pending(job.need.group) >= bound:
+            detail = f"{bound} calls of {job.need.spec.name} wait already (max_pending_tasks={bound})"
+            raise TooMany(detail, retry_after_s=1)
+
+    def _accepted(self, job: LiveJob, accepted: asyncio.Future[None], settled: Settled) -> None:
+        if settled is not True:
+            self._board.reload(job.id)
+        if accepted.done():
+            return
+        if settled is True:
+            accepted.set_result(None)
+            return
+        error = settled if isinstance(settled, BaseException) else Unavailable("the job was not stored; try again")
+        accepted.set_exception(error)
+        accepted.exception()
+
+    def _cancelled(self, job: LiveJob, settled: Settled) -> None:
+        if settled is not True:
+            self._board.reload(job.id)
+            return
+        self._board.finish(job, Outcome(job.id, job.status, None, None, job.attempt))
+        self._grants.grant_ready()
+
+    def _cancelling(self, job: LiveJob, settled: Settled) -> None:
+        if settled is not True:
+            self._board.reload(job.id)
+        elif job.is_sent:
+            self.send_cancel(job)
+        elif job.status is JobStatus.CANCELLING and job.runner is not None:
+            self._endings.end_attempt(job, Ended("cancelled", None))

@@ -1,0 +1,97 @@
+"""Endings: an attempt is over; its job succeeds, fails, or waits for another attempt (J4, J5, J6, J9, J10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from apothic.wire.runner import error_to_json
+from apothic.wire.values import RemoteError
+from apothic_server.domain.decide.endings import Ended, Tally, Verdict, judge
+from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
+from apothic_server.domain.views import Outcome
+from apothic_server.services.dispatch.board import Board, Settled
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.records import move
+
+
+class Endings:
+    """Applies the verdict on an ended attempt."""
+
+    def __init__(self, board: Board, grants: Grants) -> None:
+        self._board = board
+        self._grants = grants
+
+    def end_attempt(
+        self,
+        job: LiveJob,
+        ended: Ended,
+        value: StoredValue | None = None,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """End the current attempt of `job`, free its slot and grant the slot again.
+
+        Args:
+            value: The result when it succeeded.
+            then: Called once the end is on disk or was refused for good.
+        """
+        board = self._board
+        tally = Tally(job.attempt, job.losses)
+        verdict = judge(job.status, ended, tally, job.need.spec, board.random())
+        board.release(job)
+        change = move(
+            job,
+            verdict.event,
+            board.clock.now(),
+            fields=self._fields(job, verdict, value),
+            error=verdict.error,
+        )
+        job.losses = verdict.losses
+        board.write(change, lambda settled: self._settled(job, verdict, value, settled, then))
+        if verdict.event is JobEvent.RETRY:
+            board.retry_after(job, verdict.delay_s)
+        self._grants.grant_ready()
+
+    def fail_waiting(self, job: LiveJob, event: JobEvent, error: RemoteError) -> None:
+        """End a job that waits and can never run, or waited too long (J11, J12)."""
+        board = self._board
+        board.dequeue(job)
+        now = board.clock.now()
+        fields = JobFields(error=error_to_json(error), finished_at=now)
+        change = move(job, event, now, fields=fields, error=error)
+        verdict = Verdict(event, error, job.losses)
+        board.write(change, lambda settled: self._settled(job, verdict, None, settled, lambda: None))
+
+    def _fields(self, job: LiveJob, verdict: Verdict, value: StoredValue | None) -> JobFields:
+        now = self._board.clock.now()
+        if verdict.event is JobEvent.RETRY:
+            return JobFields(losses=verdict.losses, run_at=now + timedelta(seconds=verdict.delay_s))
+        error = error_to_json(verdict.error) if verdict.error is not None else None
+        result = value if verdict.event is JobEvent.SUCCEEDED else None
+        losses = verdict.losses if verdict.losses != job.losses else None
+        return JobFields(losses=losses, result=result, error=error, finished_at=now)
+
+    def _settled(
+        self, job: LiveJob, verdict: Verdict, value: StoredValue | None, settled: Settled, then: Callable[[], None]
+    ) -> None:
+        if settled is not True:
+            self._board.reload(job.id)
+            if settled is False:
+                then()
+            return
+        then()
+        if verdict.event is not JobEvent.RETRY:
+            succeeded = verdict.event is JobEvent.SUCCEEDED
+            result = value.value if value is not None and succeeded else None
+            self._board.finish(job, Outcome(job.id, final_status(verdict), result, verdict.error, job.attempt))
+
+
+def final_status(verdict: Verdict) -> JobStatus:
+    """Return the terminal status of a verdict that ends a job."""
+    return {
+        JobEvent.SUCCEEDED: JobStatus.SUCCEEDED,
+        JobEvent.FAILED: JobStatus.FAILED,
+        JobEvent.TIMED_OUT: JobStatus.TIMED_OUT,
+        JobEvent.STOPPED: JobStatus.CANCELLED,
+    }[verdict.event]

@@ -1,0 +1,149 @@
+"""Grants: which waiting job gets which slot, the record that says so, and the frame that starts it (J2)."""
+
+from __future__ import annotations
+
+from apothic.wire.ids import OrgId, RunnerId
+from apothic.wire.link import Assign, StartRunner, StopRunner
+from apothic.wire.values import Value
+from apothic_server.domain.decide.placement import StartOn, UseRunner, Wait, place
+from apothic_server.domain.fleet import Runner
+from apothic_server.domain.jobs import JobChange, JobEvent, JobFields, JobStatus
+from apothic_server.services.dispatch.board import Board, Settled
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.records import move
+
+
+class Grants:
+    """Gives slots away and tells workers."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._announced: set[RunnerId] = set()
+
+    def grant_ready(self) -> None:
+        """Grant waiting jobs until nothing fits: one per org and round, the oldest that fits first."""
+        board = self._board
+        progress = board.takes_work
+        while progress:
+            granted = [self._grant_one(org) for org in board.ready.orgs_in_turn()]
+            progress = any(granted)
+
+    def slot_now(self, job: LiveJob) -> UseRunner | StartOn | None:
+        """Return where a new job can start at once; None when others of its function wait already or nothing fits."""
+        if self._board.pending(job.need.group):
+            return None
+        where = place(job.need, self._board.fleet)
+        return None if isinstance(where, Wait) else where
+
+    def grant_durably(self, job: LiveJob, where: UseRunner | StartOn) -> None:
+        """Commit the grant, then send the attempt."""
+        change = self.grant(job, where)
+        fence = job.fence
+        self._board.write(change, lambda settled: self._granted(job, fence, settled))
+
+    def grant(self, job: LiveJob, where: UseRunner | StartOn) -> JobChange:
+        """Take the slot in memory and return the record of J2."""
+        runner = where.runner if isinstance(where, UseRunner) else self._new_runner(job, where)
+        runner.attempts.add(job.id)
+        job.runner, job.worker = runner, runner.worker.id
+        job.attempt += 1
+        fence = job.fence + 1
+        term = self._board.term
+        fields = JobFields(attempt=job.attempt, fence=fence, worker=runner.worker.id, term=term)
+        return move(job, JobEvent.GRANTED, self._board.clock.now(), fields=fields, term=term, fence=fence)
+
+    def send(self, job: LiveJob) -> None:
+        """Send a granted attempt to its worker; arguments in the blob store are read first, by the feeding loop."""
+        if job.runner is None or job.status is not JobStatus.STARTING:
+            return
+        if job.arguments.blob is None:
+            self._assign(job, job.runner, job.arguments.value)
+        else:
+            self._board.to_feed.append((job, job.fence))
+            self._board.hints.feed()
+
+    def feed(self, job: LiveJob, fence: int, data: bytes) -> None:
+        """Send an attempt whose arguments were read, unless it ended meanwhile."""
+        if job.fence == fence and job.runner is not None and job.status is JobStatus.STARTING:
+            value = job.arguments.value
+            self._assign(job, job.runner, Value(value.encoding, data, value.python))
+
+    def stop_runner(self, runner: Runner) -> None:
+        """End an idle runner."""
+        self._board.fleet.remove_runner(runner)
+        if runner.id in self._announced:
+            self._announced.discard(runner.id)
+            self._board.send(runner.worker, "stop_runner", StopRunner(runner.id))
+
+    def is_announced(self, runner: Runner) -> bool:
+        """Whether the runner's worker was told to start it."""
+        return runner.id in self._announced
+
+    def runner_gone(self, runner: Runner) -> None:
+        """Forget a runner that its worker reported as ended."""
+        self._announced.discard(runner.id)
+        self._board.fleet.remove_runner(runner)
+
+    def _grant_one(self, org: OrgId) -> bool:
+        board = self._board
+        for job in board.ready.heads(org):
+            where = place(job.need, board.fleet)
+            if not isinstance(where, Wait):
+                board.ready.pop(job)
+                board.dequeue(job)
+                self.grant_durably(job, where)
+                board.ready.served(org)
+                return True
+        return False
+
+    def _granted(self, job: LiveJob, fence: int, settled: Settled) -> None:
+        if settled is not True:
+            self._board.reload(job.id)
+        elif job.fence == fence:
+            self.send(job)
+
+    def _new_runner(self, job: LiveJob, where: StartOn) -> Runner:
+        for idle in where.evict:
+            self.stop_runner(idle)
+        spec = job.need.spec
+        runner = Runner(
+            id=RunnerId(self._board.new_key()),
+            org=job.org,
+            group=job.need.group,
+            worker=where.worker,
+            cpu=spec.cpu,
+            memory_mb=spec.memory_mb,
+            tasks=spec.tasks_per_container,
+            idle_since=self._board.clock.monotonic(),
+        )
+        self._board.fleet.add_runner(runner)
+        return runner
+
+    def _assign(self, job: LiveJob, runner: Runner, arguments: Value) -> None:
+        if runner.id not in self._announced:
+            self._announced.add(runner.id)
+            self._board.send(runner.worker, "start_runner", start_runner(job, runner))
+        job.is_sent = True
+        assign = Assign(runner.id, job.id, job.fence, job.attempt, job.need.spec.timeout_s, arguments)
+        self._board.send(runner.worker, "assign", assign)
+
+
+def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
+    """Return the link item that starts `runner` for the function of `job`."""
+    function, spec = job.function, job.need.spec
+    return StartRunner(
+        runner=runner.id,
+        org=job.org,
+        app=function.app_name,
+        deployment=function.deployment,
+        archive=function.archive,
+        module=function.module,
+        app_variable=function.app_variable,
+        function=spec.name,
+        qualname=spec.qualname,
+        python=function.python,
+        cpu=spec.cpu,
+        memory_mb=spec.memory_mb,
+        tasks=spec.tasks_per_container,
+        is_async=spec.is_async,
+    )

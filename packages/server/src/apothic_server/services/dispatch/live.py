@@ -1,0 +1,112 @@
+"""An unfinished job in the dispatcher's memory, and the queues of those that wait for a slot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from apothic.wire.ids import JobId, OrgId
+from apothic_server.domain.apps import Function
+from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.fleet import GroupKey, Runner
+from apothic_server.domain.jobs import JobStatus, StoredValue
+from apothic_server.domain.views import Outcome
+
+WAITING = (JobStatus.QUEUED, JobStatus.RETRYING)
+
+
+@dataclass(slots=True, eq=False)
+class LiveJob:
+    """One unfinished job.
+
+    Attributes:
+        need: Where it may run.
+        losses: Grants lost to infrastructure so far.
+        runner: The runner that executes it; None while it waits, and while its worker has not come back yet.
+        outcome: Told to everybody who waits for the end; never holds an exception that nobody reads.
+        due_at: Monotonic seconds before which a retry is not granted.
+        is_queued: It stands in a ready queue and counts as pending.
+        is_sent: Its current attempt was sent to the worker.
+    """
+
+    id: JobId
+    function: Function
+    need: Need
+    arguments: StoredValue
+    status: JobStatus
+    attempt: int
+    fence: int
+    losses: int
+    created_at: datetime
+    outcome: asyncio.Future[Outcome]
+    runner: Runner | None = None
+    worker: str | None = None
+    due_at: float = 0.0
+    is_queued: bool = False
+    is_sent: bool = False
+
+    @property
+    def org(self) -> OrgId:
+        return self.function.org
+
+    @property
+    def waits(self) -> bool:
+        return self.status in WAITING
+
+
+@dataclass(slots=True)
+class ReadyQueues:
+    """Jobs that could run now, fair between orgs, first in first out within one function (G15.4)."""
+
+    _orgs: dict[OrgId, dict[GroupKey, deque[LiveJob]]] = field(
+        default_factory=dict[OrgId, dict[GroupKey, deque[LiveJob]]]
+    )
+
+    def push(self, job: LiveJob) -> None:
+        groups = self._orgs.setdefault(job.org, {})
+        groups.setdefault(job.need.group, deque()).append(job)
+
+    def orgs_in_turn(self) -> list[OrgId]:
+        """Orgs with waiting jobs, the one served longest ago first."""
+        return list(self._orgs)
+
+    def served(self, org: OrgId) -> None:
+        """Put `org` behind the others."""
+        if org in self._orgs:
+            self._orgs[org] = self._orgs.pop(org)
+
+    def heads(self, org: OrgId) -> list[LiveJob]:
+        """The first waiting job of each function of `org`, oldest first; jobs that no longer wait are dropped here."""
+        groups = self._orgs.get(org, {})
+        heads = [head for key in list(groups) if (head := self._head(org, key)) is not None]
+        return sorted(heads, key=lambda job: job.id)
+
+    def pop(self, job: LiveJob) -> None:
+        """Take the head `job` out of its queue."""
+        taken = self._orgs[job.org][job.need.group].popleft()
+        assert taken is job, "only the head of a queue is taken"
+        self._tidy(job.org, job.need.group)
+
+    def __iter__(self) -> Iterator[LiveJob]:
+        for groups in self._orgs.values():
+            for queue in groups.values():
+                yield from (job for job in queue if job.is_queued)
+
+    def _head(self, org: OrgId, key: GroupKey) -> LiveJob | None:
+        queue = self._orgs[org][key]
+        while queue and not queue[0].is_queued:
+            queue.popleft()
+        if queue:
+            return queue[0]
+        self._tidy(org, key)
+        return None
+
+    def _tidy(self, org: OrgId, key: GroupKey) -> None:
+        groups = self._orgs[org]
+        if not groups[key]:
+            del groups[key]
+        if not groups:
+            del self._orgs[org]

@@ -1,0 +1,109 @@
+"""Builds the store records of each move: status, fields and events together, in one place."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from apothic.wire.ids import KeyId
+from apothic.wire.link import LogLine
+from apothic.wire.runner import error_to_json
+from apothic.wire.values import RemoteError
+from apothic_server.domain.jobs import (
+    JOB,
+    LETTERS,
+    JobChange,
+    JobEvent,
+    JobFields,
+    JobStatus,
+    NewJob,
+    StreamEvent,
+)
+from apothic_server.services.dispatch.live import LiveJob
+
+NO_FIELDS = JobFields()
+
+
+def new_job(job: LiveJob, created_by: KeyId, now: datetime) -> NewJob:
+    """J1."""
+    function = job.function
+    return NewJob(
+        id=job.id,
+        org=job.org,
+        app=function.app,
+        deployment=function.deployment,
+        function=function.id,
+        arguments=job.arguments,
+        created_by=created_by,
+        created_at=now,
+        events=(StreamEvent("job.queued", now, {"status": "queued"}),),
+    )
+
+
+def move(
+    job: LiveJob,
+    event: JobEvent,
+    now: datetime,
+    *,
+    fields: JobFields = NO_FIELDS,
+    error: RemoteError | None = None,
+    term: int | None = None,
+    fence: int | None = None,
+) -> JobChange:
+    """Fire `event` on `job` in memory and return the record that does the same in the store.
+
+    Args:
+        fields: Columns beside the status; `finished_at` is added for final moves.
+        error: Told by a `job.error` event before the status event.
+        term: Dispatcher's term that the grant needs.
+        fence: New fence of a grant; the job's stays when None.
+    """
+    before, after = job.status, JOB.fire(job.status, event)
+    expect_fence = job.fence
+    job.status = after
+    if fence is not None:
+        job.fence = fence
+    events: list[StreamEvent] = []
+    if error is not None:
+        events.append(StreamEvent("job.error", now, {**error_to_json(error), "attempt": job.attempt}))
+    if after is JobStatus.SUCCEEDED:
+        events.append(StreamEvent("job.result", now, {"attempt": job.attempt}))
+    events.append(_status_event(job, before, after, now))
+    return JobChange(
+        org=job.org,
+        job=job.id,
+        expect_status=before,
+        expect_fence=expect_fence,
+        path=LETTERS[before] + LETTERS[after],
+        fields=fields,
+        events=tuple(events),
+        term=term,
+    )
+
+
+def log_lines(job: LiveJob, lines: list[LogLine], now: datetime) -> JobChange:
+    """Append output; the job's status and fence must still be those in memory."""
+    events = tuple(StreamEvent("job.log", now, _line(line)) for line in lines)
+    return JobChange(
+        org=job.org,
+        job=job.id,
+        expect_status=job.status,
+        expect_fence=job.fence,
+        path="",
+        fields=NO_FIELDS,
+        events=events,
+    )
+
+
+def _line(line: LogLine) -> dict[str, Any]:
+    data: dict[str, Any] = {"stream": line.stream, "line": line.text, "time": line.at_ms / 1000}
+    return {**data, "partial": True} if line.is_partial else data
+
+
+def _status_event(job: LiveJob, before: JobStatus, after: JobStatus, now: datetime) -> StreamEvent:
+    if after is JobStatus.RUNNING:
+        return StreamEvent("job.running", now, {"status": "running", "attempt": job.attempt})
+    if after.is_final:
+        return StreamEvent("job.end", now, {"status": after.value})
+    data = {"status": after.value, "previous": before.value, "attempt": job.attempt}
+    return StreamEvent("job.status", now, data)

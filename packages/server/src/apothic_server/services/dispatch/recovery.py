@@ -1,0 +1,263 @@
+"""Recovery: memory from the store. At start, when a record was refused, and for rows that nobody holds (D11, G1.2).
+
+Start is nothing special: it takes the role, then sweeps; the sweep adopts every unfinished row that memory lacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+
+from apothic.wire.ids import IncarnationId, JobId
+from apothic.wire.runner import error_from_json
+from apothic.wire.values import RemoteError
+from apothic_server.domain.apps import Function
+from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.errors import NotFound, Unavailable
+from apothic_server.domain.jobs import Job, JobEvent, JobStatus, UnfinishedJob
+from apothic_server.domain.views import Outcome
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.endings import Endings
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.reports import Reports
+from apothic_server.store import dispatcher
+from apothic_server.store import recovery as rows
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+
+log = structlog.get_logger("apothic.dispatch")
+
+QUEUE_TIMEOUT_S = 24 * 3600.0
+"""`queue_timeout_s`: a job that waited this long ends `timed_out` (J11)."""
+
+PAGE = 1_000
+PAGES_PER_SWEEP = 10
+"""A sweep looks at so many unfinished rows and goes on from there next time; the one after a new term looks at all."""
+
+
+class Recovery:
+    """Reads rows and repairs memory with them."""
+
+    def __init__(
+        self,
+        database: Database,
+        board: Board,
+        grants: Grants,
+        calls: Calls,
+        endings: Endings,
+        reports: Reports,
+        *,
+        holder: str,
+        url: str,
+        grace_s: float,
+    ) -> None:
+        self._database = database
+        self._board = board
+        self._grants = grants
+        self._calls = calls
+        self._endings = endings
+        self._reports = reports
+        self._holder = holder
+        self._url = url
+        self._grace_s = grace_s
+        self._swept_to: JobId | None = None
+        self._functions: dict[tuple[str, str], Function | None] = {}
+        self._foreign_leases: dict[IncarnationId, float] = {}
+
+    async def hold_role(self) -> None:
+        """Take or renew the dispatcher's term; a term lost to another process empties this one's memory."""
+        board = self._board
+        async with self._database.system_unit() as unit:
+            if board.term is not None and await dispatcher.renew_term(unit, term=board.term, holder=self._holder):
+                return
+            term = await dispatcher.take_term(unit, holder=self._holder, url=self._url)
+        log.info("dispatcher.term", term=term, previous=board.term)
+        board.term = term
+        if term is not None:
+            self._swept_to = None
+            await self.sweep(pages=None)
+
+    async def release_role(self) -> None:
+        """Give the role back, so that another process need not wait for its lease; best effort."""
+        if self._board.term is None:
+            return
+        with suppress(Unavailable):
+            async with self._database.system_unit() as unit:
+                await dispatcher.release_term(unit, term=self._board.term, holder=self._holder)
+        self._board.term = None
+
+    async def reload_requested(self) -> None:
+        """Read all jobs whose reload was asked for."""
+        board = self._board
+        while board.to_reload:
+            job_id = next(iter(board.to_reload))
+            async with self._database.system_unit() as unit:
+                found = await rows.get_jobs(unit, [job_id])
+                function = await self._function_of(unit, found[0].job) if found else None
+            board.to_reload.pop(job_id, None)
+            if job_id not in board.ended:
+                self._replace(job_id, found[0] if found else None, function)
+            else:
+                board.tell_reloaded(job_id, Unavailable("ask for the job again", retry_after_s=1))
+        self._grants.grant_ready()
+
+    async def sweep(self, *, pages: int | None = PAGES_PER_SWEEP) -> None:
+        """Look at leases and unfinished rows; at all rows when `pages` is None."""
+        if self._board.term is None:
+            return
+        await self._end_expired_workers()
+        while pages is None or pages > 0:
+            await self._sweep_page()
+            if self._swept_to is None:
+                break
+            pages = None if pages is None else pages - 1
+        self._lose_foreign()
+        self._functions.clear()
+        self._time_out_waiting()
+        self._grants.grant_ready()
+
+    async def _end_expired_workers(self) -> None:
+        board = self._board
+        async with self._database.system_unit() as unit:
+            expired = await rows.end_expired_workers(unit, board.clock.now(), spare=self._spared())
+        for incarnation in expired:
+            reason = f"worker {incarnation} was not heard of for {self._grace_s:g} s"
+            worker = board.fleet.workers.get(incarnation)
+            link = board.links.get(incarnation)
+            if link is not None:
+                link.close("fenced", reason)
+            if worker is not None:
+                self._reports.worker_lost(worker, reason)
+            else:
+                self._reports.lose_unattached(incarnation, reason)
+            log.warning("worker.lost", worker=incarnation)
+
+    def _spared(self) -> list[IncarnationId]:
+        """Workers whose lease runs on by our own clock: those linked lately, and those met at start (G3.5)."""
+        now = self._board.clock.monotonic()
+        linked = [worker.id for worker in self._board.fleet.workers.values() if worker.lease_expires_at > now]
+        return [*linked, *(met for met, until in self._foreign_leases.items() if until > now)]
+
+    async def _sweep_page(self) -> None:
+        async with self._database.system_unit() as unit:
+            page = await rows.unfinished_ids(unit, after=self._swept_to, limit=PAGE)
+            missing = [job_id for job_id in page if not self._is_known(job_id)]
+            for row in await rows.get_jobs(unit, missing) if missing else []:
+                function = await self._function_of(unit, row.job)
+                if not self._is_known(row.job.id):
+                    self._adopt(row, function)
+        self._swept_to = page[-1] if len(page) == PAGE else None
+
+    def _is_known(self, job_id: JobId) -> bool:
+        board = self._board
+        return job_id in board.jobs or job_id in board.to_reload or job_id in board.ended
+
+    async def _function_of(self, unit: Connection, row: Job) -> Function | None:
+        key = (row.deployment, row.function)
+        if key not in self._functions:
+            self._functions[key] = await rows.deployed_function(unit, row.org, row.deployment, row.function)
+        return self._functions[key]
+
+    def _replace(self, job_id: JobId, row: UnfinishedJob | None, function: Function | None) -> None:
+        """Make memory agree with a row that was read because memory was wrong."""
+        board = self._board
+        old = board.jobs.pop(job_id, None)
+        if old is not None:
+            board.dequeue(old)
+            if old.runner is not None and (row is None or old.fence != row.job.fence or row.job.status.is_final):
+                self._calls.send_cancel(old)
+        if row is None:
+            if old is not None:
+                board.release(old)
+                _fail(old.outcome, Unavailable("the job was not stored; try again", retry_after_s=1))
+            board.tell_reloaded(job_id, NotFound("no such job"))
+            return
+        if row.job.status.is_final:
+            self._tell_end(old, row.job)
+            return
+        live = self._adopt(row, function, old)
+        board.tell_reloaded(job_id, live.outcome if live is not None else Unavailable("the job is being repaired"))
+
+    def _tell_end(self, old: LiveJob | None, job: Job) -> None:
+        """The job has ended in the store: who waits is told when that needs no result, else to ask again."""
+        again = Unavailable("ask for the job's outcome again", retry_after_s=1)
+        if old is not None:
+            self._board.release(old)
+            self._board.forget(job.id)
+            if job.status is JobStatus.SUCCEEDED:
+                _fail(old.outcome, again)
+            elif not old.outcome.done():
+                error = error_from_json(job.error) if job.error is not None else None
+                old.outcome.set_result(Outcome(job.id, job.status, None, error, job.attempt))
+        self._board.tell_reloaded(job.id, again)
+
+    def _adopt(self, row: UnfinishedJob, function: Function | None, old: LiveJob | None = None) -> LiveJob | None:
+        board = self._board
+        if function is None:
+            log.error("job.without_function", job=row.job.id)
+            return None
+        live = _live(row, function, old)
+        if live.waits:
+            if old is not None:
+                board.release(old)
+            live.runner = live.worker = None
+            board.adopt(live, _seconds_until(row.job.run_at, board.clock.now()))
+            return live
+        board.adopt(live, 0.0)
+        if live.runner is None and live.worker is not None and live.worker not in board.fleet.workers:
+            self._foreign_leases.setdefault(IncarnationId(live.worker), board.clock.monotonic() + self._grace_s)
+        return live
+
+    def _lose_foreign(self) -> None:
+        """Leases met at start run one full grace from then on (G3.5); then their attempts are given back."""
+        now = self._board.clock.monotonic()
+        for incarnation, expires_at in list(self._foreign_leases.items()):
+            if incarnation in self._board.fleet.workers:
+                del self._foreign_leases[incarnation]
+            elif now >= expires_at:
+                del self._foreign_leases[incarnation]
+                self._reports.lose_unattached(incarnation, f"worker {incarnation} did not come back")
+
+    def _time_out_waiting(self) -> None:
+        now = self._board.clock.now()
+        for job in list(self._board.ready):
+            waited_s = (now - job.created_at).total_seconds()
+            if waited_s > QUEUE_TIMEOUT_S:
+                detail = f"the job waited {waited_s:.0f} s for a runner"
+                error = RemoteError("apothic.QueueTimeout", detail, code="queue_timeout")
+                self._endings.fail_waiting(job, JobEvent.TIMED_OUT, error)
+
+
+def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None) -> LiveJob:
+    job = stored.job
+    keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
+    return LiveJob(
+        id=job.id,
+        function=function,
+        need=Need(job.org, (job.deployment, job.function), function.python, function.spec),
+        arguments=stored.arguments,
+        status=job.status,
+        attempt=job.attempt,
+        fence=job.fence,
+        losses=job.losses,
+        created_at=job.created_at,
+        outcome=old.outcome if old is not None else asyncio.get_running_loop().create_future(),
+        runner=old.runner if old is not None and keeps_runner else None,
+        worker=job.worker if job.status not in (JobStatus.QUEUED, JobStatus.RETRYING) else None,
+        is_sent=old.is_sent if old is not None and keeps_runner else False,
+    )
+
+
+def _fail(outcome: asyncio.Future[Outcome], error: Exception) -> None:
+    if not outcome.done():
+        outcome.set_exception(error)
+        outcome.exception()
+
+
+def _seconds_until(when: datetime, now: datetime) -> float:
+    return max((when - now).total_seconds(), 0.0)

@@ -1,0 +1,172 @@
+"""Reports: what workers say over their links, checked against fence and memory (G1.3, G2.6)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from apothic.wire.ids import IncarnationId, JobId, RunnerId
+from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
+from apothic.wire.link import AttemptRef, Finished, Hello, Logs, RunnerEnded, Settled, Started
+from apothic.wire.values import RemoteError
+from apothic_server.domain.decide.endings import Ended
+from apothic_server.domain.fleet import Runner, Worker
+from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.endings import Endings
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.records import log_lines, move
+
+OUTCOMES = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class LargeResult:
+    """A result above `VALUE_INLINE_MAX` that waits to be put into the blob store before its end is recorded."""
+
+    worker: Worker
+    finished: Finished
+    job: LiveJob
+
+
+def storable(error: RemoteError) -> RemoteError:
+    """Return the error without the one character that the store cannot hold."""
+    return RemoteError(
+        type=_clean(error.type),
+        message=_clean(error.message),
+        traceback=_clean(error.traceback),
+        code=_clean(error.code),
+        causes=tuple(storable(cause) for cause in error.causes),
+    )
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+class Reports:
+    """Acts on the items of a worker's frames."""
+
+    def __init__(self, board: Board, grants: Grants, endings: Endings) -> None:
+        self._board = board
+        self._grants = grants
+        self._endings = endings
+        self.large_results: deque[LargeResult] = deque()
+
+    def started(self, worker: Worker, item: Started) -> None:
+        """J3."""
+        job = self._job(worker, item.job, item.fence)
+        if job is None or job.status is not JobStatus.STARTING:
+            return
+        now = self._board.clock.now()
+        change = move(job, JobEvent.STARTED, now, fields=JobFields(started_at=now))
+        self._board.write_quietly(change, job)
+
+    def logs(self, worker: Worker, item: Logs) -> None:
+        """Append output to the job's stream."""
+        job = self._job(worker, item.job, item.fence)
+        if job is not None and item.lines and not job.status.is_final:
+            lines = [replace(line, text=_clean(line.text)) for line in item.lines]
+            change = log_lines(job, lines, self._board.clock.now())
+            self._board.write_quietly(change, job)
+
+    def finished(self, worker: Worker, item: Finished) -> None:
+        """J4, J5, J6, J9 or J10. A report of an old fence changes nothing and is answered, so that the worker forgets it."""
+        job = self._job(worker, item.job, item.fence)
+        if job is None or item.outcome not in OUTCOMES:
+            self._settle(worker, item)
+            return
+        value = item.value
+        if item.outcome != "succeeded" or value is None or len(value.data) <= VALUE_INLINE_MAX:
+            self._end(worker, item, job, StoredValue(value) if value is not None else None)
+        elif len(value.data) > VALUE_MAX:
+            error = RemoteError(
+                "apothic.ResultTooLarge", f"the result has {len(value.data)} bytes", code="result_too_large"
+            )
+            self._endings.end_attempt(job, Ended("failed", error), then=lambda: self._settle(worker, item))
+        else:
+            self.large_results.append(LargeResult(worker, item, job))
+            self._board.hints.feed()
+
+    def stored(self, large: LargeResult, blob: str) -> None:
+        """The bytes of a large result are on disk: record its end, unless the attempt was taken over meanwhile."""
+        job = self._job(large.worker, large.finished.job, large.finished.fence)
+        if job is None or large.finished.value is None:
+            self._settle(large.worker, large.finished)
+        else:
+            self._end(large.worker, large.finished, job, StoredValue(large.finished.value, blob))
+
+    def runner_ended(self, worker: Worker, item: RunnerEnded) -> None:
+        """Forget a runner; attempts it still holds here were lost with it."""
+        runner = self._board.fleet.runners.get(RunnerId(item.runner))
+        if runner is not None and runner.worker is worker:
+            self.forget_runner(runner, f"the runner ended: {item.reason}")
+            self._grants.grant_ready()
+
+    def forget_runner(self, runner: Runner, reason: str) -> None:
+        """Take a runner that is gone off the board and give its attempts back."""
+        attempts = list(runner.attempts)
+        self._grants.runner_gone(runner)
+        for job_id in attempts:
+            self._lose(job_id, reason)
+
+    def worker_lost(self, worker: Worker, reason: str) -> None:
+        """The lease of `worker` is over or its death is proven: give its attempts back."""
+        held = [job_id for runner in worker.runners.values() for job_id in runner.attempts]
+        self._board.fleet.remove_worker(worker)
+        self._board.links.pop(worker.id, None)
+        for job_id in held:
+            self._lose(job_id, reason)
+        self.lose_unattached(worker.id, reason)
+        self._grants.grant_ready()
+
+    def lose_unattached(self, incarnation: IncarnationId, reason: str) -> None:
+        """Give back attempts that the store says `incarnation` holds and no runner in memory does."""
+        for job in list(self._board.jobs.values()):
+            if job.worker == incarnation and job.runner is None and not job.waits:
+                self._lose(job.id, reason)
+
+    def unknown(self, worker: Worker, held: list[AttemptRef]) -> list[AttemptRef]:
+        """Return those of `held` that are not, or no longer, granted to this worker."""
+        return [ref for ref in held if self._job(worker, ref.job, ref.fence, count=False) is None]
+
+    def reattach(self, worker: Worker, hello: Hello) -> None:
+        """After a reconnect: runners and attempts that were sent and that the worker does not hold are gone (G2.6)."""
+        held = {(ref.job, ref.fence) for ref in hello.held}
+        lost = [
+            job.id
+            for runner in worker.runners.values()
+            for job_id in runner.attempts
+            if (job := self._board.jobs.get(job_id)) is not None and job.is_sent and (job.id, job.fence) not in held
+        ]
+        gone = [runner for runner in worker.runners.values() if self._is_gone(runner, hello)]
+        for runner in gone:
+            lost += [job_id for job_id in runner.attempts if job_id not in lost]
+            self._grants.runner_gone(runner)
+        for job_id in lost:
+            self._lose(job_id, "the grant did not survive the reconnect of its worker")
+
+    def _is_gone(self, runner: Runner, hello: Hello) -> bool:
+        return self._grants.is_announced(runner) and runner.id not in hello.runners
+
+    def _end(self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None) -> None:
+        ended = Ended(item.outcome, storable(item.error) if item.error is not None else None)
+        self._endings.end_attempt(job, ended, value, then=lambda: self._settle(worker, item))
+
+    def _lose(self, job_id: JobId, reason: str) -> None:
+        job = self._board.jobs.get(job_id)
+        if job is None or job.status.is_final or job.waits:
+            return
+        error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
+        self._endings.end_attempt(job, Ended("lost", error))
+
+    def _job(self, worker: Worker, job_id: str, fence: int, *, count: bool = True) -> LiveJob | None:
+        job = self._board.jobs.get(JobId(job_id))
+        if job is not None and job.fence == fence and job.worker == worker.id:
+            return job
+        self._board.fenced_reports += count
+        return None
+
+    def _settle(self, worker: Worker, item: Finished) -> None:
+        self._board.send(worker, "settled", Settled(item.job, item.fence))

@@ -1,0 +1,56 @@
+"""Readiness: whether this process can do its work now, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from apothic_server.domain.errors import PlatformError
+from apothic_server.domain.views import Check
+from apothic_server.services.dispatch.board import Board
+from apothic_server.store.database import Database
+
+
+class Stepping(Protocol):
+    """A background loop, as far as readiness looks at it."""
+
+    name: str
+
+    def check(self) -> Check: ...
+
+
+class Health:
+    """Asks the store, the dispatcher and every loop."""
+
+    def __init__(self, database: Database, board: Board) -> None:
+        self._database = database
+        self._board = board
+        self.loops: Sequence[Stepping] = ()
+
+    async def checks(self) -> dict[str, Check]:
+        """Return all checks by name; ready means that all are ok."""
+        found = {
+            "store": await self._store(),
+            "dispatcher": self._dispatcher(),
+            "worker": self._worker(),
+        }
+        return {**found, **{f"loop {loop.name}": loop.check() for loop in self.loops}}
+
+    async def _store(self) -> Check:
+        try:
+            async with self._database.system_unit() as unit:
+                await unit.fetchval("SELECT 1")
+        except PlatformError as error:
+            return Check(False, error.detail)
+        return Check(True, "answers")
+
+    def _dispatcher(self) -> Check:
+        if self._board.is_draining:
+            return Check(False, "this process is stopping")
+        if self._board.term is None:
+            return Check(False, "another process dispatches, or the role was lost")
+        return Check(True, f"dispatches in term {self._board.term}")
+
+    def _worker(self) -> Check:
+        linked = sum(worker.is_linked for worker in self._board.fleet.workers.values())
+        return Check(linked > 0, f"{linked} connected" if linked else "no worker is connected; jobs wait")

@@ -1,0 +1,188 @@
+"""Jobs for clients: submit, look, wait, read logs, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from apothic.wire.ids import FunctionId, JobId
+from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
+from apothic.wire.runner import error_from_json
+from apothic.wire.values import Value
+from apothic_server.domain.access import Actor
+from apothic_server.domain.apps import Function
+from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.errors import NotFound, TooLarge
+from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
+from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
+from apothic_server.ports.blobs import Blobs
+from apothic_server.services.blobs import digest_of, write_blob
+from apothic_server.services.apps import Apps
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.store import jobs as rows
+from apothic_server.store import recovery
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+
+
+class Jobs:
+    """Jobs of all orgs: the unfinished ones in the dispatcher's memory, the others in the store."""
+
+    def __init__(
+        self, database: Database, board: Board, calls: Calls, apps: Apps, blobs: Blobs, *, new_key: Callable[[], str]
+    ) -> None:
+        self._database = database
+        self._board = board
+        self._calls = calls
+        self._apps = apps
+        self._blobs = blobs
+        self._new_key = new_key
+
+    async def submit(
+        self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
+    ) -> Submitted:
+        """Call a function, given by id or by (app, name), of its app's active deployment.
+
+        Raises:
+            NotFound: No such function.
+            TooLarge: The arguments exceed `VALUE_MAX`.
+            TooMany: Too many calls wait on it.
+            Unavailable: This process cannot take it now.
+        """
+        found = await self._find(actor, function)
+        arguments = await self._stored(actor, value)
+        job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
+        return self._calls.submit(job, created_by=actor.key, blocking=blocking)
+
+    async def get(self, actor: Actor, key: JobId) -> JobView:
+        """Raises: NotFound."""
+        async with self._database.request_unit(actor.org) as unit:
+            row = await rows.get_job(unit, actor.org, key)
+            function = await self._names(unit, row) if row is not None else None
+        if row is None or function is None:
+            raise NotFound("no such job")
+        live = self._board.jobs.get(row.id)
+        reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
+        return JobView(row, function.app_name, function.spec.name, reason)
+
+    async def outcome(self, actor: Actor, key: JobId) -> Outcome | asyncio.Future[Outcome]:
+        """Return the job's end, or a future of it that the caller must not cancel.
+
+        Raises:
+            NotFound: No such job.
+        """
+        live = self._board.jobs.get(key)
+        if live is not None and live.org == actor.org:
+            return live.outcome
+        async with self._database.request_unit(actor.org) as unit:
+            stored = await rows.get_outcome(unit, actor.org, key)
+        if stored is None:
+            raise NotFound("no such job")
+        if not stored.status.is_final:
+            return await self._adopted(key)
+        return await self._outcome_of(actor, stored)
+
+    async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
+        """Return up to `limit` lines with an index above `after`, in order.
+
+        Raises:
+            NotFound: No such job.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            newest = await rows.get_last_index(unit, actor.org, key)
+            found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
+        if newest is None:
+            raise NotFound("no such job")
+        return _log_page(found, newest, after=after, is_whole=len(found) < limit)
+
+    async def cancel(self, actor: Actor, key: JobId) -> JobStatus:
+        """Cancel a job and return its status after that; an ended job keeps its status (G4.1).
+
+        Raises:
+            NotFound: No such job.
+        """
+        live = self._board.jobs.get(key)
+        if live is None or live.org != actor.org:
+            row = await self._row(actor, key)
+            if row.status.is_final:
+                return row.status
+            await self._adopted(row.id)
+            live = self._board.jobs.get(row.id)
+        if live is not None and not live.status.is_final:
+            committed = self._calls.cancel(live)
+            status = live.status
+            settled = True if committed is None else await committed
+            if settled is True:
+                return status
+            if isinstance(settled, BaseException):
+                raise settled
+        row = await self._row(actor, key)
+        return row.status
+
+    async def _names(self, unit: Connection, row: Job) -> Function | None:
+        live = self._board.jobs.get(row.id)
+        if live is not None:
+            return live.function
+        return await recovery.deployed_function(unit, row.org, row.deployment, row.function)
+
+    async def _find(self, actor: Actor, function: FunctionId | tuple[str, str]) -> Function:
+        if isinstance(function, str):
+            return await self._apps.function_by_id(actor, function)
+        return await self._apps.get_function(actor, *function)
+
+    async def _stored(self, actor: Actor, value: Value) -> StoredValue:
+        size = len(value.data)
+        if size > VALUE_MAX:
+            raise TooLarge(f"the arguments have {size} bytes, the limit is {VALUE_MAX}", code="value_too_large")
+        if size <= VALUE_INLINE_MAX:
+            return StoredValue(value)
+        digest = digest_of(value.data)
+        await write_blob(self._blobs, actor.org, digest, value.data)
+        return StoredValue(Value(value.encoding, b"", value.python), digest)
+
+    async def _row(self, actor: Actor, key: JobId) -> Job:
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.get_job(unit, actor.org, key)
+        if found is None:
+            raise NotFound("no such job")
+        return found
+
+    async def _adopted(self, key: JobId) -> asyncio.Future[Outcome]:
+        """The store has an unfinished job that memory lacks: read it in, and return its outcome."""
+        self._board.reload(key)
+        return await self._board.reloaded(key)
+
+    async def _outcome_of(self, actor: Actor, stored: StoredOutcome) -> Outcome:
+        result = stored.result
+        value = result.value if result is not None else None
+        if result is not None and result.blob is not None:
+            data = await self._blobs.read(actor.org, result.blob, size_max=VALUE_MAX)
+            value = Value(result.value.encoding, data, result.value.python)
+        error = error_from_json(stored.error) if stored.error is not None else None
+        return Outcome(stored.job, stored.status, value, error, stored.attempt)
+
+
+def _log_page(found: list[StoredEvent], newest: tuple[int, JobStatus], *, after: int, is_whole: bool) -> LogPage:
+    lines = tuple(LogEntry(event.index, event.at, event.data["stream"], event.data["line"]) for event in found)
+    last_read = lines[-1].index if lines else after
+    index, status = newest
+    return LogPage(lines, max(last_read, index) if is_whole else last_read, is_whole and status.is_final)
+
+
+def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: datetime) -> LiveJob:
+    """Return the memory of a job that was never written yet."""
+    return LiveJob(
+        id=job,
+        function=function,
+        need=Need(function.org, (function.deployment, function.id), function.python, function.spec),
+        arguments=arguments,
+        status=JobStatus.QUEUED,
+        attempt=0,
+        fence=0,
+        losses=0,
+        created_at=now,
+        outcome=asyncio.get_running_loop().create_future(),
+    )

@@ -1,0 +1,110 @@
+"""API keys: made once, shown once, stored as a keyed digest; who a token is (G17.1, G17.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apothic.wire.ids import KeyId, OrgId
+from apothic.wire.tokens import new_token, token_kind
+from apothic_server.domain.access import ROLE_SCOPES, Actor, Role
+from apothic_server.domain.errors import Unauthenticated
+from apothic_server.domain.views import KeyInfo
+from apothic_server.ports.clock import Clock
+from apothic_server.store import keys as rows
+from apothic_server.store.database import Database
+
+RECHECK_S = 4.0
+"""An authentication is remembered this long, so that a revocation acts within 5 s (G17.2)."""
+
+REMEMBERED_MAX = 10_000
+UNKNOWN = "the API key is missing, malformed, unknown, expired or revoked; send `Authorization: Bearer lk_…`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    actor: Actor
+    checked_at: float
+
+
+class Keys:
+    """Authenticates tokens and makes new ones.
+
+    Args:
+        pepper: Server secret of at least 32 bytes; without it a stored digest cannot be tried.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, pepper: bytes, new_key: Callable[[], str]) -> None:
+        self._database = database
+        self._clock = clock
+        self._pepper = pepper
+        self._new_key = new_key
+        self._known: dict[bytes, _Known] = {}
+
+    async def authenticate(self, token: str) -> Actor:
+        """Return the actor of a token.
+
+        Raises:
+            Unauthenticated: For every reason alike.
+        """
+        if token_kind(token) not in ("lk", "lw"):
+            raise Unauthenticated(UNKNOWN)
+        digest = self._digest(token)
+        known = self._known.get(digest)
+        now = self._clock.monotonic()
+        if known is not None and now - known.checked_at < RECHECK_S:
+            return known.actor
+        actor = await self._look_up(digest)
+        if len(self._known) >= REMEMBERED_MAX:
+            self._known.clear()
+        self._known[digest] = _Known(actor, now)
+        return actor
+
+    async def describe(self, actor: Actor) -> KeyInfo:
+        """Return what the caller may see of its own key."""
+        async with self._database.request_unit(actor.org) as unit:
+            key = await rows.get_key(unit, actor.org, actor.key)
+            slug = await rows.org_slug(unit, actor.org)
+        if key is None or slug is None:
+            raise Unauthenticated(UNKNOWN)
+        return KeyInfo(slug, key.id, key.name, key.prefix, key.last4)
+
+    async def create(self, org: OrgId, *, name: str, role: Role) -> str:
+        """Make a key with all scopes its role can use and return its token, which is shown never again."""
+        token = new_token("lw" if role is Role.WORKER else "lk")
+        key = rows.StoredKey(
+            id=KeyId(self._new_key()),
+            org=org,
+            kind=token[:2],
+            name=name,
+            prefix=token[:7],
+            last4=token[-4:],
+            role=role,
+            scopes=ROLE_SCOPES[role],
+            created_at=self._clock.now(),
+        )
+        async with self._database.system_unit() as unit:
+            await rows.insert_key(unit, key, self._digest(token))
+        return token
+
+    async def revoke(self, token: str) -> None:
+        """Revoke the key of a token, if it is one; it stops working at once in this process, within 5 s in others."""
+        digest = self._digest(token)
+        async with self._database.system_unit() as unit:
+            key = await rows.key_by_digest(unit, digest)
+            if key is not None:
+                await rows.revoke_key(unit, key.org, key.id, self._clock.now())
+        self._known.pop(digest, None)
+
+    async def _look_up(self, digest: bytes) -> Actor:
+        async with self._database.system_unit() as unit:
+            key = await rows.key_by_digest(unit, digest)
+            first = await rows.first_org(unit)
+        if key is None or not key.is_valid(self._clock.now()):
+            raise Unauthenticated(UNKNOWN)
+        return Actor(key.org, key.id, key.role, key.scopes, key.org == first)
+
+    def _digest(self, token: str) -> bytes:
+        return hmac.new(self._pepper, token.encode(), hashlib.sha256).digest()

@@ -1,0 +1,159 @@
+"""Worker links: hello, heartbeat, reports and the end of a link, for the face that carries them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from apothic.wire.ids import IncarnationId, is_key
+from apothic.wire.link import Heartbeat, HeartbeatAnswer, Hello, Welcome, WorkerFrame
+from apothic.wire.version import LINK_PROTOCOL
+from apothic_server.domain.access import Actor
+from apothic_server.domain.errors import Fenced, Invalid, Unavailable
+from apothic_server.domain.fleet import Worker
+from apothic_server.services.dispatch.board import Board, Link
+from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.reports import Reports
+from apothic_server.store import recovery
+from apothic_server.store import workers as rows
+from apothic_server.store.database import Database
+
+log = structlog.get_logger("apothic.links")
+
+HEARTBEAT_S = 10.0
+GRACE_S = 30.0
+"""`disconnect_grace_s`: the lease of a worker, from its last answered heartbeat (G3.2)."""
+
+
+class Links:
+    """What the server does with links.
+
+    Attributes:
+        linked: Set once the first worker was greeted.
+    """
+
+    def __init__(self, database: Database, board: Board, grants: Grants, reports: Reports) -> None:
+        self._database = database
+        self._board = board
+        self._grants = grants
+        self._reports = reports
+        self.linked = asyncio.Event()
+
+    async def opened(self, actor: Actor, hello: Hello, link: Link) -> Worker:
+        """Greet a worker: its row and lease first, then `welcome`, then work.
+
+        Raises:
+            Invalid: Another protocol or an impossible hello.
+            Fenced: This incarnation's lease ended before; it has to start again under a new one.
+            Unavailable: This process does not dispatch.
+        """
+        _check_hello(hello)
+        board = self._board
+        if board.term is None:
+            raise Unavailable("this server does not dispatch; dial again")
+        incarnation = IncarnationId(hello.incarnation)
+        now = board.clock.now()
+        async with self._database.system_unit() as unit:
+            is_live = await rows.record_hello(
+                unit,
+                org=actor.org,
+                worker=incarnation,
+                name=hello.name,
+                machine=hello.machine,
+                now=now,
+                lease_expires_at=now + timedelta(seconds=GRACE_S),
+            )
+        if not is_live:
+            raise Fenced("the lease of this incarnation ended; start again")
+        return self._attach(actor, hello, link)
+
+    async def heartbeat(self, worker: Worker, item: Heartbeat) -> None:
+        """Extend the lease in the store, then in memory, then answer; with the store away there is no answer.
+
+        Raises:
+            Fenced: The lease ended before.
+        """
+        try:
+            is_live = await self._extend(worker)
+        except Unavailable as error:
+            log.warning("heartbeat.unanswered", worker=worker.id, reason=error.detail)
+            return
+        if not is_live or worker.id not in self._board.fleet.workers:
+            raise Fenced("the lease of this incarnation ended; start again")
+        worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S
+        unknown = self._reports.unknown(worker, item.held)
+        self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
+
+    def report(self, worker: Worker, frame: WorkerFrame) -> None:
+        """Act on logs, starts, ends and runners, in that order."""
+        for logs in frame.get("logs", []):
+            self._reports.logs(worker, logs)
+        for started in frame.get("started", []):
+            self._reports.started(worker, started)
+        for finished in frame.get("finished", []):
+            self._reports.finished(worker, finished)
+        for ended in frame.get("runner_ended", []):
+            self._reports.runner_ended(worker, ended)
+
+    def closed(self, worker: Worker, link: Link) -> None:
+        """The link is gone; the worker keeps its attempts until its lease ends."""
+        if self._board.links.get(worker.id) is link:
+            del self._board.links[worker.id]
+            worker.is_linked = False
+            log.info("link.closed", worker=worker.id, name=worker.name)
+
+    async def declare_dead(self, name: str, reason: str) -> None:
+        """The process of the workers called `name` is proven dead: give their leases back at once (G3.3)."""
+        now = self._board.clock.now()
+        async with self._database.system_unit() as unit:
+            ended = await recovery.end_workers_named(unit, name, reason, now)
+        for incarnation in ended:
+            worker = self._board.fleet.workers.get(incarnation)
+            if worker is not None:
+                self._reports.worker_lost(worker, reason)
+            else:
+                self._reports.lose_unattached(incarnation, reason)
+        self._grants.grant_ready()
+
+    async def _extend(self, worker: Worker) -> bool:
+        expires_at = self._board.clock.now() + timedelta(seconds=GRACE_S)
+        async with self._database.system_unit() as unit:
+            return await rows.renew_lease(unit, worker.org, worker.id, expires_at)
+
+    def _attach(self, actor: Actor, hello: Hello, link: Link) -> Worker:
+        board = self._board
+        incarnation = IncarnationId(hello.incarnation)
+        worker = board.fleet.workers.get(incarnation)
+        expires_at = board.clock.monotonic() + GRACE_S
+        if worker is None:
+            worker = Worker(incarnation, actor.org, hello.name, hello.machine, hello.credits, expires_at)
+            board.fleet.add_worker(worker)
+            self._reports.lose_unattached(incarnation, "the server restarted and could not attach the attempt again")
+        previous = board.links.get(incarnation)
+        if previous is not None and previous is not link:
+            previous.close("replaced", "this worker opened another link")
+        board.links[incarnation] = link
+        worker.is_linked = True
+        worker.lease_expires_at = expires_at
+        unknown = self._reports.unknown(worker, hello.held)
+        unknown_runners = [runner for runner in hello.runners if runner not in worker.runners]
+        link.send("welcome", Welcome(worker.id, HEARTBEAT_S, GRACE_S, board.term or 0, unknown, unknown_runners))
+        self._reports.reattach(worker, hello)
+        self.linked.set()
+        log.info("link.opened", worker=worker.id, name=worker.name, host=hello.machine.host)
+        self._grants.grant_ready()
+        return worker
+
+
+def _check_hello(hello: Hello) -> None:
+    if hello.protocol != LINK_PROTOCOL:
+        detail = (
+            f"the worker speaks link protocol {hello.protocol}, this server {LINK_PROTOCOL}; install equal versions"
+        )
+        raise Invalid(detail, code="protocol_mismatch")
+    if not is_key(hello.incarnation) or not hello.name or len(hello.name) > 128:
+        raise Invalid("the hello has no usable incarnation or name", code="bad_frame")
+    if hello.credits < 1 or hello.machine.cpus <= 0 or hello.machine.memory_mb <= 0:
+        raise Invalid("the hello offers no credits, processors or memory", code="bad_frame")

@@ -1,0 +1,57 @@
+"""Numbers for Prometheus, read from the live parts when somebody scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.services.dispatch.board import Board
+from apothic_server.store.writer import Counters
+
+
+class Metrics:
+    """Collects from the dispatcher's board and the writer's counters; holds no state of its own."""
+
+    def __init__(self, board: Board, counters: Counters) -> None:
+        self._board = board
+        self._counters = counters
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric families; called by the registry."""
+        yield self._jobs()
+        yield from self._fleet()
+        counters = self._counters
+        for name, text, value in (
+            ("apothic_store_records", "records appended to the batching writer", counters.records),
+            ("apothic_store_commits", "transactions made durable by the batching writer", counters.commits),
+            ("apothic_store_refused", "records whose guard did not match", counters.refused),
+            ("apothic_reports_fenced", "worker reports refused for an old fence", self._board.fenced_reports),
+        ):
+            family = CounterMetricFamily(name, text)
+            family.add_metric([], value)
+            yield family
+
+    def _jobs(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily("apothic_jobs_unfinished", "unfinished jobs by status", labels=["status"])
+        counts = dict.fromkeys((status for status in JobStatus if not status.is_final), 0)
+        for job in self._board.jobs.values():
+            if not job.status.is_final:
+                counts[job.status] += 1
+        for status, count in counts.items():
+            family.add_metric([status.value], count)
+        return family
+
+    def _fleet(self) -> Iterable[Metric]:
+        fleet = self._board.fleet
+        linked = sum(worker.is_linked for worker in fleet.workers.values())
+        yield GaugeMetricFamily("apothic_workers_connected", "workers with an open link", value=linked)
+        yield GaugeMetricFamily("apothic_runners", "live runners", value=len(fleet.runners))

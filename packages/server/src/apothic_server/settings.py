@@ -1,0 +1,41 @@
+"""Settings of one control-plane process, from the options of `apothic up`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 8400
+DEFAULT_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a start is told.
+
+    Attributes:
+        data: Folder that holds the store, blobs and secrets of this cloud; made with mode 0700.
+        host: Address to listen on; a loopback address unless `behind_proxy`.
+        port: Port to listen on; 0 takes a free one.
+        database_url: External PostgreSQL; None runs the embedded one.
+        pg_user: As root: user that runs the embedded PostgreSQL, instead of a user namespace.
+        executor: Executor of the local worker; None takes the best that this machine supports.
+        trust_user_code: Allow the `process` executor as root or for several orgs.
+        cpus: Processors the local worker offers; None means all.
+        memory_mb: MiB the local worker offers; None means most of the machine's.
+        endpoint: File that tells clients of this user where the cloud is; None writes none.
+        commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
+    """
+
+    data: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    behind_proxy: bool = False
+    database_url: str | None = None
+    pg_user: str | None = None
+    executor: str | None = None
+    trust_user_code: bool = False
+    cpus: float | None = None
+    memory_mb: int | None = None
+    endpoint: Path | None = None
+    commit_delay_s: float = 0.0

@@ -1,0 +1,21 @@
+"""Archives that an org has uploaded. A row is written after the bytes are safe in the blob store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from apothic.wire.ids import OrgId
+from apothic_server.store.connection import Connection
+from apothic_server.store.statements import load
+
+SQL = load("archives")
+
+
+async def has_archive(connection: Connection, org: OrgId, sha256: str) -> bool:
+    """Whether this org has uploaded the archive; what other orgs have is never told."""
+    return bool(await connection.fetchval(SQL["has_archive"], org, sha256))
+
+
+async def insert_archive(connection: Connection, org: OrgId, sha256: str, size_bytes: int, now: datetime) -> bool:
+    """Record an upload; False when the org has this archive already."""
+    return await connection.fetchval(SQL["add_archive"], org, sha256, size_bytes, now) is not None

@@ -1,0 +1,73 @@
+"""Reading jobs, their values and their streams; the batching writer (`writer.py`) is the only one that writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from apothic.wire.ids import IncarnationId, JobId, OrgId
+from apothic.wire.limits import LOG_PAGE_LINES_MAX
+from apothic.wire.values import Value
+from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
+from apothic_server.store.connection import Connection, Record
+from apothic_server.store.statements import load
+
+SQL = load("jobs")
+
+
+async def get_job(connection: Connection, org: OrgId, job: JobId) -> Job | None:
+    """Return a job's row without its values, or None when the org has no such job."""
+    row = await connection.fetchrow(SQL["get_job"], org, job)
+    return None if row is None else _job(row)
+
+
+async def get_arguments(connection: Connection, org: OrgId, job: JobId) -> StoredValue | None:
+    """Return what a job was called with, or None when the org has no such job."""
+    row = await connection.fetchrow(SQL["get_arguments"], org, job)
+    return None if row is None else _value(row)
+
+
+async def get_outcome(connection: Connection, org: OrgId, job: JobId) -> StoredOutcome | None:
+    """Return status, result and error as they are now, or None when the org has no such job."""
+    row = await connection.fetchrow(SQL["get_outcome"], org, job)
+    if row is None:
+        return None
+    result = None if row["encoding"] is None else _value(row)
+    return StoredOutcome(row["id"], JobStatus(row["status"]), row["attempt"], result, _json(row["error"]))
+
+
+async def get_last_index(connection: Connection, org: OrgId, job: JobId) -> tuple[int, JobStatus] | None:
+    """Return the newest index of a job's stream and the job's status, or None when the org has no such job.
+
+    Read it before the events: when it says that the job has ended, a later statement sees all of them.
+    """
+    row = await connection.fetchrow(SQL["get_last_index"], org, job)
+    return None if row is None else (row["last_index"], JobStatus(row["status"]))
+
+
+async def get_log_lines(
+    connection: Connection, org: OrgId, job: JobId, *, after: int = -1, limit: int = LOG_PAGE_LINES_MAX
+) -> list[StoredEvent]:
+    """Return up to `limit` `job.log` events with an index above `after`, in order."""
+    rows = await connection.fetch(SQL["get_log_lines"], org, job, after, limit)
+    return [StoredEvent(row["index"], row["kind"], row["at"], _json(row["data"]) or {}) for row in rows]
+
+
+async def jobs_of_worker(connection: Connection, worker: IncarnationId) -> list[Job]:
+    """Return the jobs of all orgs that this incarnation holds a grant for, in the order of their ids; as the owner."""
+    return [_job(row) for row in await connection.fetch(SQL["list_held"], worker)]
+
+
+def _job(row: Record) -> Job:
+    columns: dict[str, Any] = dict(row.items())
+    columns |= {"status": JobStatus(row["status"]), "error": _json(row["error"])}
+    return Job(**columns)
+
+
+def _value(row: Record) -> StoredValue:
+    return StoredValue(Value(row["encoding"], row["data"] or b"", row["python"]), row["blob"])
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else msgspec.json.decode(text)

@@ -1,0 +1,71 @@
+"""What the dispatcher reads and ends across all orgs; every function needs the tables' owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId
+from apothic.wire.values import Value
+from apothic_server.domain.apps import Function
+from apothic_server.domain.jobs import Job, JobStatus, StoredValue, UnfinishedJob
+from apothic_server.store.apps import function_of
+from apothic_server.store.connection import Connection, Record
+from apothic_server.store.statements import load
+
+SQL = load("recovery")
+JOB_COLUMNS = tuple(column.name for column in fields(Job))
+
+
+async def unfinished_ids(connection: Connection, *, after: JobId | None, limit: int) -> list[JobId]:
+    """Return up to `limit` ids of unfinished jobs, in order, above `after`."""
+    return [JobId(row["id"]) for row in await connection.fetch(SQL["list_unfinished_ids"], after or "", limit)]
+
+
+async def get_jobs(connection: Connection, jobs: list[JobId]) -> list[UnfinishedJob]:
+    """Return jobs with their arguments, in the order of their ids; unknown ids are left out."""
+    rows = await connection.fetch(SQL["get_jobs_with_arguments"], jobs)
+    return [_unfinished(row) for row in rows]
+
+
+async def deployed_function(
+    connection: Connection, org: OrgId, deployment: DeploymentId, function: FunctionId
+) -> Function | None:
+    """Return a function as a given deployment, active or not, has it."""
+    return function_of(await connection.fetchrow(SQL["get_deployed_function"], org, deployment, function))
+
+
+async def deployed_archive(connection: Connection, deployment: DeploymentId) -> tuple[OrgId, str] | None:
+    """Return org and digest of a deployment's archive: workers serve the whole installation."""
+    row = await connection.fetchrow(SQL["get_deployed_archive"], deployment)
+    return None if row is None else (OrgId(row["org"]), row["archive"])
+
+
+async def end_expired_workers(
+    connection: Connection, now: datetime, *, spare: Iterable[IncarnationId]
+) -> list[IncarnationId]:
+    """End the incarnations whose lease is over, except those spared; return them."""
+    rows = await connection.fetch(SQL["end_expired_workers"], now, list(spare))
+    return [IncarnationId(row["id"]) for row in rows]
+
+
+async def end_workers_named(connection: Connection, name: str, reason: str, now: datetime) -> list[IncarnationId]:
+    """End all live incarnations of a name; return them."""
+    return [IncarnationId(row["id"]) for row in await connection.fetch(SQL["end_workers_named"], name, now, reason)]
+
+
+def _unfinished(row: Record) -> UnfinishedJob:
+    columns: dict[str, Any] = {name: row[name] for name in JOB_COLUMNS}
+    error = row["error"]
+    columns |= {"status": JobStatus(row["status"]), "error": None if error is None else msgspec.json.decode(error)}
+    value = Value(row["encoding"], row["data"] or b"", row["python"])
+    return UnfinishedJob(Job(**columns), StoredValue(value, row["blob"]))
+
+
+async def lock_orgs(connection: Connection) -> None:
+    """Let nobody else insert orgs until this transaction ends."""
+    await connection.execute(SQL["lock_orgs"])

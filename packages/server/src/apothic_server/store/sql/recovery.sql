@@ -1,0 +1,38 @@
+-- What the dispatcher reads and ends across all orgs, as the tables' owner.
+
+-- name: list_unfinished_ids
+SELECT id FROM jobs
+WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
+ORDER BY id LIMIT $2;
+
+-- name: get_jobs_with_arguments
+SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
+    created_at, started_at, finished_at,
+    arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python
+FROM jobs WHERE id = ANY ($1::text[])
+ORDER BY id;
+
+-- name: get_deployed_function
+SELECT function.id, function.org, function.app, app.name AS app_name, deployment.id AS deployment,
+    deployment.archive, deployment.manifest ->> 'module' AS module,
+    deployment.manifest ->> 'app_variable' AS app_variable, deployment.manifest ->> 'python' AS python,
+    jsonb_path_query_first(
+        deployment.manifest, '$.functions[*] ? (@.name == $name)', jsonb_build_object('name', function.name)
+    ) AS spec
+FROM functions AS function
+    JOIN apps AS app ON app.id = function.app AND app.org = function.org
+    JOIN deployments AS deployment ON deployment.app = app.id AND deployment.org = app.org
+WHERE function.org = $1 AND deployment.id = $2 AND function.id = $3;
+
+-- name: get_deployed_archive
+SELECT org, archive FROM deployments WHERE id = $1;
+
+-- name: end_expired_workers
+UPDATE workers SET ended_at = $1, ended_reason = 'its lease ran out'
+WHERE ended_at IS NULL AND lease_expires_at <= $1 AND id <> ALL ($2::text[]) RETURNING id;
+
+-- name: end_workers_named
+UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND ended_at IS NULL RETURNING id;
+
+-- name: lock_orgs
+LOCK TABLE orgs IN SHARE ROW EXCLUSIVE MODE;

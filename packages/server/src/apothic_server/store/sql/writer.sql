@@ -1,0 +1,129 @@
+-- Statements of the batching writer. `rows.py` makes the documents they read.
+--
+-- Their plans are made once per connection (`plan_cache_mode = force_generic_plan`, `enable_seqscan = off`), often while
+-- the table is still empty, and must stay good at any size. `= ANY (ARRAY[…])` is an equality that no hash or merge join
+-- can use: what is left is one probe of the primary key per given row, in the given order. That order is sorted by key,
+-- so two writers lock rows in the same order and never wait in a circle.
+--
+-- `flush` marks the events of one flush; `find_flush` reads it when an answer was lost.
+
+-- name: insert_jobs
+WITH dispatch AS (
+    -- Shared until the commit, so that a change of the dispatcher falls before or after this flush, never into it (D4).
+    SELECT term FROM dispatcher FOR SHARE
+),
+fresh AS MATERIALIZED (
+    SELECT given.*
+    FROM ROWS FROM (
+        jsonb_to_recordset($1::jsonb) AS (
+            id text, org text, app text, deployment text, function text, status text, path text,
+            attempt int, fence bigint, losses int, worker text, term bigint, run_at timestamptz,
+            arguments_blob text, arguments_encoding text, arguments_python text,
+            result_blob text, result_encoding text, result_python text, error jsonb,
+            created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz,
+            guard_term bigint, event_count int, events jsonb
+        ),
+        unnest($2::bytea[]), unnest($3::bytea[])
+    ) AS given (
+        id, org, app, deployment, function, status, path,
+        attempt, fence, losses, worker, term, run_at,
+        arguments_blob, arguments_encoding, arguments_python,
+        result_blob, result_encoding, result_python, error,
+        created_by, created_at, started_at, finished_at,
+        guard_term, event_count, events,
+        arguments, result
+    )
+    WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = ANY (ARRAY[given.id]))
+      AND (given.guard_term IS NULL OR given.guard_term = (SELECT term FROM dispatch))
+),
+made AS (
+    INSERT INTO jobs (
+        id, org, app, deployment, function, status, path, attempt, fence, losses, worker, term, run_at,
+        arguments, arguments_blob, arguments_encoding, arguments_python,
+        result, result_blob, result_encoding, result_python, error,
+        next_index, created_by, created_at, started_at, finished_at
+    )
+    SELECT
+        id, org, app, deployment, function, status, path, coalesce(attempt, 0), coalesce(fence, 0), coalesce(losses, 0),
+        worker, term, coalesce(run_at, created_at),
+        arguments, arguments_blob, arguments_encoding, arguments_python,
+        result, result_blob, result_encoding, result_python, error,
+        event_count, created_by, created_at, started_at, finished_at
+    FROM fresh
+),
+noted AS (
+    INSERT INTO events (stream, index, org, kind, at, data, flush)
+    SELECT
+        fresh.id, event.place - 1, fresh.org,
+        event.value ->> 'kind', (event.value ->> 'at')::timestamptz, event.value -> 'data', $4::bigint
+    FROM fresh, jsonb_array_elements(fresh.events) WITH ORDINALITY AS event (value, place)
+)
+SELECT id FROM fresh;
+
+-- name: change_jobs
+WITH dispatch AS (
+    SELECT term FROM dispatcher FOR SHARE
+),
+moved AS (
+    UPDATE jobs SET
+        status = coalesce(given.status, jobs.status),
+        path = coalesce(given.path, jobs.path),
+        attempt = coalesce(given.attempt, jobs.attempt),
+        fence = coalesce(given.fence, jobs.fence),
+        losses = coalesce(given.losses, jobs.losses),
+        worker = coalesce(given.worker, jobs.worker),
+        term = coalesce(given.term, jobs.term),
+        run_at = coalesce(given.run_at, jobs.run_at),
+        result = coalesce(given.result, jobs.result),
+        result_blob = coalesce(given.result_blob, jobs.result_blob),
+        result_encoding = coalesce(given.result_encoding, jobs.result_encoding),
+        result_python = coalesce(given.result_python, jobs.result_python),
+        error = coalesce(given.error, jobs.error),
+        started_at = coalesce(given.started_at, jobs.started_at),
+        finished_at = coalesce(given.finished_at, jobs.finished_at),
+        next_index = jobs.next_index + given.event_count
+    FROM ROWS FROM (
+        jsonb_to_recordset($1::jsonb) AS (
+            id text, org text, expect_status text, expect_fence bigint, status text, path text,
+            attempt int, fence bigint, losses int, worker text, term bigint, run_at timestamptz,
+            result_blob text, result_encoding text, result_python text, error jsonb,
+            started_at timestamptz, finished_at timestamptz, guard_term bigint, event_count int, events jsonb
+        ),
+        unnest($2::bytea[])
+    ) AS given (
+        id, org, expect_status, expect_fence, status, path,
+        attempt, fence, losses, worker, term, run_at,
+        result_blob, result_encoding, result_python, error,
+        started_at, finished_at, guard_term, event_count, events,
+        result
+    )
+    WHERE jobs.id = ANY (ARRAY[given.id])
+      AND jobs.org = ANY (ARRAY[given.org])
+      AND jobs.status = given.expect_status
+      AND jobs.fence = given.expect_fence
+      AND (given.guard_term IS NULL OR given.guard_term = (SELECT term FROM dispatch))
+    RETURNING jobs.id, jobs.org, jobs.next_index - given.event_count AS first_index, given.events
+),
+noted AS (
+    INSERT INTO events (stream, index, org, kind, at, data, flush)
+    SELECT
+        moved.id, moved.first_index + event.place - 1, moved.org,
+        event.value ->> 'kind', (event.value ->> 'at')::timestamptz, event.value -> 'data', $3::bigint
+    FROM moved, jsonb_array_elements(moved.events) WITH ORDINALITY AS event (value, place)
+)
+SELECT id FROM moved;
+
+-- name: find_flush
+-- Which of the given jobs were written by a flush.
+SELECT given.id
+FROM unnest($1::text[], $2::text[]) AS given (id, org)
+WHERE EXISTS (
+    SELECT FROM events WHERE events.stream = given.id AND events.org = given.org AND events.flush = $3::bigint
+);
+
+-- name: own_backend
+SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid();
+
+-- name: end_backend
+-- Ends a lost connection's server process and waits up to $3 milliseconds for it; no row when it is gone already.
+SELECT pg_terminate_backend(pid, $3::bigint) AS is_gone FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2;

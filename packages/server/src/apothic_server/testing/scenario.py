@@ -1,0 +1,63 @@
+"""A small world made through the API alone: one org with an app, a function, a job and an archive."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from apothic_server.testing.asgi import Answer, AsgiClient
+
+ARCHIVE = b"the files of an app"
+ARCHIVE_SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+OCTETS = {"content-type": "application/octet-stream"}
+
+
+@dataclass(frozen=True)
+class World:
+    """What exists, in the text forms of the face."""
+
+    app: str
+    function: str
+    deployment_id: str
+    function_id: str
+    job_id: str
+
+    @property
+    def sha256(self) -> str:
+        return ARCHIVE_SHA256
+
+    @property
+    def deployment_key(self) -> str:
+        return self.deployment_id.partition(":")[2]
+
+
+def manifest(*names: str, **options: Any) -> dict[str, Any]:
+    """Return a manifest whose functions all have `options`."""
+    return {
+        "module": "hello",
+        "app_variable": "app",
+        "python": "3.11",
+        "client_version": "0.1.0",
+        "functions": [{"name": name, **options} for name in names],
+    }
+
+
+async def upload(client: AsgiClient, data: bytes = ARCHIVE) -> Answer:
+    """Store `data` as an archive."""
+    return await client.request("PUT", f"/v1/archives/{hashlib.sha256(data).hexdigest()}", headers=OCTETS, body=data)
+
+
+async def deploy(client: AsgiClient, app: str, *names: str, **options: Any) -> Answer:
+    """Deploy functions under the archive of this module, uploaded before if need be."""
+    await upload(client)
+    body = {"manifest": manifest(*names, **options), "archive_sha256": ARCHIVE_SHA256}
+    return await client.request("POST", f"/v1/apps/{app}/deployments", json=body)
+
+
+async def make_world(client: AsgiClient, app: str = "hello-world", function: str = "greet") -> World:
+    """Deploy one function and call it once without waiting."""
+    deployment = (await deploy(client, app, function)).json
+    function_id = deployment["functions"][0]["function_id"]
+    call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})
+    return World(app, function, deployment["deployment_id"], function_id, call.json["job_id"])

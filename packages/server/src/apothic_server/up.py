@@ -1,0 +1,272 @@
+"""`apothic up` and `apothic down`: start and stop a cloud on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import click
+
+from apothic.wire.version import VERSION
+from apothic_server import identity
+from apothic_server.domain.errors import PlatformError
+from apothic_server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+
+STOP_DEADLINE_S = 60.0
+START_DEADLINE_S = 120.0
+LOG_MAX = 16 * 1024 * 1024
+EXIT_CODES = {
+    "port_in_use": 6,
+    "data_folder_busy": 6,
+    "data_folder_owner": 4,
+    "unavailable": 9,
+    "invalid_option": 2,
+}
+"""Exit codes by error code, as in the CLI reference; everything else is 1."""
+
+
+class UpFailed(click.ClickException):
+    """A start or stop that failed, as one sentence with an exit status of its own."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
+
+
+def _home() -> Path:
+    return Path(os.environ.get("APOTHIC_HOME", "~/.apothic")).expanduser()
+
+
+def _data_option(command: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="APOTHIC_DATA",
+        help="Folder of this cloud (default: ~/.apothic/data).",
+    )(command)
+
+
+@click.command()
+@_data_option
+@click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option("--behind-proxy", is_flag=True, help="Allow another address than loopback: a proxy in front does TLS.")
+@click.option(
+    "--database-url",
+    envvar="APOTHIC_DATABASE_URL",
+    help="Use this PostgreSQL (15 or later) instead of the embedded one.",
+)
+@click.option("--pg-user", help="As root: run the embedded PostgreSQL as this user.")
+@click.option(
+    "--executor", type=click.Choice(["sandbox", "process"]), help="How user code is isolated (default: sandbox)."
+)
+@click.option("--trust-user-code", is_flag=True, help="Allow the process executor as root.")
+@click.option("--cpus", type=click.FloatRange(min=0.1), help="Processors that jobs may use (default: all).")
+@click.option("--memory-mb", type=click.IntRange(min=64), help="MiB of memory that jobs may use.")
+@click.option(
+    "--endpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where clients of this user find the cloud (default: ~/.apothic/endpoint.json).",
+)
+@click.option("--no-endpoint", is_flag=True, help="Write no endpoint file.")
+@click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
+@click.option("--commit-delay-ms", type=click.FloatRange(min=0), default=0.0, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+def up(
+    data: Path | None,
+    host: str,
+    port: int,
+    behind_proxy: bool,
+    database_url: str | None,
+    pg_user: str | None,
+    executor: str | None,
+    trust_user_code: bool,
+    cpus: float | None,
+    memory_mb: int | None,
+    endpoint: Path | None,
+    no_endpoint: bool,
+    detach: bool,
+    commit_delay_ms: float,
+    ready_fd: int | None,
+) -> None:
+    """Start a cloud on this machine and keep it running until Ctrl-C.
+
+    The first start makes everything it needs: a PostgreSQL of its own, an org, a key, a worker. Nothing is exported:
+    SDK and CLI of the same user find the cloud by the endpoint file.
+    """
+    settings = Settings(
+        data=(data or _home() / "data").absolute(),
+        host=host,
+        port=port,
+        behind_proxy=behind_proxy,
+        database_url=database_url,
+        pg_user=pg_user,
+        executor=executor,
+        trust_user_code=trust_user_code,
+        cpus=cpus,
+        memory_mb=memory_mb,
+        endpoint=None if no_endpoint else (endpoint or _home() / "endpoint.json").absolute(),
+        commit_delay_s=commit_delay_ms / 1000,
+    )
+    if detach:
+        _detach(settings.data)
+        return
+    with _telling_failure(ready_fd):
+        _check_host(settings)
+        identity.make_folder(settings.data)
+        with identity.locked(settings.data):
+            _run(settings, ready_fd)
+
+
+@click.command()
+@_data_option
+def down(data: Path | None) -> None:
+    """Stop the cloud that `apothic up` runs in this data folder; jobs in progress get 15 s."""
+    folder = (data or _home() / "data").absolute()
+    pid = identity.lock_holder(folder)
+    if pid is None:
+        _stop_orphan(folder)
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_DEADLINE_S
+    while identity.lock_holder(folder) == pid:
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"the cloud (pid {pid}) did not stop within {STOP_DEADLINE_S:.0f} s")
+        time.sleep(0.05)
+    click.echo(f"stopped the cloud in {folder}", err=True)
+
+
+def _run(settings: Settings, ready_fd: int | None) -> None:
+    # Imported late: `apothic --help` and `apothic down` stay quick.
+    import uvloop  # noqa: PLC0415
+
+    from apothic_server import logs  # noqa: PLC0415
+    from apothic_server.listener import bind  # noqa: PLC0415
+
+    bound = bind(settings.host, settings.port)
+    with bound, _open_log(settings.data).open("a", buffering=1) as log:
+        logs.configure(log, is_terminal=False)
+        uvloop.run(_serve(settings, bound, ready_fd))
+
+
+async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> None:
+    from socket import socket  # noqa: PLC0415
+
+    from apothic_server.running import running  # noqa: PLC0415
+
+    assert isinstance(bound, socket)
+    began = time.monotonic()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, bound) as cloud:
+        _say_ready(settings, cloud.url, cloud.machine, time.monotonic() - began)
+        _tell(ready_fd, "ready")
+        await stop.wait()
+        click.echo("stopping: jobs in progress get 15 s …", err=True)
+    click.echo("stopped", err=True)
+
+
+def _say_ready(settings: Settings, url: str, machine: str, took_s: float) -> None:
+    lines = [
+        f"Apothic {VERSION} is ready ({took_s:.1f} s)",
+        f"  API     {url}",
+        f"  data    {settings.data}",
+        f"  worker  {machine}",
+    ]
+    if settings.endpoint is not None:
+        lines.append(f"  client  SDK and CLI find it by {settings.endpoint}; nothing to export")
+    lines.append("Ctrl-C stops it.")
+    click.echo("\n".join(lines), err=True)
+
+
+def _check_host(settings: Settings) -> None:
+    try:
+        is_loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        raise click.UsageError(f"--host takes an IP address, not {settings.host!r}") from None
+    if not is_loopback and not settings.behind_proxy:
+        raise click.UsageError(
+            f"listening on {settings.host} would send keys in plain text over the network; "
+            "put a proxy that does TLS in front and say --behind-proxy"
+        )
+
+
+def _open_log(data: Path) -> Path:
+    path = data / "server.log"
+    if path.exists() and path.stat().st_size > LOG_MAX:
+        path.replace(data / "server.log.1")
+    path.touch(mode=0o600)
+    return path
+
+
+@contextlib.contextmanager
+def _telling_failure(ready_fd: int | None) -> Generator[None]:
+    try:
+        yield
+    except PlatformError as error:
+        failed = UpFailed(f"{error.detail} [{error.code}]", EXIT_CODES.get(error.code, 1))
+        _tell(ready_fd, f"{failed.exit_code} {failed.message}")
+        raise failed from error
+
+
+def _tell(ready_fd: int | None, text: str) -> None:
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, text.encode())
+            os.close(ready_fd)
+
+
+def _detach(data: Path) -> None:
+    identity.make_folder(data)
+    reading, writing = os.pipe()
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-d")]
+    with (data / "up.log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "apothic", *arguments, "--ready-fd", str(writing)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writing],
+            start_new_session=True,
+        )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    if told == "ready":
+        click.echo(
+            (data / "up.log").read_text().replace("Ctrl-C stops it.", f"`apothic down` stops it (pid {child.pid})."),
+            nl=False,
+        )
+        return
+    status, _, text = told.partition(" ")
+    message = text or (data / "up.log").read_text().strip() or "the cloud did not start"
+    raise UpFailed(message, int(status) if status.isdigit() else child.wait() or 1)
+
+
+def _stop_orphan(folder: Path) -> None:
+    """Stop a database that a killed cloud left running."""
+    from apothic_server.store.launcher import EmbeddedPostgres  # noqa: PLC0415
+
+    async def stop() -> None:
+        store = EmbeddedPostgres(folder / "postgres")
+        await store.start()
+        await store.stop()
+
+    if (folder / "postgres" / "data" / "postmaster.pid").exists():
+        asyncio.run(stop())
+        click.echo(f"no cloud ran in {folder}; stopped the database that was left", err=True)
+    else:
+        click.echo(f"no cloud runs in {folder}", err=True)

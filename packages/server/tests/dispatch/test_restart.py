@@ -1,0 +1,93 @@
+"""Memory comes back from the store: restart, takeover, fence of the role."""
+
+import pytest
+
+from apothic.wire.link import Started
+from apothic_server.bootstrap import Cloud, Sources
+from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.testing.cloud import ScriptedWorker, ended
+from apothic_server.testing.guarantees import guarantee
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def second(cloud, postgres, tmp_path):
+    """A second process on the same store; it takes the role when the first has let go."""
+    other = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
+    try:
+        yield other
+    finally:
+        await other.stop()
+
+
+@guarantee("G1.1", "job_terminal_once")
+async def test_waiting_jobs_are_granted_after_a_restart(cloud, second):
+    await cloud.deploy()
+    jobs = [await cloud.spawn() for _ in range(3)]
+    await cloud.inner.stop()
+
+    await second.start(run_loops=False)
+    cloud.inner = second
+    worker = await ScriptedWorker(cloud).connect()
+    for _ in jobs:
+        worker.succeed(await worker.take())
+    outcomes = [await cloud.services.jobs.outcome(cloud.actor, job.job) for job in jobs[:-1]]
+
+    assert {outcome.status for outcome in outcomes} <= {JobStatus.SUCCEEDED}
+
+
+@guarantee("G3.5", "no_mass_expiry_after_outage")
+async def test_running_jobs_keep_a_full_grace_after_a_restart_and_are_then_given_again(cloud, second):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud, name="gone").connect()
+    job = await cloud.spawn()
+    await worker.take()
+    cloud.clock.advance(3600)
+    await cloud.inner.stop()
+
+    await second.start(run_loops=False)
+    cloud.inner = second
+    await cloud.advance(29)
+    early = await cloud.status(job.job)
+    await cloud.advance(2)
+    other = await ScriptedWorker(cloud, name="other").connect()
+    attempt = await other.take()
+    other.succeed(attempt)
+    waiting = await cloud.services.jobs.outcome(cloud.actor, job.job)
+
+    assert early == "running"
+    assert attempt.attempt == 2
+    assert (await ended_of(waiting)).status is JobStatus.SUCCEEDED
+
+
+async def test_only_one_process_dispatches(cloud, second):
+    await cloud.deploy()
+    await second.start(run_loops=False)
+
+    assert second.board.term is None
+    with pytest.raises(Unavailable):
+        cloud_of_second = second.services.jobs
+        from apothic.wire.values import Value
+
+        await cloud_of_second.submit(cloud.actor, ("shop", "work"), Value("json", b"[[],{}]"), blocking=False)
+
+
+async def test_a_grant_of_an_old_term_is_refused_by_the_store(cloud, second):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("UPDATE dispatcher SET term = term + 1, holder = 'another'")
+
+    job = await cloud.spawn()
+    await cloud.inner.recovery.reload_requested()
+
+    assert await cloud.status(job.job) == "queued"
+    assert not [name for name, _ in worker.received if name == "assign"]
+
+
+async def ended_of(found):
+    from asyncio import shield, wait_for
+
+    return found if not hasattr(found, "add_done_callback") else await wait_for(shield(found), 10)

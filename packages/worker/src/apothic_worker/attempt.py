@@ -1,0 +1,80 @@
+"""One attempt inside a runner, and what of it is reported."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from apothic.wire.link import Assign, Finished, LogLine, RunnerEnded
+from apothic.wire.values import RemoteError, Value
+from apothic_worker.lines import AttemptLog
+
+Key = tuple[str, int]
+
+
+class Reports(Protocol):
+    """Where a runner says what happened."""
+
+    def started(self, key: Key) -> None:
+        """User code got the call."""
+        ...
+
+    def logs(self, key: Key, lines: list[LogLine]) -> None:
+        """The attempt wrote lines."""
+        ...
+
+    def finished(self, item: Finished) -> None:
+        """The attempt ended and nothing of it runs."""
+        ...
+
+    def runner_ended(self, item: RunnerEnded) -> None:
+        """A runner is gone."""
+        ...
+
+
+def unix_ms() -> int:
+    """Return Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass
+class Attempt:
+    """An attempt that a runner holds.
+
+    Attributes:
+        call: Its name towards the runtime.
+        verdict: Outcome decided from outside, `timed_out`, `cancelled` or `lost`; beats whatever user code still does.
+        ended: Its end, known but not reported because something of it still runs.
+        is_dropped: The server does not know it: report nothing.
+    """
+
+    order: Assign
+    call: str
+    log: AttemptLog = field(default_factory=lambda: AttemptLog(unix_ms))
+    started_ns: int = 0
+    verdict: str | None = None
+    error: RemoteError | None = None
+    ended: Finished | None = None
+    is_dropped: bool = False
+
+    @property
+    def key(self) -> Key:
+        """Job and fence."""
+        return (self.order.job, self.order.fence)
+
+    def finish(self, outcome: str, value: Value | None = None, error: RemoteError | None = None) -> Finished:
+        """Return the report of its end; a verdict replaces the outcome given."""
+        ran_ms = (time.monotonic_ns() - self.started_ns) // 1_000_000 if self.started_ns else 0
+        if self.verdict:
+            outcome, value, error = self.verdict, None, self.error
+        return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms)
+
+
+def report_end(reports: Reports, attempt: Attempt, end: Finished) -> None:
+    """Report the last lines and the end of an attempt, unless it was dropped."""
+    if attempt.is_dropped:
+        return
+    if lines := attempt.log.close():
+        reports.logs(attempt.key, lines)
+    reports.finished(end)

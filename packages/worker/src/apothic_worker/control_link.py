@@ -1,0 +1,272 @@
+"""Keeps the worker linked to its control plane: dial, beat, resume, acknowledge. Drives `LinkState`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from apothic.wire.link import Assign, Cancel, Refused, StartRunner, StopRunner, Welcome
+from apothic_worker import journal
+from apothic_worker.lease import Stage, next_check_s, stage
+from apothic_worker.link_codec import LinkBroken, ServerItem
+from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
+from apothic_worker.link_state import Drop, LinkState
+
+STARTED_DELAY_S = 0.005
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0
+RETRY_CODES = ("unavailable", "moved")
+
+
+class Obeys(Protocol):
+    """Who carries out what the server says."""
+
+    @property
+    def runners(self) -> list[str]:
+        """Runners alive or starting."""
+        ...
+
+    def start_runner(self, item: StartRunner) -> None:
+        """Start a runner."""
+        ...
+
+    def stop_runner(self, runner: str) -> None:
+        """End an idle runner."""
+        ...
+
+    def assign(self, item: Assign) -> None:
+        """Execute an attempt."""
+        ...
+
+    def cancel(self, item: Cancel) -> None:
+        """Stop an attempt and report it."""
+        ...
+
+    def drop(self, item: Drop) -> None:
+        """Stop attempts and runners and report nothing."""
+        ...
+
+    def fence(self, *, is_final: bool) -> None:
+        """The lease runs out: stop all user code, with KILL when final."""
+        ...
+
+
+def boot_ms() -> int:
+    """Milliseconds since boot, suspended time included."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000_000
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Where and how to link."""
+
+    url: str
+    token: str
+    is_local: bool
+
+
+class ControlLink:
+    """The link of one worker process.
+
+    Args:
+        dial: Address, token, and whether the server is on this host.
+        make_state: Builds the protocol state around the wake-up function.
+        obeys: Carries out orders.
+        jitter: Returns a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        make_state: Callable[[Callable[[bool], None]], LinkState],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._dial = dial
+        self._jitter = jitter
+        self._socket: LinkSocket | None = None
+        self._flush_timer: asyncio.Handle | None = None
+        self._is_flush_soon = False
+        self._beat_timer: asyncio.Handle | None = None
+        self._fence_timer: asyncio.Handle | None = None
+        self._welcomed: asyncio.Event = asyncio.Event()
+        self._settled: asyncio.Event = asyncio.Event()
+        self._refused: Refused | None = None
+        self._bound_s = BACKOFF_FIRST_S
+        self._obeys: Obeys | None = None
+        self.state = make_state(self._wake)
+
+    async def run(self, obeys: Obeys) -> None:
+        """Stay linked until cancelled.
+
+        Raises:
+            LinkRefused: The server does not want this worker; trying again is of no use.
+        """
+        self._obeys = obeys
+        url = self._dial.url
+        try:
+            while True:
+                try:
+                    reason = await self._once(url, obeys)
+                except LinkUnavailable as error:
+                    reason = str(error)
+                url = self._after(reason)
+                delay_s = self._jitter() * self._bound_s
+                self._bound_s = min(self._bound_s * 2, BACKOFF_MAX_S)
+                journal.warning("link.away", reason=reason, retry_s=round(delay_s, 3))
+                await asyncio.sleep(delay_s)
+        finally:
+            self._cancel_timers()
+            if self._fence_timer:
+                self._fence_timer.cancel()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until every end is on disk at the server, but no longer than this."""
+        self._settled.clear()
+        if self.state.has_unsettled and timeout_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._settled.wait()
+
+    async def close(self, code: int) -> None:
+        """Send what waits, then close the connection."""
+        self._flush()
+        if self._socket is not None:
+            await self._socket.close(code)
+
+    async def _once(self, url: str, obeys: Obeys) -> str:
+        self._welcomed.clear()
+        self._refused = None
+        socket = LinkSocket(url, self._dial.token, self._message)
+        await socket.open()
+        self._socket = socket
+        try:
+            self.state.open(boot_ms(), obeys.runners)
+            welcome = asyncio.ensure_future(self._welcomed.wait())
+            await asyncio.wait([welcome, socket.closed], timeout=OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            welcome.cancel()
+            if not self._welcomed.is_set() and not socket.closed.done():
+                await socket.close(4002, "no welcome")
+            return await asyncio.shield(socket.closed)
+        finally:
+            socket.abort()
+            self._socket = None
+            self._cancel_timers()
+            self.state.close()
+
+    def _after(self, reason: str) -> str:
+        """Return the address to dial next."""
+        refused = self._refused
+        if refused is None:
+            return self._dial.url
+        if refused.code not in RETRY_CODES:
+            raise LinkRefused(refused.code, refused.detail or reason)
+        if refused.code == "moved" and refused.url and refused.url.startswith(("http://", "https://")):
+            self._bound_s = BACKOFF_FIRST_S
+            return refused.url
+        return self._dial.url
+
+    # --- incoming
+
+    def _message(self, data: bytes) -> None:
+        assert self._obeys is not None
+        try:
+            for item in self.state.receive(data):
+                self._act(item, self._obeys)
+            if not self.state.has_unsettled:
+                self._settled.set()
+        except LinkBroken as error:
+            journal.error("link.broken", reason=str(error))
+            if self._socket is not None:
+                self._socket.abort()
+
+    def _act(self, item: ServerItem | Drop, obeys: Obeys) -> None:
+        match item:
+            case Assign():
+                obeys.assign(item)
+            case Cancel():
+                obeys.cancel(item)
+            case StartRunner():
+                obeys.start_runner(item)
+            case StopRunner():
+                obeys.stop_runner(item.runner)
+            case Drop():
+                obeys.drop(item)
+                self._renewed()
+            case Refused():
+                self._refused = item
+            case Welcome():
+                journal.info("link.open", worker=item.worker, term=item.term)
+                self._bound_s = BACKOFF_FIRST_S
+                self._welcomed.set()
+                self._beat_later(item.heartbeat_s)
+            case _:
+                pass
+
+    # --- outgoing
+
+    def _wake(self, is_urgent: bool) -> None:
+        if self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        if is_urgent and not self._is_flush_soon:
+            if self._flush_timer:
+                self._flush_timer.cancel()
+            self._is_flush_soon = True
+            self._flush_timer = loop.call_soon(self._flush)
+        elif self._flush_timer is None:
+            self._flush_timer = loop.call_later(STARTED_DELAY_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_timer:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        self._is_flush_soon = False
+        if self._socket is not None:
+            for message in self.state.take():
+                self._socket.send(message)
+
+    # --- heartbeat and lease
+
+    def _beat_later(self, heartbeat_s: float) -> None:
+        self._beat_timer = asyncio.get_running_loop().call_later(heartbeat_s, self._beat, heartbeat_s)
+
+    def _beat(self, heartbeat_s: float) -> None:
+        self._renewed()
+        if self.state.heartbeat(boot_ms()):
+            self._beat_later(heartbeat_s)
+        elif self._socket is not None:
+            journal.warning("link.silent", heartbeat_s=heartbeat_s)
+            self._socket.abort()
+
+    def _renewed(self) -> None:
+        """Plan the next look at the lease; a worker beside its server keeps its work."""
+        if not self._dial.is_local:
+            self._check_lease()
+
+    def _check_lease(self) -> None:
+        session, renewed = self.state.session, self.state.renewed_at_ms
+        if self._fence_timer:
+            self._fence_timer.cancel()
+            self._fence_timer = None
+        if session is None or renewed is None or self._obeys is None:
+            return
+        age_s = (boot_ms() - renewed) / 1000
+        now = stage(age_s, session.grace_s)
+        if now is not Stage.LIVE:
+            self._obeys.fence(is_final=now is Stage.KILL)
+        if now is not Stage.KILL:
+            delay_s = next_check_s(age_s, session.grace_s)
+            self._fence_timer = asyncio.get_running_loop().call_later(delay_s, self._check_lease)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._flush_timer, self._beat_timer):
+            if timer:
+                timer.cancel()
+        self._flush_timer = self._beat_timer = None
+        self._is_flush_soon = False

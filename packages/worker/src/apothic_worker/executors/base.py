@@ -1,0 +1,105 @@
+"""What every executor does: start one zygote in its own isolation, kill all of it, leave nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from apothic_worker.interpreters import Interpreter
+from apothic_worker.limits import Group
+
+BOOT = "import sys; sys.path.append(sys.argv[1]); from apothic._runtime.zygote import main; main(int(sys.argv[2]))"
+"""The program of a zygote; its arguments are the runtime tree and the number of its control socket."""
+
+_ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec "$@"'
+
+
+class ExecutorUnavailable(Exception):
+    """The executor does not work on this machine; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One zygote to start.
+
+    Attributes:
+        name: Unique among live zygotes of this worker.
+        interpreter: Runs the user code.
+        tree: The runtime tree.
+        archive: Folder with the deployment's files.
+        control: Descriptor of the zygote's end of the control socket.
+        output: Descriptor that takes what is written outside of runners.
+        group: The cgroup to be in before the first instruction.
+    """
+
+    name: str
+    interpreter: Interpreter
+    tree: Path
+    archive: Path
+    control: int
+    output: int
+    group: Group
+
+
+class Zygoted(Protocol):
+    """A started zygote with its isolation."""
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that ends when the zygote has ended."""
+        ...
+
+    @property
+    def archive(self) -> str:
+        """Path of the archive as the zygote sees it."""
+        ...
+
+    def kill(self) -> None:
+        """Send KILL to the zygote and to all that came from it. Does not wait."""
+        ...
+
+    def cleanup(self) -> None:
+        """Remove what was made for it; called once, when `process` has ended."""
+        ...
+
+
+class Executor(Protocol):
+    """Starts zygotes."""
+
+    @property
+    def name(self) -> str:
+        """`sandbox` or `process`."""
+        ...
+
+    @property
+    def isolation(self) -> tuple[str, ...]:
+        """The parts of isolation really applied."""
+        ...
+
+    def refusal(self, org: str) -> str | None:
+        """Why code of this org may not run here, or None."""
+        ...
+
+    def start(self, launch: Launch) -> Zygoted:
+        """Start a zygote; returns when its process exists."""
+        ...
+
+
+def zygote_command(executable: str, tree: str, control: int) -> list[str]:
+    """Return the command of a zygote: no site packages, no environment, no bytecode written."""
+    return [executable, "-I", "-S", "-B", "-c", BOOT, tree, str(control)]
+
+
+def inside_group(command: Sequence[str], group: Group) -> list[str]:
+    """Return a command that enters the group first, so that nothing it starts was ever outside."""
+    if not group.entries:
+        return list(command)
+    return ["/bin/sh", "-c", _ENTER, "sh", *map(str, group.entries), "--", *command]
+
+
+def user_environment(home: str) -> dict[str, str]:
+    """Return the whole environment of user code."""
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}

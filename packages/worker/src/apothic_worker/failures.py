@@ -1,0 +1,48 @@
+"""Errors of attempts that the worker itself reports, and the exceptions that lead to them."""
+
+from __future__ import annotations
+
+import signal
+
+from apothic.wire.values import RemoteError
+
+
+class StartFailed(Exception):
+    """A runner cannot be started.
+
+    Attributes:
+        error: What its attempts are told.
+        is_lost: Whether no user code is to blame, so that another worker may do better.
+    """
+
+    def __init__(self, error: RemoteError, *, is_lost: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.is_lost = is_lost
+
+
+def failure(code: str, message: str) -> RemoteError:
+    """Return an error of ours; `code` is one of those listed at `RemoteError`."""
+    return RemoteError(type="apothic.AttemptFailed", message=message, code=code)
+
+
+def death(code: int | None, number: int | None, memory_mb: int | None) -> RemoteError:
+    """Return why a runner's process is gone.
+
+    Args:
+        code: Exit code, when it exited.
+        number: Signal, when one killed it.
+        memory_mb: The memory limit, when exceeding it was the cause.
+    """
+    if memory_mb is not None:
+        return failure("out_of_memory", f"the function used more than its {memory_mb} MiB of memory and was killed")
+    if number is not None:
+        return failure("killed_by_signal", f"the runner's process was killed by {_signal_name(number)}")
+    return failure("exited", f"the runner's process exited with code {code}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

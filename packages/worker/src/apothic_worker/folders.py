@@ -1,0 +1,114 @@
+"""The worker's data folder: who may use it, what lies in it, and removing what we wrote read-only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class DataFolderBusy(Exception):
+    """Another worker uses this data folder."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Paths inside a worker's data folder.
+
+    Attributes:
+        root: The folder itself, mode 0700.
+        archives: Unpacked archives, one folder per org and digest.
+        runtime: Runtime trees by hash.
+        scratch: Everything that may be removed whenever no worker runs.
+    """
+
+    root: Path
+    archives: Path
+    runtime: Path
+    scratch: Path
+
+    @property
+    def cgroups(self) -> Path:
+        """File that lists the cgroups made, one path a line, for the sweep after a crash."""
+        return self.root / "cgroups"
+
+
+def open_folders(root: Path) -> Folders:
+    """Make the folders that are missing and empty the scratch folder. Call with the lock held."""
+    folders = Folders(root, root / "archives", root / "runtime", root / "scratch")
+    for path in (folders.archives, folders.runtime, folders.scratch):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    empty(folders.scratch)
+    return folders
+
+
+def lock_folder(root: Path, *, wait_s: float) -> int:
+    """Take the data folder for this process and return the descriptor that holds it.
+
+    Args:
+        wait_s: How long to wait for a worker that is stopping.
+
+    Raises:
+        DataFolderBusy: Another worker still holds it.
+        PermissionError: The folder belongs to another user.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root.stat().st_uid != os.geteuid():
+        raise PermissionError(f"the data folder {root} belongs to another user")
+    descriptor = os.open(root / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    while not _try_lock(descriptor):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            raise DataFolderBusy(f"another worker uses the data folder {root}; stop it or name another one with --data")
+        time.sleep(0.05)
+    return descriptor
+
+
+def empty(folder: Path) -> None:
+    """Remove everything inside `folder`."""
+    for entry in folder.iterdir():
+        remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, also what was made read-only. Missing is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_retry_writable)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_read_only(root: Path) -> None:
+    """Take all write permission from `root` and everything below it."""
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = Path(folder, name)
+            path.chmod(path.stat().st_mode & 0o555)
+        Path(folder).chmod(0o555)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _retry_writable(function: Callable[..., object], path: str, _problem: object) -> None:
+    """Give the owner back the right to write and try once more; a path that is gone is what we want."""
+    for folder in (Path(path).parent, Path(path)):
+        try:
+            folder.chmod(stat.S_IRWXU)
+        except FileNotFoundError:
+            return
+    if function in (os.rmdir, os.unlink):
+        function(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""Bytes of link messages: msgpack of the lists in `apothic.wire.link`.
+
+The structures below have the fields of `ServerFrame` and `WorkerFrame` in acting order and refuse unknown names,
+which a `TypedDict` cannot do; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from apothic.wire import link
+
+
+class LinkBroken(Exception):
+    """The other side sent what is no link message; the link cannot go on."""
+
+
+class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One message of the server; see `apothic.wire.link.ServerFrame`."""
+
+    refused: list[link.Refused] = []
+    welcome: list[link.Welcome] = []
+    heartbeat_answer: list[link.HeartbeatAnswer] = []
+    settled: list[link.Settled] = []
+    cancel: list[link.Cancel] = []
+    stop_runner: list[link.StopRunner] = []
+    start_runner: list[link.StartRunner] = []
+    assign: list[link.Assign] = []
+
+
+ServerItem = (
+    link.Refused
+    | link.Welcome
+    | link.HeartbeatAnswer
+    | link.Settled
+    | link.Cancel
+    | link.StopRunner
+    | link.StartRunner
+    | link.Assign
+)
+WorkerItem = link.Hello | link.Heartbeat | link.Draining | link.Logs | link.Started | link.Finished | link.RunnerEnded
+
+NAMES: dict[type, str] = {
+    link.Hello: "hello",
+    link.Heartbeat: "heartbeat",
+    link.Draining: "draining",
+    link.Logs: "logs",
+    link.Started: "started",
+    link.Finished: "finished",
+    link.RunnerEnded: "runner_ended",
+}
+"""Message name of each item of a worker."""
+
+_decoder = msgspec.msgpack.Decoder(ServerMessage)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def decode_server(data: bytes) -> Iterator[ServerItem]:
+    """Yield the items of a server's message in acting order.
+
+    Raises:
+        LinkBroken: The bytes are no such message.
+    """
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LinkBroken(f"the server sent a message that is none: {error}") from error
+    for name in ServerMessage.__struct_fields__:
+        yield from getattr(message, name)
+
+
+def encode_worker(items: list[WorkerItem]) -> bytes:
+    """Return one message with these items, grouped by name, the order of each kind kept."""
+    frame: dict[str, list[WorkerItem]] = {}
+    for item in items:
+        frame.setdefault(NAMES[type(item)], []).append(item)
+    return _encoder.encode(frame)

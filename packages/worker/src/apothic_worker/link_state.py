@@ -1,0 +1,267 @@
+"""The worker's side of the link protocol, without I/O. `docs/reference/worker-link.md` is the prose.
+
+Bytes go in (`receive`), items to act upon come out; items to report go in (`started`, `logs`, `finished`, …) and
+messages come out (`take`). The state outlives connections: it holds the attempts, and every `Finished` until the
+server settled it. Times are milliseconds of CLOCK_BOOTTIME and come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from apothic.wire.link import (
+    Assign,
+    AttemptRef,
+    Draining,
+    Finished,
+    Heartbeat,
+    HeartbeatAnswer,
+    Hello,
+    LogLine,
+    Logs,
+    Machine,
+    Refused,
+    RunnerEnded,
+    Settled,
+    Started,
+    Welcome,
+)
+from apothic.wire.version import LINK_PROTOCOL, VERSION
+from apothic_worker.link_codec import LinkBroken, ServerItem, WorkerItem, decode_server, encode_worker
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""A message grows no further than this and one item."""
+
+AWAY_LOG_BYTES_MAX = 4 * 1024 * 1024
+"""Log text kept while no link is up."""
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Attempts and runners that the server does not know: stop them and report nothing."""
+
+    attempts: tuple[Key, ...]
+    runners: tuple[str, ...] = ()
+
+
+@dataclass
+class _Held:
+    has_started: bool = False
+    finished: Finished | None = None
+    lost_log_bytes: int = 0
+    lost_log_at_ms: int = 0
+
+
+class LinkState:
+    """Protocol state of one worker incarnation.
+
+    Args:
+        incarnation: Random identity of this start.
+        name: Shown to people.
+        machine: What is offered.
+        credit: Attempts held at most.
+        wake: Called when there is something to take; the argument says whether it is urgent.
+    """
+
+    def __init__(
+        self, *, incarnation: str, name: str, machine: Machine, credit: int, wake: Callable[[bool], None]
+    ) -> None:
+        self._hello = Hello(LINK_PROTOCOL, VERSION, incarnation, name, machine, credit)
+        self._wake = wake
+        self._held: dict[Key, _Held] = {}
+        self._out: list[WorkerItem] = []
+        self._is_welcome = False
+        self._asked_at_ms: int | None = None
+        self._draining: Draining | None = None
+        self._away_log_bytes = 0
+        self.session: Welcome | None = None
+        """The newest `Welcome`; kept while the link is away."""
+        self.renewed_at_ms: int | None = None
+        """When the newest answered heartbeat was sent: the lease counts from here."""
+
+    # --- the connection
+
+    def open(self, now_ms: int, runners: list[str]) -> None:
+        """A connection is up: say hello. `runners` are those alive or starting."""
+        self._out = [
+            *(item for item in self._out if isinstance(item, Logs)),
+            replace(self._hello, held=self.held, runners=runners),
+        ]
+        self._is_welcome = False
+        self._asked_at_ms = now_ms
+        self._wake(True)
+
+    def close(self) -> None:
+        """The connection is gone. Logs wait for the next one; what else was not sent is said again or implied by it."""
+        self._is_welcome = False
+        self._asked_at_ms = None
+        self._out = [item for item in self._out if isinstance(item, Logs)]
+
+    def receive(self, data: bytes) -> list[ServerItem | Drop]:
+        """Take one message and return what the worker has to do, in order.
+
+        Raises:
+            LinkBroken: The message breaks the protocol.
+        """
+        found: list[ServerItem | Drop] = []
+        for item in decode_server(data):
+            if not self._is_welcome and not isinstance(item, (Welcome, Refused)):
+                raise LinkBroken("the server sent something before its welcome")
+            found += self._accept(item)
+        return found
+
+    def take(self) -> list[bytes]:
+        """Return the messages to send now and forget their items."""
+        if not self._is_welcome:
+            return self._take_hello()
+        items, self._out = self._out, []
+        self._away_log_bytes = 0
+        messages: list[bytes] = []
+        start = size = 0
+        for place, item in enumerate(items):
+            weight = _weight(item)
+            if size and size + weight > MESSAGE_BYTES_MAX:
+                messages.append(encode_worker(items[start:place]))
+                start, size = place, 0
+            size += weight
+        if items:
+            messages.append(encode_worker(items[start:]))
+        return messages
+
+    def heartbeat(self, now_ms: int) -> bool:
+        """Queue a heartbeat; false when the last one was never answered, so that the link counts as dead."""
+        if self._asked_at_ms is not None:
+            return False
+        self._asked_at_ms = now_ms
+        self._send(Heartbeat(now_ms, self.held), is_urgent=True)
+        return True
+
+    # --- attempts
+
+    @property
+    def held(self) -> list[AttemptRef]:
+        """Every attempt that is not settled."""
+        return [AttemptRef(job, fence) for job, fence in self._held]
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether a `Finished` waits for the server."""
+        return any(held.finished for held in self._held.values())
+
+    def started(self, key: Key) -> None:
+        """User code got the call. May wait a little for company."""
+        if held := self._held.get(key):
+            held.has_started = True
+            self._send(Started(*key), is_urgent=False)
+
+    def logs(self, key: Key, lines: list[LogLine]) -> None:
+        """Report output; while the link is away only so much of it is kept, and the loss is counted."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        size = sum(len(line.text) for line in lines)
+        if not self._is_welcome:
+            if self._away_log_bytes + size > AWAY_LOG_BYTES_MAX:
+                held.lost_log_bytes += size
+                held.lost_log_at_ms = lines[-1].at_ms
+                return
+            self._away_log_bytes += size
+            self._out.append(Logs(*key, lines))
+            return
+        self._send(Logs(*key, lines), is_urgent=True)
+
+    def finished(self, item: Finished) -> None:
+        """Report the end of an attempt; repeated on every new link until it is settled. Ignored when it was dropped."""
+        if held := self._held.get((item.job, item.fence)):
+            held.finished = item
+            self._send(item, is_urgent=True)
+
+    def runner_ended(self, item: RunnerEnded) -> None:
+        """Report the end of a runner."""
+        self._send(item, is_urgent=True)
+
+    def draining(self, finish_s: float) -> None:
+        """Ask for no more work, now and after every reconnect."""
+        self._draining = Draining(finish_s)
+        self._send(self._draining, is_urgent=True)
+
+    def forget(self, key: Key) -> None:
+        """Drop an attempt without a report."""
+        self._held.pop(key, None)
+
+    # --- inside
+
+    def _take_hello(self) -> list[bytes]:
+        hello = [item for item in self._out if isinstance(item, Hello)]
+        self._out = [item for item in self._out if not isinstance(item, Hello)]
+        return [encode_worker(list(hello))] if hello else []
+
+    def _send(self, item: WorkerItem, *, is_urgent: bool) -> None:
+        if self._is_welcome:
+            self._out.append(item)
+            self._wake(is_urgent)
+
+    def _accept(self, item: ServerItem) -> list[ServerItem | Drop]:
+        match item:
+            case Welcome():
+                return self._welcome(item)
+            case HeartbeatAnswer():
+                if item.sent_at_ms == self._asked_at_ms:
+                    self.renewed_at_ms, self._asked_at_ms = item.sent_at_ms, None
+                return [self._drop(item.unknown)]
+            case Settled():
+                held = self._held.get((item.job, item.fence))
+                if held and held.finished:
+                    del self._held[item.job, item.fence]
+                return []
+            case Assign():
+                key = (item.job, item.fence)
+                if key in self._held:
+                    return []
+                self._held[key] = _Held()
+                return [item]
+            case _:
+                return [item]
+
+    def _welcome(self, item: Welcome) -> list[ServerItem | Drop]:
+        if self._is_welcome:
+            raise LinkBroken("the server said welcome twice")
+        self._is_welcome = True
+        self.session = item
+        self.renewed_at_ms, self._asked_at_ms = self._asked_at_ms, None
+        drop = self._drop(item.unknown, tuple(item.unknown_runners))
+        waiting, self._out = self._out, []
+        self._out = [entry for entry in waiting if isinstance(entry, Logs) and (entry.job, entry.fence) in self._held]
+        self._repeat()
+        self._wake(True)
+        return [item, drop]
+
+    def _repeat(self) -> None:
+        if self._draining:
+            self._out.append(self._draining)
+        for key, held in self._held.items():
+            if held.lost_log_bytes:
+                text = f"{held.lost_log_bytes} bytes of output dropped: the link to the server was away"
+                self._out.append(Logs(*key, [LogLine("system", held.lost_log_at_ms, text)]))
+                held.lost_log_bytes = 0
+            if held.has_started:
+                self._out.append(Started(*key))
+            if held.finished:
+                self._out.append(held.finished)
+
+    def _drop(self, refs: list[AttemptRef], runners: tuple[str, ...] = ()) -> Drop:
+        keys = tuple((ref.job, ref.fence) for ref in refs)
+        for key in keys:
+            self._held.pop(key, None)
+        return Drop(keys, runners)
+
+
+def _weight(item: WorkerItem) -> int:
+    if isinstance(item, Finished) and item.value:
+        return 256 + len(item.value.data)
+    if isinstance(item, Logs):
+        return 64 + sum(64 + len(line.text) for line in item.lines)
+    return 256

@@ -1,0 +1,420 @@
+"""One live runner: start, feed calls, forward what they write and answer, stop, and tell how it ended.
+
+Rules:
+
+- An attempt is reported finished when nothing of it runs: at once after an answer that left no processes, else when the
+  zygote says that the runner's whole tree is gone.
+- What is decided from outside (timeout, cancel) stands; an answer that comes later is thrown away.
+- With one task the unit that is stopped is the runner. With several, the call is asked to stop first, and the runner is
+  ended when it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from apothic.wire.link import Assign, Finished, RunnerEnded, StartRunner
+from apothic.wire.runner import error_from_json
+from apothic.wire.values import ENCODINGS, RemoteError, Value
+from apothic_worker import journal
+from apothic_worker.attempt import Attempt, Key, Reports, report_end
+from apothic_worker.channel import Channel, Frame
+from apothic_worker.failures import death, failure
+from apothic_worker.leftovers import Leftovers
+from apothic_worker.limits import Bounds, Group, Limits
+from apothic_worker.output import OutputPipes
+from apothic_worker.zygote import KILL, TERM, Zygote
+
+TIMEOUT_GRACE_S = 5.0
+STOP_GRACE_S = 5.0
+LOG_DELAY_S = 0.05
+HELD_OUTPUT_MAX = 64 * 1024
+
+
+class Phase(enum.Enum):
+    """Where a runner is."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Runner:
+    """One runner.
+
+    Args:
+        spec: What the server asked for.
+        limits: Makes its cgroup.
+        reports: Gets everything that the server is told.
+        on_end: Called once when it is gone.
+    """
+
+    def __init__(self, spec: StartRunner, limits: Limits, reports: Reports, on_end: Callable[[Runner], None]) -> None:
+        self.spec = spec
+        self.phase = Phase.STARTING
+        self.is_dropped = False
+        self._limits = limits
+        self._reports = reports
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Attempt] = deque()
+        self._calls: dict[str, Attempt] = {}
+        self._calls_made = 0
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._log_timer: asyncio.TimerHandle | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._reason = "exited"
+        self._load_error: RemoteError | None = None
+        self._is_load_lost = False
+        self._is_ready = False
+        self._early: list[tuple[str, bytes]] = []
+        self._early_size = 0
+        self._mixed = 0
+        self.zygote: Zygote | None = None
+        self._channel: Channel | None = None
+        self._output: OutputPipes | None = None
+        self._group: Group | None = None
+        self._leftovers: Leftovers | None = None
+
+    # --- what it holds
+
+    @property
+    def holds(self) -> list[Key]:
+        """Attempts queued or running here."""
+        return [attempt.key for attempt in (*self._calls.values(), *self._queue)]
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it never served because of an error that its attempts are told."""
+        return self._load_error is not None
+
+    @property
+    def running(self) -> int:
+        """Attempts that user code has reached."""
+        return len(self._calls)
+
+    # --- starting
+
+    def begin(self, zygote: Zygote) -> None:
+        """Fork the process; it serves when it has said that it is ready."""
+        self.zygote = zygote
+        self._output = OutputPipes(self._wrote)
+        self._channel = Channel(self._on_frame, self._on_silence)
+        for stream, data in zygote.take_output():
+            self._wrote(stream, data)
+        descriptors = [self._channel.peer.detach(), *self._output.write_ends]
+        self._output.write_ends = []
+        zygote.fork(self.spec, descriptors, self._exited)
+
+    def fail_start(self, error: RemoteError, *, is_lost: bool = False) -> None:
+        """Give up before or while starting: each attempt gets this error."""
+        self._load_error, self._is_load_lost = error, is_lost
+        self._reason = error.code
+        if self.zygote is None:
+            self._end(error, is_lost=is_lost)
+        else:
+            self._stop_now()
+
+    def _hello(self) -> None:
+        """Put the process into its cgroup before it may run anything of the user's."""
+        assert self._channel is not None
+        pid = self._channel.peer_pid
+        if pid is None or self._group is not None:
+            self._stop_now()
+            return
+        bounds = Bounds(cpus=max(1, self.spec.cpu), memory_mb=self.spec.memory_mb)
+        try:
+            self._group = self._limits.group(f"r-{self.spec.runner}", bounds)
+            self._group.add(pid)
+        except OSError as error:
+            self.fail_start(failure("worker_lost", f"the runner's limits cannot be set: {error}"), is_lost=True)
+            return
+        self._leftovers = Leftovers(pid, self._group)
+        self._channel.send({"kind": "go"})
+
+    # --- orders
+
+    def assign(self, order: Assign) -> None:
+        """Queue an attempt and hand it over when a task is free."""
+        self._calls_made += 1
+        attempt = Attempt(order, str(self._calls_made))
+        if self.phase in (Phase.STARTING, Phase.SERVING) and self._load_error is None:
+            self._queue.append(attempt)
+            self._feed()
+        else:
+            self._finish_unstarted(attempt)
+
+    def cancel(self, key: Key, grace_s: float) -> bool:
+        """Stop an attempt and report it cancelled; false when it is not here."""
+        return self._stop_attempt(key, "cancelled", None, grace_s)
+
+    def give_back(self) -> None:
+        """Report what user code has not reached as lost."""
+        while self._queue:
+            attempt = self._queue.popleft()
+            attempt.verdict, attempt.error = "lost", failure("worker_lost", "the worker stops")
+            self._report(attempt, attempt.finish("lost"))
+
+    def drop(self, key: Key) -> bool:
+        """Stop an attempt without any report; false when it is not here."""
+        for attempt in (*self._calls.values(), *self._queue):
+            if attempt.key == key:
+                attempt.is_dropped = True
+        return self._stop_attempt(key, "lost", None, 0.0)
+
+    def stop(self) -> None:
+        """End the runner when it is idle; ignored otherwise."""
+        if self.holds or self.phase in (Phase.ENDING, Phase.ENDED):
+            return
+        if self._channel is None or self.phase is Phase.STARTING:
+            self.end("stopped")
+            return
+        self.phase = Phase.ENDING
+        self._reason = "stopped"
+        self._channel.send({"kind": "stop"})
+        self._kill_timer = self._loop.call_later(STOP_GRACE_S, self._signal, KILL)
+
+    def end(self, reason: str, *, is_final: bool = True) -> None:
+        """Stop everything in it; its attempts end lost. With `is_final` by KILL, else by TERM."""
+        for attempt in (*self._calls.values(), *self._queue):
+            if attempt.verdict is None and attempt.ended is None:
+                attempt.verdict, attempt.error = "lost", failure("worker_lost", f"the runner was ended: {reason}")
+        if self.phase is not Phase.ENDED:
+            self._reason = reason
+        self._stop_now(KILL if is_final else TERM)
+
+    def drop_all(self) -> None:
+        """End the runner without any report."""
+        self.is_dropped = True
+        for attempt in (*self._calls.values(), *self._queue):
+            attempt.is_dropped = True
+        self.end("unknown to the server")
+
+    # --- frames of the runtime
+
+    def _on_frame(self, frame: Frame) -> None:
+        """Act on a frame. The process may be full of user code that speaks on our socket: nothing in it is trusted."""
+        try:
+            self._obey(*frame)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            journal.warning("runner.broken_frame", runner=self.spec.runner, reason=repr(error))
+            self._stop_now()
+
+    def _obey(self, head: dict[str, Any], body: bytes) -> None:
+        match head.get("kind"):
+            case "result" | "error" | "log":
+                self._of_call(head, body)
+            case "hello":
+                self._hello()
+            case "ready" if self.phase is Phase.STARTING:
+                self.phase = Phase.SERVING
+                self._is_ready = True
+                self._feed()
+            case "load_failed":
+                self.fail_start(error_from_json(head["error"]))
+            case kind:
+                raise ValueError(f"unexpected frame {kind!r}")
+
+    def _on_silence(self) -> None:
+        """The runtime closed its socket or broke the protocol: nothing more can come, so the process has to go."""
+        if self.phase is not Phase.ENDED:
+            self._kill_timer = self._kill_timer or self._loop.call_later(STOP_GRACE_S, self._signal, KILL)
+            self.phase = Phase.ENDING
+
+    def _of_call(self, head: dict[str, Any], body: bytes) -> None:
+        attempt = self._calls.get(str(head.get("call")))
+        if attempt is None or attempt.ended is not None:
+            return
+        if head["kind"] == "log":
+            attempt.log.write(str(head["stream"]), str(head["text"]).encode("utf-8", "replace"))
+            self._log_later()
+        elif attempt.verdict is None or self.spec.tasks > 1:
+            self._answered(attempt, _end_of(attempt, head, body))
+
+    def _answered(self, attempt: Attempt, end: Finished) -> None:
+        assert self._output is not None
+        self._output.drain()
+        self._cancel_timer(attempt.key)
+        if len(self._calls) == 1 and self._leftovers is not None and self._leftovers.exist():
+            attempt.ended = end
+            self._reason = "a call left processes behind"
+            self._stop_now()
+            return
+        del self._calls[attempt.call]
+        self._report(attempt, end)
+        self._feed()
+
+    # --- feeding
+
+    def _feed(self) -> None:
+        while self.phase is Phase.SERVING and self._queue and len(self._calls) < max(1, self.spec.tasks):
+            self._hand_over(self._queue.popleft())
+
+    def _hand_over(self, attempt: Attempt) -> None:
+        assert self._channel is not None
+        order = attempt.order
+        value = order.arguments
+        self._calls[attempt.call] = attempt
+        attempt.started_ns = time.monotonic_ns()
+        head = {"kind": "call", "call": attempt.call, "job": order.job, "attempt": order.attempt}
+        self._channel.send({**head, "encoding": value.encoding, "python": value.python}, value.data)
+        self._reports.started(attempt.key)
+        self._timers[attempt.key] = self._loop.call_later(order.timeout_s, self._timed_out, attempt)
+        early, self._early, self._early_size = self._early, [], 0
+        for stream, data in early:
+            attempt.log.write(stream, data)
+
+    # --- stopping
+
+    def _timed_out(self, attempt: Attempt) -> None:
+        error = failure("timeout", f"the attempt ran longer than {attempt.order.timeout_s} s")
+        self._stop_attempt(attempt.key, "timed_out", error, TIMEOUT_GRACE_S)
+
+    def _stop_attempt(self, key: Key, verdict: str, error: RemoteError | None, grace_s: float) -> bool:
+        queued = next((attempt for attempt in self._queue if attempt.key == key), None)
+        if queued is not None:
+            self._queue.remove(queued)
+            queued.verdict, queued.error = verdict, error
+            self._report(queued, queued.finish(verdict))
+            return True
+        attempt = next((attempt for attempt in self._calls.values() if attempt.key == key), None)
+        if attempt is None:
+            return False
+        if attempt.verdict is None and attempt.ended is None:
+            attempt.verdict, attempt.error = verdict, error
+            self._cancel_timer(key)
+            self._stop_call(attempt, grace_s)
+        return True
+
+    def _stop_call(self, attempt: Attempt, grace_s: float) -> None:
+        reason = f"an attempt was {attempt.verdict}"
+        if self.spec.tasks > 1 and self._channel is not None:
+            self._channel.send({"kind": "cancel", "call": attempt.call})
+            self._timers[attempt.key] = self._loop.call_later(grace_s, self.end, reason)
+            return
+        self._reason = reason
+        self._stop_now(TERM if grace_s > 0 else KILL, grace_s)
+
+    def _stop_now(self, number: int = KILL, grace_s: float = STOP_GRACE_S) -> None:
+        """Signal the whole tree; KILL follows after the grace. The end comes with the zygote's word."""
+        if self.phase is Phase.ENDED:
+            return
+        if self.zygote is None:
+            self._end(failure("worker_lost", f"the runner was ended: {self._reason}"), is_lost=True)
+            return
+        self.phase = Phase.ENDING
+        self._signal(number)
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._kill_timer = None if number == KILL else self._loop.call_later(grace_s, self._signal, KILL)
+
+    def _signal(self, number: int) -> None:
+        if self.zygote is not None:
+            self.zygote.signal(self.spec.runner, number)
+
+    # --- the end
+
+    def _exited(self, code: int | None, number: int | None, is_zygote_gone: bool) -> None:
+        """Nothing of the runner is left. What it sent before may still be unread."""
+        if self._output is not None and self._channel is not None:
+            self._output.drain()
+            self._channel.drain()
+        is_lost = is_zygote_gone or (code is None and number is None)
+        kills = self._group.memory_kills() if self._group is not None else 0
+        error = death(code, number, self.spec.memory_mb if kills and number == KILL else None)
+        if is_lost:
+            error = failure("worker_lost", "the parent process of the runner is gone")
+        elif not self._is_ready:
+            self._load_error = self._load_error or error
+        self._end(error, is_lost=is_lost)
+
+    def _end(self, error: RemoteError, *, is_lost: bool) -> None:
+        if self.phase is Phase.ENDED:
+            return
+        self.phase = Phase.ENDED
+        if self._output is not None and self._channel is not None:
+            self._output.close()
+            self._channel.close()
+        self._report_ends(error, is_lost=is_lost)
+        self._release()
+        if not self.is_dropped:
+            self._reports.runner_ended(RunnerEnded(self.spec.runner, self._reason))
+        self._on_end(self)
+
+    def _report_ends(self, error: RemoteError, *, is_lost: bool) -> None:
+        outcome = "lost" if is_lost else "failed"
+        calls, self._calls = self._calls, {}
+        for attempt in calls.values():
+            self._report(attempt, attempt.ended or attempt.finish(outcome, error=error))
+        while self._queue:
+            self._finish_unstarted(self._queue.popleft())
+
+    def _finish_unstarted(self, attempt: Attempt) -> None:
+        """End an attempt that user code never saw: with the reason why the app cannot be loaded, else as lost."""
+        for stream, data in self._early:
+            attempt.log.write(stream, data)
+        if self._load_error is not None:
+            outcome = "lost" if self._is_load_lost else "failed"
+            self._report(attempt, attempt.finish(outcome, error=self._load_error))
+        else:
+            error = failure("worker_lost", f"the runner ended before the call: {self._reason}")
+            self._report(attempt, attempt.finish("lost", error=error))
+
+    def _report(self, attempt: Attempt, end: Finished) -> None:
+        if self._mixed and self.spec.tasks > 1:
+            attempt.log.note(f"{self._mixed} bytes written by several tasks at once, outside of Python, are not shown")
+            self._mixed = 0
+        self._cancel_timer(attempt.key)
+        report_end(self._reports, attempt, end)
+
+    def _release(self) -> None:
+        for timer in (*self._timers.values(), self._log_timer, self._kill_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timers.clear()
+        if self._leftovers is not None:
+            self._leftovers.close()
+        if self._group is not None:
+            self._limits.release(self._group)
+
+    def _cancel_timer(self, key: Key) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+    # --- output
+
+    def _wrote(self, stream: str, data: bytes) -> None:
+        """Give bytes to the one call that runs; before the first call they wait; of several nobody knows whose."""
+        if len(self._calls) == 1:
+            next(iter(self._calls.values())).log.write(stream, data)
+            self._log_later()
+        elif self._calls:
+            self._mixed += len(data)
+        elif self._early_size < HELD_OUTPUT_MAX:
+            self._early.append((stream, data[: HELD_OUTPUT_MAX - self._early_size]))
+            self._early_size += len(data)
+
+    def _log_later(self) -> None:
+        if self._log_timer is None:
+            self._log_timer = self._loop.call_later(LOG_DELAY_S, self._send_logs)
+
+    def _send_logs(self) -> None:
+        self._log_timer = None
+        for attempt in self._calls.values():
+            if (lines := attempt.log.take()) and not attempt.is_dropped:
+                self._reports.logs(attempt.key, lines)
+
+
+def _end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
+    if head["kind"] == "error":
+        return attempt.finish("failed", error=error_from_json(head["error"]))
+    if head["encoding"] not in ENCODINGS:
+        raise ValueError("unknown encoding of a result")
+    python = head.get("python")
+    return attempt.finish("succeeded", value=Value(str(head["encoding"]), body, str(python) if python else None))

@@ -1,0 +1,154 @@
+"""Carries out what the server says: runners, attempts, cancellation; and ends it all when the worker stops."""
+
+from __future__ import annotations
+
+import asyncio
+
+from apothic.wire.link import Assign, Cancel, Finished, RunnerEnded, StartRunner
+from apothic_worker import journal
+from apothic_worker.attempt import Key, Reports
+from apothic_worker.failures import StartFailed, failure
+from apothic_worker.limits import Limits
+from apothic_worker.link_state import Drop
+from apothic_worker.runner import Phase, Runner
+from apothic_worker.zygotes import START_TIMEOUT_S, Zygotes
+
+FAILED_KEPT = 256
+"""Runners that could not be started and still answer for attempts that were on their way."""
+
+
+class Supervisor:
+    """The runners of one worker. Orders are obeyed at once or not at all; nothing here waits.
+
+    Args:
+        zygotes: Where runners are forked from.
+        limits: Makes their cgroups.
+        reports: Gets everything that the server is told.
+    """
+
+    def __init__(self, zygotes: Zygotes, limits: Limits, reports: Reports) -> None:
+        self._zygotes = zygotes
+        self._limits = limits
+        self._reports = reports
+        self._runners: dict[str, Runner] = {}
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self._failed: dict[str, Runner] = {}
+        self._changed = asyncio.Event()
+        self._is_draining = False
+
+    @property
+    def runners(self) -> list[str]:
+        """Runners alive or starting."""
+        return list(self._runners)
+
+    def start_runner(self, item: StartRunner) -> None:
+        """Start a runner; the same order twice is one."""
+        if item.runner in self._runners:
+            return
+        if self._is_draining:
+            self._reports.runner_ended(RunnerEnded(item.runner, "the worker stops"))
+            return
+        runner = Runner(item, self._limits, self._reports, self._ended)
+        self._runners[item.runner] = runner
+        self._starts[item.runner] = asyncio.ensure_future(self._start(runner))
+        loop = asyncio.get_running_loop()
+        self._deadlines[item.runner] = loop.call_later(START_TIMEOUT_S, self._start_timed_out, runner)
+
+    def stop_runner(self, runner: str) -> None:
+        """End an idle runner."""
+        if found := self._runners.get(runner):
+            found.stop()
+
+    def assign(self, item: Assign) -> None:
+        """Execute an attempt in its runner; lost when there is none. One that could not be started says why."""
+        runner = self._runners.get(item.runner) or self._failed.get(item.runner)
+        if runner is None or self._is_draining:
+            error = failure("worker_lost", "the worker stops" if self._is_draining else "the runner has ended")
+            self._reports.finished(Finished(item.job, item.fence, "lost", None, error))
+            return
+        runner.assign(item)
+
+    def cancel(self, item: Cancel) -> None:
+        """Stop an attempt and report it; one that is not here is no matter."""
+        any(runner.cancel((item.job, item.fence), item.grace_s) for runner in list(self._runners.values()))
+
+    def drop(self, item: Drop) -> None:
+        """Stop attempts and runners that the server does not know, without a report."""
+        for key in item.attempts:
+            self._drop_attempt(key)
+        for name in item.runners:
+            if runner := self._runners.get(name):
+                runner.drop_all()
+
+    def fence(self, *, is_final: bool) -> None:
+        """Stop all user code, because the lease runs out."""
+        journal.error("lease.lost", is_final=is_final, runners=len(self._runners))
+        for runner in list(self._runners.values()):
+            if runner.holds:
+                runner.end("the server was out of reach", is_final=is_final)
+
+    async def drain(self, finish_s: float, hurry: asyncio.Event) -> None:
+        """Take nothing more, give back what waits, let the rest finish, then stop it.
+
+        Args:
+            finish_s: How long running attempts may go on.
+            hurry: Set to stop waiting.
+        """
+        self._is_draining = True
+        for runner in list(self._runners.values()):
+            runner.give_back()
+        deadline = asyncio.get_running_loop().time() + finish_s
+        while any(runner.running for runner in self._runners.values()) and not hurry.is_set():
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                break
+            await self._wait_for_change(min(left_s, 0.25))
+        await self._end_all()
+
+    async def _end_all(self) -> None:
+        while self._runners:
+            for runner in list(self._runners.values()):
+                runner.end("the worker stops")
+            await self._wait_for_change(1.0)
+        for start in list(self._starts.values()):
+            start.cancel()
+        await self._zygotes.close()
+
+    async def _wait_for_change(self, timeout_s: float) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _start(self, runner: Runner) -> None:
+        try:
+            zygote = await self._zygotes.get(runner.spec)
+        except StartFailed as error:
+            journal.warning("runner.not_started", runner=runner.spec.runner, code=error.error.code)
+            runner.fail_start(error.error, is_lost=error.is_lost)
+            return
+        if runner.phase is Phase.STARTING:
+            runner.begin(zygote)
+
+    def _start_timed_out(self, runner: Runner) -> None:
+        if runner.phase is Phase.STARTING:
+            runner.fail_start(failure("startup_timeout", f"starting took more than {START_TIMEOUT_S:g} s"))
+
+    def _drop_attempt(self, key: Key) -> None:
+        any(runner.drop(key) for runner in list(self._runners.values()))
+
+    def _ended(self, runner: Runner) -> None:
+        name = runner.spec.runner
+        self._runners.pop(name, None)
+        if runner.is_failed:
+            self._failed[name] = runner
+            for oldest in list(self._failed)[:-FAILED_KEPT]:
+                del self._failed[oldest]
+        self._deadlines.pop(name).cancel()
+        self._starts.pop(name, None)
+        if runner.zygote is not None:
+            self._zygotes.released(runner.zygote)
+        self._changed.set()

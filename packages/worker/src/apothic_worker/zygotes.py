@@ -1,0 +1,161 @@
+"""The zygotes of this worker: one per (org, deployment, archive, interpreter), kept warm for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+from apothic.wire.link import StartRunner
+from apothic_worker import journal
+from apothic_worker.archive import ArchiveRefused
+from apothic_worker.archives import ArchiveGone, Archives, FetchFailed
+from apothic_worker.failures import StartFailed, failure
+from apothic_worker.interpreters import Interpreter
+from apothic_worker.zygote import Site, Zygote
+
+START_TIMEOUT_S = 60.0
+IDLE_S = 300.0
+ZYGOTES_MAX = 32
+"""Zygotes without runners beyond this number are ended, the oldest first."""
+
+FETCH_RETRY_S = 1.0
+
+Slot = tuple[str, str, str, str]
+
+
+class Zygotes:
+    """Starts, shares and ends zygotes.
+
+    Args:
+        site: Executor, limits and runtime tree.
+        interpreters: By `major.minor`.
+        archives: Unpacked archives.
+    """
+
+    def __init__(self, site: Site, interpreters: dict[str, Interpreter], archives: Archives) -> None:
+        self._site = site
+        self._interpreters = interpreters
+        self._archives = archives
+        self._names = itertools.count(1)
+        self._starts: dict[Slot, asyncio.Task[Zygote]] = {}
+        self._alive: dict[Zygote, tuple[Slot, Path]] = {}
+        self._idle: dict[Zygote, asyncio.TimerHandle] = {}
+        self._not_preloaded: set[str] = set()
+
+    async def get(self, spec: StartRunner) -> Zygote:
+        """Return the ready zygote of the spec's deployment, starting it when there is none.
+
+        Raises:
+            StartFailed: It cannot be had.
+        """
+        slot = (spec.org, spec.deployment, spec.archive, spec.python)
+        start = self._starts.get(slot)
+        if start is None:
+            start = self._starts[slot] = asyncio.ensure_future(self._start(slot, spec))
+        try:
+            zygote = await asyncio.shield(start)
+        except BaseException:
+            if start.done() and self._starts.get(slot) is start:
+                del self._starts[slot]
+            raise
+        zygote.allow(spec.memory_mb)
+        if timer := self._idle.pop(zygote, None):
+            timer.cancel()
+        return zygote
+
+    def released(self, zygote: Zygote) -> None:
+        """A runner of it is gone: without runners it is ended after a while."""
+        if zygote.is_alive and not zygote.runners and zygote not in self._idle:
+            self._idle[zygote] = asyncio.get_running_loop().call_later(IDLE_S, zygote.kill)
+            for surplus in list(self._idle)[: max(0, len(self._idle) - ZYGOTES_MAX)]:
+                surplus.kill()
+
+    async def close(self) -> None:
+        """End all zygotes; returns when nothing of them runs any more."""
+        for start in self._starts.values():
+            start.cancel()
+        await asyncio.gather(*self._starts.values(), return_exceptions=True)
+        ends = [zygote.ended for zygote in self._alive]
+        for zygote in list(self._alive):
+            zygote.kill()
+        await asyncio.gather(*ends)
+
+    async def _start(self, slot: Slot, spec: StartRunner) -> Zygote:
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                return await self._try_start(slot, spec)
+        except TimeoutError as error:
+            raise StartFailed(
+                failure("startup_timeout", f"loading the app took more than {START_TIMEOUT_S:g} s")
+            ) from error
+
+    async def _try_start(self, slot: Slot, spec: StartRunner) -> Zygote:
+        if refusal := self._site.executor.refusal(spec.org):
+            raise StartFailed(failure("isolation_refused", refusal))
+        interpreter = self._interpreters.get(spec.python)
+        if interpreter is None:
+            here = ", ".join(sorted(self._interpreters, key=_minor))
+            raise StartFailed(
+                failure("python_mismatch", f"the app was deployed from Python {spec.python}; this worker has {here}")
+            )
+        archive = await self._archive(spec)
+        preload = spec.deployment not in self._not_preloaded
+        zygote, answer = await self._launch(slot, spec, interpreter, archive, preload=preload)
+        if preload and not answer["preloaded"]:
+            journal.info("zygote.not_preloaded", deployment=spec.deployment, reason=answer.get("reason"))
+            self._not_preloaded.add(spec.deployment)
+            await _end(zygote)
+            zygote, _ = await self._launch(slot, spec, interpreter, archive, preload=False)
+        return zygote
+
+    async def _launch(
+        self, slot: Slot, spec: StartRunner, interpreter: Interpreter, archive: Path, *, preload: bool
+    ) -> tuple[Zygote, dict[str, object]]:
+        zygote = Zygote(self._site, str(next(self._names)), spec.memory_mb, self._ended)
+        self._alive[zygote] = (slot, archive)
+        try:
+            zygote.start(interpreter, archive)
+            return zygote, await zygote.load(spec, preload=preload)
+        except OSError as error:
+            raise StartFailed(failure("worker_lost", f"a runner cannot be started: {error}"), is_lost=True) from error
+        except BaseException:
+            await _end(zygote)
+            raise
+
+    async def _archive(self, spec: StartRunner) -> Path:
+        while True:
+            try:
+                path = await self._archives.get(spec.org, spec.deployment, spec.archive)
+                self._archives.prune({path, *(used for _, used in self._alive.values())})
+                return path
+            except ArchiveGone as error:
+                raise StartFailed(failure("deployment_deleted", str(error))) from error
+            except ArchiveRefused as error:
+                raise StartFailed(failure("load_failed", str(error))) from error
+            except FetchFailed as error:
+                journal.warning("archive.fetch_failed", deployment=spec.deployment, reason=str(error))
+                await asyncio.sleep(FETCH_RETRY_S)
+
+    def _ended(self, zygote: Zygote) -> None:
+        slot, _ = self._alive.pop(zygote)
+        start = self._starts.get(slot)
+        if (
+            start is not None
+            and start.done()
+            and not start.cancelled()
+            and start.exception() is None
+            and start.result() is zygote
+        ):
+            del self._starts[slot]
+        if timer := self._idle.pop(zygote, None):
+            timer.cancel()
+
+
+async def _end(zygote: Zygote) -> None:
+    zygote.kill()
+    await asyncio.shield(zygote.ended)
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

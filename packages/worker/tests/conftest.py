@@ -1,0 +1,77 @@
+"""A scripted server and real worker processes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from apothic_worker.folders import remove
+from apothic_worker.testing.scripted_server import ScriptedServer
+
+OPTIONS = ("--local", "--name", "tester")
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class WorkerProcess:
+    """A worker started as a program."""
+
+    process: asyncio.subprocess.Process
+    data: Path
+
+    async def stop(self) -> int:
+        """Send TERM and return the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+async def start_worker(server: ScriptedServer, data: Path, *options: str, token: str | None = None) -> WorkerProcess:
+    """Start `apothic-worker run` against the server."""
+    command = [sys.executable, "-m", "apothic_worker.cli", "run", "--url", server.url, "--data", str(data), *options]
+    environment = {**os.environ, "APOTHIC_WORKER_TOKEN": token or server.token}
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024
+    )
+    return WorkerProcess(process, data)
+
+
+def cgroups_of(pid: int) -> list[Path]:
+    """Return the cgroups that a worker process made."""
+    return list(Path("/sys/fs/cgroup").rglob(f"apothic-{pid}-*"))
+
+
+@asynccontextmanager
+async def linked(data: Path, *options: str) -> AsyncIterator[tuple[ScriptedServer, WorkerProcess]]:
+    """A server and a worker that said hello; afterwards nothing of the worker may be left."""
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, data, *(options or OPTIONS))
+        try:
+            await server.wait_for_hello(worker.process)
+            yield server, worker
+        finally:
+            await worker.stop()
+            left = cgroups_of(worker.process.pid)
+            remove(data / "archives")
+            remove(data / "runtime")
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedServer]:
+    """A server with one linked worker, shared by the tests of a module."""
+    async with linked(tmp_path_factory.mktemp("worker")) as (server, _):
+        yield server

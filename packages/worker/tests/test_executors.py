@@ -1,0 +1,170 @@
+"""What user code can see and do, per executor."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apothic.wire import link
+from apothic_worker.executors.base import ExecutorUnavailable
+from apothic_worker.executors.sandbox import SandboxExecutor
+from apothic_worker.interpreters import find_interpreters
+from apothic_worker.testing.scripted_server import ScriptedServer
+
+from .conftest import OPTIONS, linked
+
+pytestmark = pytest.mark.anyio
+
+APP = """
+import json, os, sys
+
+def look(paths):
+    def can_write(path):
+        try:
+            open(path, "w").close()
+            return True
+        except OSError:
+            return False
+    status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines())
+    return {
+        "uid": os.getuid(),
+        "cwd": os.getcwd(),
+        "root": sorted(os.listdir("/")),
+        "seen": [path for path in paths if os.path.exists(path)],
+        "environment": dict(os.environ),
+        "writable": [path for path in ("/x", "/app/x", "/usr/x", "/apothic/x", "/etc/x", "/tmp/x") if can_write(path)],
+        "capabilities": status["CapEff"],
+        "no_new_privileges": status["NoNewPrivs"],
+        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit())[:1],
+        "commands": [open(f"/proc/{name}/cmdline").read() for name in os.listdir("/proc") if name.isdigit()],
+        "modules": sorted({name.partition(".")[0] for name in sys.modules}),
+        "site": [path for path in sys.path if "site-packages" in path],
+    }
+
+def leave_a_file():
+    with open("/tmp/left", "w") as file:
+        file.write("secret")
+
+def read_it():
+    return os.path.exists("/tmp/left")
+"""
+
+
+async def look(server: ScriptedServer, *paths: Path | str) -> dict[str, object]:
+    runner = await server.started_runner(server.deploy({"app.py": APP}), "look")
+    return json.loads((await server.call(runner, [str(path) for path in paths])).value.data)
+
+
+async def test_a_sandbox_shows_nothing_of_the_host_but_what_is_listed(tmp_path):
+    data = tmp_path / "data"
+    async with linked(data) as (server, _):
+        other = await server.call(await server.started_runner(server.deploy({"app.py": APP + "#"}), "read_it"))
+        archives = sorted((data / "archives" / "o1").iterdir())
+        home = Path.home()
+        hidden = [
+            data,
+            *archives,
+            home / ".bashrc",
+            home / ".ssh",
+            "/etc/shadow",
+            "/sys",
+            "/work",
+            "/var",
+            "/run",
+            Path(__file__),
+        ]
+        found = await look(server, *hidden)
+
+    assert other.outcome == "succeeded"
+    assert found["seen"] == []
+    assert set(found["root"]) <= {
+        "app",
+        "apothic",
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "proc",
+        "sbin",
+        "tmp",
+        "usr",
+    } | {Path(sys.base_prefix).parts[1]}
+    assert (found["uid"], found["cwd"]) == (1000, "/app")
+    assert found["writable"] == ["/tmp/x"]
+    assert (int(found["capabilities"], 16), found["no_new_privileges"]) == (0, "1")
+    assert found["environment"] == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": "/tmp",
+        "TMPDIR": "/tmp",
+        "PWD": "/app",
+    }
+    assert not any(server.token in command for command in found["commands"])
+    assert found["site"] == []
+    assert "apothic_worker" not in found["modules"]
+
+
+async def test_two_organisations_share_neither_sandbox_nor_archive(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        app = server.deploy({"app.py": APP})
+        await server.call(await server.started_runner(app, "leave_a_file", org="o1"))
+        same = await server.call(await server.started_runner(app, "read_it", org="o1"))
+        other = await server.call(await server.started_runner(app, "read_it", org="o2"))
+        kept = sorted(path.parent.name for path in (worker.data / "archives").glob("*/*"))
+
+    assert (same.value.data, other.value.data) == (b"true", b"false")
+    assert kept == ["o1", "o2"]
+
+
+async def test_the_machine_report_says_what_is_applied(tmp_path):
+    async with linked(tmp_path / "data", *OPTIONS, "--cpus", "3", "--memory-mb", "999") as (server, _):
+        hello = await server.wait_for(link.Hello)
+
+    assert (hello.name, hello.machine.cpus, hello.machine.memory_mb) == ("tester", 3.0, 999)
+    assert hello.machine.isolation == ["user", "mount", "pid", "ipc", "uts", "cgroup"]
+    assert set(hello.machine.enforced) | set(hello.machine.not_enforced) == {"cpu", "memory", "pids"}
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in hello.machine.pythons
+
+
+async def test_the_process_executor_runs_trusted_code_and_cleans_up(tmp_path):
+    async with linked(tmp_path / "data", "--local", "--executor", "process", "--trust-user-code") as (server, worker):
+        found = await look(server)
+        hello = await server.wait_for(link.Hello)
+        scratch = worker.data / "scratch"
+        during = len(list(scratch.iterdir()))
+
+    assert (hello.machine.executor, hello.machine.isolation) == ("process", [])
+    assert found["uid"] == os.getuid()
+    assert set(found["environment"]) == {"PATH", "LANG", "HOME", "TMPDIR", "PWD"} or set(found["environment"]) == {
+        "PATH",
+        "LANG",
+        "HOME",
+        "TMPDIR",
+    }
+    assert during == 1
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_process_executor_serves_one_organisation_only():
+    code = (
+        "import os, pathlib; from apothic_worker.executors.process import ProcessExecutor\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "executor = ProcessExecutor(pathlib.Path('/nonexistent'), trust_user_code=False)\n"
+        "print(executor.refusal('o1'), executor.refusal('o1'), executor.refusal('o2'), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    first, again, second = done.stdout.splitlines()
+    assert (first, again) == ("None", "None")
+    assert "one organisation only" in second
+
+
+def test_a_sandbox_that_does_not_work_says_what_to_do():
+    with pytest.raises(ExecutorUnavailable, match="--executor process --trust-user-code"):
+        SandboxExecutor("/bin/false", find_interpreters().values(), [])

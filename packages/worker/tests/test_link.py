@@ -1,0 +1,281 @@
+"""The life of the link: refusals, reconnects, drains, fences, and what a killed worker leaves."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from apothic.wire import link
+from apothic.wire.tokens import new_token
+from apothic_worker.testing.scripted_server import ScriptedServer
+
+from .conftest import OPTIONS, cgroups_of, linked, start_worker
+
+pytestmark = pytest.mark.anyio
+
+APP = """
+import os, time
+
+def pid():
+    return os.getpid()
+
+def wait(path):
+    print("waiting", flush=True)
+    time.sleep(600)
+
+def nap(s):
+    print("waiting", flush=True)
+    time.sleep(s)
+    return "rested"
+"""
+REMOTE = ("--name", "tester")
+
+
+async def ended(worker) -> tuple[int, str]:
+    _, written = await asyncio.wait_for(worker.process.communicate(), 30)
+    return worker.process.returncode, written.decode()
+
+
+async def running(server: ScriptedServer, function: str, *args: object) -> link.Assign:
+    """Start an attempt and return when user code has it."""
+    runner = await server.started_runner(server.deploy({"app.py": APP}), function)
+    order = server.assignment(runner, *args)
+    await server.send(assign=[order])
+    await server.wait_for(link.Logs, lambda item: item.job == order.job)
+    return order
+
+
+async def test_a_token_that_is_not_accepted_ends_the_worker_with_3(tmp_path):
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, tmp_path / "data", token=new_token("lw"))
+        code, written = await ended(worker)
+
+    assert code == 3
+    assert "does not accept this worker's token" in written
+    assert server.token not in written
+
+
+@pytest.mark.parametrize(("refusal", "code"), [("protocol", 1), ("forbidden", 3), ("something_new", 1)])
+async def test_a_refusal_is_final_and_told(tmp_path, refusal, code):
+    async with ScriptedServer() as server:
+        server.welcome = lambda _: {"refused": [link.Refused(refusal, "both must be of one release")]}
+        server.closes_after_welcome = True
+        worker = await start_worker(server, tmp_path / "data")
+        found, written = await ended(worker)
+
+    assert found == code
+    assert "both must be of one release" in written
+
+
+async def test_a_worker_that_was_moved_dials_the_other_address(tmp_path):
+    async with ScriptedServer() as first, ScriptedServer(token=first.token) as second:
+        first.welcome = lambda _: {"refused": [link.Refused("moved", "over there", second.url)]}
+        first.closes_after_welcome = True
+        worker = await start_worker(first, tmp_path / "data")
+        hello = await second.wait_for_hello(worker.process)
+        code = await worker.stop()
+
+    assert hello.name
+    assert code == 0
+
+
+async def test_an_end_that_was_not_settled_is_told_again_on_the_next_link(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        server.settles = False
+        runner = await server.started_runner(server.deploy({"app.py": APP}), "pid")
+        end = await server.call(runner)
+        server.items.clear()
+        await server.links[-1].close(1001)
+        hello = await server.wait_for_hello(worker.process)
+        again = await server.wait_for(link.Finished)
+        await server.wait_for(link.Started)
+        server.settles = True
+        await server.send(settled=[link.Settled(end.job, end.fence)])
+
+        second = await server.call(runner)
+
+    assert hello.held == [link.AttemptRef(end.job, end.fence)]
+    assert hello.runners == [runner]
+    assert again == end
+    assert second.value == end.value
+
+
+async def test_work_goes_on_while_the_link_is_away(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        order = await running(server, "nap", 0.5)
+        server.items.clear()
+        await server.links[-1].close(1001)
+        hello = await server.wait_for_hello(worker.process)
+
+        end = await server.finished(order)
+
+    assert hello.held == [link.AttemptRef(order.job, order.fence)]
+    assert (end.outcome, end.value.data) == ("succeeded", b'"rested"')
+
+
+async def test_what_the_server_does_not_know_is_stopped_in_silence(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        order = await running(server, "wait", "x")
+        server.items.clear()
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 10.0, 30.0, 1, hello.held, [])]}
+        await server.links[-1].close(1001)
+        await server.wait_for_hello(worker.process)
+
+        await server.wait_for(link.RunnerEnded)
+
+    assert not any(isinstance(item, link.Finished) and item.job == order.job for item in server.items)
+
+
+async def test_a_runner_that_the_server_does_not_know_is_ended(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        runner = await server.started_runner(server.deploy({"app.py": APP}), "pid")
+        await server.call(runner)
+        server.items.clear()
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1, [], hello.runners)]}
+        await server.links[-1].close(1001)
+        await server.wait_for_hello(worker.process)
+        await server.wait_for(link.Heartbeat)
+
+        end = await server.call(runner)
+
+    assert end.outcome == "lost"
+    assert not any(isinstance(item, link.RunnerEnded) for item in server.items)
+
+
+async def test_heartbeats_name_what_is_held_and_silence_opens_a_new_link(tmp_path):
+    async with ScriptedServer() as server:
+        server.welcome = lambda _: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1)]}
+        worker = await start_worker(server, tmp_path / "data", *OPTIONS)
+        await server.wait_for_hello(worker.process)
+        order = await running(server, "wait", "x")
+        beat = await server.wait_for(link.Heartbeat, lambda item: bool(item.held))
+        server.items.clear()
+        server.answers_heartbeats = False
+        await server.wait_for_hello(worker.process)
+        await server.send(cancel=[link.Cancel(order.job, order.fence, 1.0)])
+        await server.finished(order)
+        server.answers_heartbeats = True
+        code = await worker.stop()
+
+    assert beat.held == [link.AttemptRef(order.job, order.fence)]
+    assert code == 0
+
+
+async def test_user_code_is_stopped_before_an_unrenewed_lease_can_end(tmp_path):
+    async with ScriptedServer() as server:
+        server.welcome = lambda _: {"welcome": [link.Welcome("w1", 0.3, 1.5, 1)]}
+        worker = await start_worker(server, tmp_path / "data", *REMOTE)
+        await server.wait_for_hello(worker.process)
+        order = await running(server, "wait", "x")
+        port = server.port
+        await server.shut()
+        await worker_wrote(worker, "lease.lost")
+        await server.listen(port)
+
+        end = await server.finished(order)
+        code = await worker.stop()
+
+    assert (end.outcome, end.error.code) == ("lost", "worker_lost")
+    assert code == 0
+
+
+async def test_a_drain_lets_running_work_finish_and_gives_back_the_rest(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        order = await running(server, "nap", 0.7)
+        waiting = server.assignment(order.runner, 0)
+        await server.send(assign=[waiting])
+        await server.wait_for(link.Started)
+        await server.round_trip()
+        worker.process.send_signal(signal.SIGTERM)
+
+        draining = await server.wait_for(link.Draining)
+        ends = [await server.finished(order), await server.finished(waiting)]
+        code = await worker.stop()
+
+    assert draining.finish_s == 15.0
+    assert [end.outcome for end in ends] == ["succeeded", "lost"]
+    assert code == 0
+
+
+async def test_a_second_signal_stops_user_code_at_once(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        order = await running(server, "wait", "x")
+        worker.process.send_signal(signal.SIGTERM)
+        await server.wait_for(link.Draining)
+        worker.process.send_signal(signal.SIGTERM)
+
+        end = await server.finished(order)
+        code = await worker.stop()
+
+    assert (end.outcome, end.error.code) == ("lost", "worker_lost")
+    assert code == 0
+
+
+async def test_nothing_runs_after_a_killed_worker_and_the_next_one_sweeps(tmp_path):
+    data = tmp_path / "data"
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, data, *OPTIONS)
+        await server.wait_for_hello(worker.process)
+        await running(server, "wait", "x")
+        members = [pid for group in cgroups_of(worker.process.pid) for pid in all_members(group)]
+        worker.process.kill()
+        await worker.process.communicate()
+        server.items.clear()
+
+        following = await start_worker(server, data, *OPTIONS)
+        hello = await server.wait_for_hello(following.process)
+        code = await following.stop()
+
+    assert members
+    assert cgroups_of(worker.process.pid) == []
+    assert (hello.held, hello.runners, code) == ([], [], 0)
+
+
+async def test_one_data_folder_serves_one_worker(tmp_path):
+    async with linked(tmp_path / "data") as (server, worker):
+        other = await start_worker(server, worker.data, *OPTIONS)
+        code, written = await ended(other)
+
+    assert code == 1
+    assert "another worker uses the data folder" in written
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--url", "ftp://x"), 2, "is no address of a control plane"),
+        (("--token-file", "/nonexistent"), 2, "cannot be read"),
+        (("--executor", "process"), 1, "would run user code as root"),
+    ],
+)
+async def test_bad_settings_are_told_in_a_sentence(tmp_path, options, code, words):
+    async with ScriptedServer() as server:
+        found, written = await ended(await start_worker(server, tmp_path / "data", *options))
+
+    assert found == code
+    assert words in written
+    assert "Traceback" not in written
+
+
+async def test_a_token_file_that_others_can_read_is_refused(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(new_token("lw"))
+    file.chmod(0o644)
+    async with ScriptedServer() as server:
+        code, written = await ended(await start_worker(server, tmp_path / "data", "--token-file", str(file)))
+
+    assert code == 2
+    assert "chmod 600" in written
+
+
+async def worker_wrote(worker, event: str) -> None:
+    """Read the worker's log until the event."""
+    async with asyncio.timeout(30):
+        while json.loads(await worker.process.stderr.readline())["event"] != event:
+            pass
+
+
+def all_members(group: Path) -> list[int]:
+    return [int(line) for file in group.rglob("cgroup.procs") for line in file.read_text().split()]

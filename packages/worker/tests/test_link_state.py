@@ -1,0 +1,221 @@
+"""The link protocol without a link."""
+
+from dataclasses import fields
+
+import msgspec
+import pytest
+
+from apothic.wire import link
+from apothic.wire.values import Value
+from apothic_worker.link_codec import NAMES, LinkBroken, ServerMessage, decode_server, encode_worker
+from apothic_worker.link_state import AWAY_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Drop, LinkState
+from apothic_worker.testing.scripted_server import WorkerMessage
+
+MACHINE = link.Machine("h", "sandbox", [], [], {}, 1.0, 1024, ["3.11"])
+KEY = ("j1", 1)
+END = link.Finished("j1", 1, "succeeded", Value("json", b"1"))
+
+
+def encode(**frame: object) -> bytes:
+    return msgspec.msgpack.encode(frame)
+
+
+def decode(messages: list[bytes]) -> list[WorkerMessage]:
+    return [msgspec.msgpack.decode(message, type=WorkerMessage) for message in messages]
+
+
+def assign(job: str = "j1") -> link.Assign:
+    return link.Assign("r1", job, 1, 1, 60, Value("json", b"[[],{}]"))
+
+
+class Wakes(list[bool]):
+    """The wake-ups asked for."""
+
+    def __call__(self, is_urgent: bool) -> None:
+        self.append(is_urgent)
+
+
+@pytest.fixture
+def wakes() -> Wakes:
+    return Wakes()
+
+
+@pytest.fixture
+def state(wakes: Wakes) -> LinkState:
+    """A linked state with nothing to send."""
+    state = LinkState(incarnation="i1", name="n", machine=MACHINE, credit=3, wake=wakes)
+    welcome(state)
+    return state
+
+
+def welcome(state: LinkState, now_ms: int = 5, **changes: object) -> list[object]:
+    state.open(now_ms, ["r1"])
+    state.take()
+    found = state.receive(encode(welcome=[link.Welcome("w1", 10.0, 30.0, 1, **changes)]))
+    return list(found)
+
+
+def test_the_structures_have_the_fields_of_the_contract_in_order():
+    assert list(ServerMessage.__struct_fields__) == list(link.ServerFrame.__annotations__)
+    assert list(WorkerMessage.__struct_fields__) == list(link.WorkerFrame.__annotations__)
+    assert list(NAMES.values()) == list(link.WorkerFrame.__annotations__)
+
+
+def test_nothing_but_hello_is_sent_before_welcome(wakes):
+    state = LinkState(incarnation="i1", name="n", machine=MACHINE, credit=3, wake=wakes)
+    state.open(5, [])
+    first = decode(state.take())
+    state.draining(15.0)
+
+    assert first[0].hello[0].incarnation == "i1"
+    assert state.take() == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"text",
+        encode(surprise=[]),
+        encode(assign=[{"job": 1}]),
+        encode(assign=3),
+        msgspec.msgpack.encode([1, 2]),
+        b"\x91" * 5000,
+    ],
+)
+def test_what_is_no_message_breaks_the_link(state, data):
+    with pytest.raises(LinkBroken):
+        state.receive(data)
+
+
+def test_an_order_before_welcome_breaks_the_link(wakes):
+    state = LinkState(incarnation="i1", name="n", machine=MACHINE, credit=3, wake=wakes)
+    state.open(5, [])
+
+    with pytest.raises(LinkBroken):
+        state.receive(encode(assign=[assign()]))
+
+
+def test_items_act_in_the_order_of_the_contract():
+    data = encode(assign=[assign()], cancel=[link.Cancel("j0", 1, 1.0)], settled=[link.Settled("j0", 1)])
+
+    assert [type(item) for item in decode_server(data)] == [link.Settled, link.Cancel, link.Assign]
+
+
+def test_one_tick_makes_one_message(state, wakes):
+    state.receive(encode(assign=[assign(), assign("j2")]))
+    wakes.clear()
+    state.started(KEY)
+    state.logs(KEY, [link.LogLine("stdout", 1, "x")])
+    state.finished(END)
+
+    (message,) = decode(state.take())
+
+    assert (len(message.started), len(message.logs), message.finished) == (1, 1, [END])
+    assert wakes == [False, True, True]
+
+
+def test_big_results_are_sent_in_several_messages(state):
+    jobs = [f"j{n}" for n in range(12)]
+    state.receive(encode(assign=[assign(job) for job in jobs]))
+    for job in jobs:
+        state.finished(link.Finished(job, 1, "succeeded", Value("pickle", bytes(1024 * 1024))))
+
+    messages = state.take()
+
+    assert len(messages) > 1
+    assert max(map(len, messages)) < MESSAGE_BYTES_MAX + 2 * 1024 * 1024
+    assert [end.job for message in decode(messages) for end in message.finished] == jobs
+
+
+def test_an_end_is_repeated_until_it_is_settled(state):
+    state.receive(encode(assign=[assign()]))
+    state.started(KEY)
+    state.finished(END)
+    state.take()
+    state.close()
+    welcome(state)
+    again = decode(state.take())
+    state.receive(encode(settled=[link.Settled("j1", 1)]))
+    state.close()
+    welcome(state)
+
+    assert (again[0].started, again[0].finished) == ([link.Started("j1", 1)], [END])
+    assert state.take() == []
+    assert state.held == []
+
+
+def test_settled_for_an_attempt_that_runs_changes_nothing(state):
+    state.receive(encode(assign=[assign()]))
+    state.receive(encode(settled=[link.Settled("j1", 1)]))
+
+    assert state.held == [link.AttemptRef("j1", 1)]
+
+
+def test_a_repeated_assign_is_dropped(state):
+    first = state.receive(encode(assign=[assign()]))
+
+    assert first == [assign()]
+    assert state.receive(encode(assign=[assign()])) == []
+
+
+def test_what_is_unknown_is_dropped_and_its_end_never_reported(state):
+    state.receive(encode(assign=[assign()]))
+    state.close()
+    found = welcome(state, unknown=[link.AttemptRef("j1", 1)], unknown_runners=["r1"])
+    state.finished(END)
+
+    assert found[-1] == Drop((KEY,), ("r1",))
+    assert state.take() == []
+
+
+def test_a_heartbeat_waits_for_the_answer_to_the_last_one(state):
+    assert state.heartbeat(100)
+    assert not state.heartbeat(200)
+    state.receive(encode(heartbeat_answer=[link.HeartbeatAnswer(100, [])]))
+
+    assert state.renewed_at_ms == 100
+    assert state.heartbeat(300)
+
+
+def test_the_lease_counts_from_the_hello_that_was_answered(state):
+    assert state.renewed_at_ms == 5
+
+
+def test_an_answer_to_an_old_heartbeat_renews_nothing(state):
+    state.heartbeat(100)
+    state.receive(encode(heartbeat_answer=[link.HeartbeatAnswer(99, [])]))
+
+    assert state.renewed_at_ms == 5
+
+
+def test_logs_wait_for_the_next_link_up_to_a_bound_and_the_loss_is_told(state):
+    state.receive(encode(assign=[assign()]))
+    state.close()
+    line = link.LogLine("stdout", 7, "x" * 1024)
+    for _ in range(AWAY_LOG_BYTES_MAX // 1024 + 10):
+        state.logs(KEY, [line])
+    welcome(state)
+
+    lines = [line for message in decode(state.take()) for item in message.logs for line in item.lines]
+
+    assert len(lines) == AWAY_LOG_BYTES_MAX // 1024 + 1
+    assert lines[-1] == link.LogLine("system", 7, "10240 bytes of output dropped: the link to the server was away")
+
+
+def test_draining_is_said_again_on_every_link(state):
+    state.draining(15.0)
+    state.take()
+    state.close()
+    welcome(state)
+
+    assert decode(state.take())[0].draining == [link.Draining(15.0)]
+
+
+def test_every_item_of_a_worker_can_be_encoded():
+    for kind in NAMES:
+        assert fields(kind)
+    hello = link.Hello(1, "0", "i", "n", MACHINE, 1)
+
+    assert decode([encode_worker([hello, END])])[0].finished == [END]

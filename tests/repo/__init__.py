@@ -1,0 +1,1 @@
+"""Tests of the repository itself: packages, documents, promises and commands."""
