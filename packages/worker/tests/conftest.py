@@ -39,10 +39,12 @@ class WorkerProcess:
         return self.process.returncode
 
 
-async def start_worker(server: ScriptedServer, data: Path, *options: str, token: str | None = None) -> WorkerProcess:
-    """Start `apothic-worker run` against the server."""
+async def start_worker(
+    server: ScriptedServer, data: Path, *options: str, token: str | None = None, path: str | None = None
+) -> WorkerProcess:
+    """Start `apothic-worker run` against the server, with another PATH when given."""
     command = [sys.executable, "-m", "apothic_worker.cli", "run", "--url", server.url, "--data", str(data), *options]
-    environment = {**os.environ, "APOTHIC_WORKER_TOKEN": token or server.token}
+    environment = {**os.environ, "APOTHIC_WORKER_TOKEN": token or server.token, "PATH": path or os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024
     )

@@ -453,3 +453,31 @@ def commands() -> set[str]:
             except OSError:
                 continue
     return found
+
+
+async def test_the_death_of_the_common_parent_loses_attempts_and_the_next_runner_gets_a_new_one(cloud):
+    app = cloud.deploy(
+        {"app.py": "import os, signal\ndef strike():\n    os.kill(os.getppid(), signal.SIGKILL)\n    signal.pause()\n"}
+    )
+    end = await cloud.call(await cloud.started_runner(app, "strike"))
+    again = await cloud.call(await cloud.started_runner(app, "strike"))
+
+    assert [(found.outcome, found.error.code) for found in (end, again)] == [("lost", "worker_lost")] * 2
+
+
+async def test_frames_made_up_by_user_code_end_the_runner_and_nothing_else(cloud):
+    code = """
+import os
+from apothic.wire.frames import encode_frame
+def lie():
+    for fd in os.listdir("/proc/self/fd"):
+        if os.path.exists(f"/proc/self/fd/{fd}") or os.readlink(f"/proc/self/fd/{fd}").startswith("socket"):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket"):
+                os.write(int(fd), encode_frame({"kind": "result", "call": "1", "encoding": "evil", "python": None}))
+    return "lied"
+"""
+    end = await cloud.call(await cloud.started_runner(cloud.deploy({"app.py": code}), "lie"))
+    good = await cloud.call(await cloud.started_runner(cloud.deploy({"app.py": APP}), "add"), 1, 2)
+
+    assert end.outcome == "failed"
+    assert good.value.data == b"3"

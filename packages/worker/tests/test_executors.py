@@ -14,7 +14,7 @@ from apothic_worker.executors.sandbox import SandboxExecutor
 from apothic_worker.interpreters import find_interpreters
 from apothic_worker.testing.scripted_server import ScriptedServer
 
-from .conftest import OPTIONS, linked
+from .conftest import OPTIONS, linked, start_worker
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +149,27 @@ async def test_the_process_executor_runs_trusted_code_and_cleans_up(tmp_path):
     }
     assert during == 1
     assert list(scratch.iterdir()) == []
+
+
+async def test_user_code_runs_under_the_interpreter_it_was_deployed_from(tmp_path):
+    programs = sorted(Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python3.1[0-9]"))
+    path = os.pathsep.join([*(str(program.parent) for program in programs), os.environ["PATH"]])
+    expected = {program.name.removeprefix("python") for program in programs}
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, tmp_path / "data", *OPTIONS, path=path)
+        hello = await server.wait_for_hello(worker.process)
+        app = server.deploy({"app.py": "import sys\ndef version():\n    return '%d.%d' % sys.version_info[:2]\n"})
+        found = {
+            version: (await server.call(await server.started_runner(app, "version", python=version))).value
+            for version in hello.machine.pythons
+        }
+        code = await worker.stop()
+
+    assert expected <= set(hello.machine.pythons)
+    assert {version: json.loads(value.data) for version, value in found.items()} == {
+        v: v for v in hello.machine.pythons
+    }
+    assert code == 0
 
 
 def test_the_process_executor_serves_one_organisation_only():

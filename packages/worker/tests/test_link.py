@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -279,3 +281,20 @@ async def worker_wrote(worker, event: str) -> None:
 
 def all_members(group: Path) -> list[int]:
     return [int(line) for file in group.rglob("cgroup.procs") for line in file.read_text().split()]
+
+
+async def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    async with ScriptedServer() as server:
+        command = f'"{sys.executable}" -m apothic_worker.cli run --url {server.url} --data {tmp_path}/data --local --exit-with-parent & wait'
+        environment = {**os.environ, "APOTHIC_WORKER_TOKEN": server.token}
+        parent = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", command, env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        await server.wait_for_hello(parent)
+        await running(server, "wait", "x")
+        parent.kill()
+        written = await asyncio.wait_for(parent.stderr.read(), 30)
+        await parent.wait()
+
+    assert '"finish_s": 0.0' in written.decode()
+    assert list((tmp_path / "data" / "scratch").iterdir()) == []

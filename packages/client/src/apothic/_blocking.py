@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from apothic._steps import Dial, Effect, Line, Pause, Receive, Say, Send, Steps
@@ -14,16 +20,88 @@ T = TypeVar("T")
 RECEIVE_SIZE = 64 * 1024
 
 
-def run(steps: Steps[T]) -> T:
-    """Perform an operation and return its result; blocks until it ends.
+class Interrupts:
+    """Lets Ctrl-C interrupt waiting only.
 
-    Whatever interrupts an effect, Ctrl-C included, is thrown into the operation, which decides what follows.
+    Python raises KeyboardInterrupt between any two instructions, so received bytes could be lost on their way into the
+    operation. While a call is guarded, a Ctrl-C outside of waiting is kept and raised at the next wait.
     """
+
+    def __init__(self) -> None:
+        self.is_pending = False
+        self._is_waiting = False
+
+    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+        """Raise or keep one Ctrl-C."""
+        if self._is_waiting:
+            self._is_waiting = False
+            raise KeyboardInterrupt
+        self.is_pending = True
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Let Ctrl-C interrupt the block, at once when one is kept."""
+        try:
+            self._is_waiting = True
+            if self.is_pending:
+                self.is_pending = False
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_waiting = False
+
+
+def run(steps: Steps[T]) -> T:
+    """Perform an operation and return its result; blocks until it ends. Ctrl-C ends it anywhere."""
+    return _run(steps, Interrupts())
+
+
+def run_guarded(steps: Steps[T]) -> T:
+    """Perform an operation that decides itself what Ctrl-C does; blocks until it ends.
+
+    Outside the main thread, and when the program handles Ctrl-C in its own way, this is `run`.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return run(steps)
+    interrupts = Interrupts()
+    signal.signal(signal.SIGINT, interrupts.handle)
+    try:
+        result = _run(steps, interrupts)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupts.is_pending:
+        raise KeyboardInterrupt
+    return result
+
+
+def perform(effect: Effect, interrupts: Interrupts) -> Any:
+    """Perform one effect and return its result."""
+    if isinstance(effect, Receive):
+        return _receive(effect, interrupts)
+    if isinstance(effect, Send):
+        effect.line.socket.settimeout(effect.timeout_s)
+        return effect.line.socket.sendall(effect.data)
+    if isinstance(effect, Say):
+        return say(effect.text)
+    with interrupts.waiting():
+        if isinstance(effect, Dial):
+            return _dial(effect)
+        return time.sleep(effect.seconds) if isinstance(effect, Pause) else effect.function()
+
+
+def say(text: str) -> None:
+    """Write one line to standard error; nothing happens when there is none."""
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - None without a console
+        sys.stderr.write(f"{text}\n")
+
+
+def _run(steps: Steps[T], interrupts: Interrupts) -> T:
     try:
         effect = next(steps)
         while True:
             try:
-                result = _perform(effect)
+                result = perform(effect, interrupts)
             except BaseException as error:
                 effect = steps.throw(error)
             else:
@@ -32,29 +110,23 @@ def run(steps: Steps[T]) -> T:
         return end.value
 
 
-def _perform(effect: Effect) -> Any:
-    if isinstance(effect, Receive):
-        effect.line.socket.settimeout(effect.timeout_s)
-        return effect.line.socket.recv(RECEIVE_SIZE)
-    if isinstance(effect, Send):
-        effect.line.socket.settimeout(effect.timeout_s)
-        return effect.line.socket.sendall(effect.data)
-    if isinstance(effect, Dial):
-        return _dial(effect)
-    if isinstance(effect, Pause):
-        return time.sleep(effect.seconds)
-    if isinstance(effect, Say):
-        return say(effect.text)
-    return effect.function()
+def _receive(effect: Receive, interrupts: Interrupts) -> bytes:
+    sock = effect.line.socket
+    sock.setblocking(False)
+    readable = select.poll()
+    readable.register(sock, select.POLLIN)
+    while True:
+        with interrupts.waiting():
+            found = readable.poll(effect.timeout_s * 1000)
+        if not found:
+            raise TimeoutError("timed out")
+        try:
+            return sock.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            continue
 
 
 def _dial(effect: Dial) -> Line:
     sock = socket.create_connection((effect.host, effect.port), effect.timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Line(sock)
-
-
-def say(text: str) -> None:
-    """Write one line to standard error; nothing happens when there is none."""
-    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - None without a console
-        sys.stderr.write(f"{text}\n")

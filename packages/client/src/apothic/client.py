@@ -124,6 +124,10 @@ class ControlPlaneClient:
         """Perform an operation; for this package's own modules."""
         return _blocking.run(steps)
 
+    def run_call(self, steps: Steps[T]) -> T:
+        """Perform a blocking call, which decides itself what Ctrl-C does; for this package's own modules."""
+        return _blocking.run_guarded(steps)
+
     def close(self) -> None:
         """Close this thread's idle connections; the client stays usable."""
         self._core.idle.close()
@@ -217,7 +221,7 @@ class ControlPlaneClient:
             JobTimeoutError: The job did not end within `timeout_s`; it goes on.
             ConnectionLostError: The connection ended before the job's id was known; the call may have run.
         """
-        return self.run(_calls.call(self._core, function_id, value, timeout_s=seconds("timeout_s", timeout_s)))
+        return self.run_call(_calls.call(self._core, function_id, value, timeout_s=seconds("timeout_s", timeout_s)))
 
     def spawn(self, function_id: str, value: Value) -> str:
         """Create a job and return its id. While too many calls wait, tries again for up to the client's `timeout_s`."""
@@ -252,6 +256,10 @@ class AsyncControlPlaneClient:
     def core(self) -> Core:
         """What operations run on; for this package's own modules."""
         return self._core
+
+    async def run_call(self, steps: Steps[T]) -> T:
+        """Perform a call; for this package's own modules."""
+        return await self.run(steps)
 
     async def run(self, steps: Steps[T]) -> T:
         """Perform an operation; for this package's own modules."""

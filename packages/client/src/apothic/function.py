@@ -113,7 +113,7 @@ class Function(Generic[P, R]):
             SerializationError: An argument or the result cannot travel.
         """
         client, function_id = self._app.deployed(self._name)
-        return client.run(_remote(client.core, function_id, args, kwargs, math.inf))
+        return client.run_call(_remote(client.core, function_id, args, kwargs, math.inf))
 
     def spawn(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start the deployed function in the background and return its job; the job is durable then.
@@ -152,7 +152,7 @@ class AsyncFunctionCalls(Generic[P, R]):
     async def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the deployed function remotely and return its result."""
         client, function_id = self._app.deployed(self._name)
-        return await client.aio.run(_remote(client.core, function_id, args, kwargs, math.inf))
+        return await client.aio.run_call(_remote(client.core, function_id, args, kwargs, math.inf))
 
     async def spawn(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start the deployed function in the background and return its job."""
@@ -281,7 +281,7 @@ class RemoteFunction:
             SerializationError: An argument or the result cannot travel.
         """
         client, function_id = self.target()
-        return client.run(_remote(client.core, function_id, args, kwargs, timeout_s))
+        return client.run_call(_remote(client.core, function_id, args, kwargs, timeout_s))
 
     def spawn(self, *args: Any, **kwargs: Any) -> Job[Any]:
         """Start the function in the background and return its job; the job is durable then.
@@ -323,7 +323,7 @@ class AsyncRemoteFunctionCalls:
     async def remote(self, *args: Any, timeout_s: float = 600.0, **kwargs: Any) -> Any:
         """Run the function remotely and return its result."""
         client, function_id = self._function.target()
-        return await client.aio.run(_remote(client.core, function_id, args, kwargs, timeout_s))
+        return await client.aio.run_call(_remote(client.core, function_id, args, kwargs, timeout_s))
 
     async def spawn(self, *args: Any, **kwargs: Any) -> Job[Any]:
         """Start the function in the background and return its job."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apothic import _calls
-from apothic._blocking import _perform
+from apothic._blocking import Interrupts, perform
 from apothic._calls import Waiting
 from apothic._steps import Say, Steps
 from apothic.wire.values import Value
@@ -129,6 +129,15 @@ def test_a_failed_cancel_is_said_and_the_interrupt_still_ends_the_call(server: S
     assert err.rstrip().endswith("KeyboardInterrupt")
 
 
+def test_ctrl_c_outside_of_waiting_is_kept_for_the_next_wait() -> None:
+    interrupts = Interrupts()
+    interrupts.handle(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt), interrupts.waiting():
+        pytest.fail("the wait must not begin")
+    with interrupts.waiting():
+        assert not interrupts.is_pending
+
+
 def test_only_the_first_interrupt_before_the_id_is_put_off() -> None:
     waiting = Waiting(make_core("http://127.0.0.1:1"), None, 1.0)
 
@@ -138,7 +147,7 @@ def test_only_the_first_interrupt_before_the_id_is_put_off() -> None:
 
 
 def test_an_interrupt_of_the_first_bytes_is_put_off_in_every_place(server: ScriptedServer) -> None:
-    """Drives the operation by hand: Ctrl-C comes at each effect of a call in turn, and the job is cancelled or unknown."""
+    """Drives the operation by hand: Ctrl-C comes at each effect of a call in turn."""
 
     def interrupted_at(place: int) -> tuple[list[str], bool]:
         steps: Steps[Any] = _calls.call(make_core(server.url), "functions:x", Value("json", b"[[],{}]"))
@@ -154,7 +163,7 @@ def test_an_interrupt_of_the_first_bytes_is_put_off_in_every_place(server: Scrip
                 if count == place:
                     effect = steps.throw(KeyboardInterrupt())
                     continue
-                effect = steps.send(_perform(effect))
+                effect = steps.send(perform(effect, Interrupts()))
         except KeyboardInterrupt:
             return said, True
         except StopIteration:

@@ -41,12 +41,33 @@ json_values = st.recursive(
     max_leaves=6,
 )
 odd_json = st.sampled_from(
-    [b"", b"{", b"null", b"[]", b"NaN", b"1e999", b'{"args":[1e999]}', b'{"a":1,"a":1}', b'"\xff"', b"\xef\xbb\xbf{}"]
-    + [b"[" * 70 + b"]" * 70, b'{"args":' * 5000, b"[" * 400_000, b'{"args":["\\ud800"]}', b'{"args":["\\u0000"]}']
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"NaN",
+        b"1e999",
+        b'{"args":[1e999]}',
+        b'{"a":1,"a":1}',
+        b'"\xff"',
+        b"\xef\xbb\xbf{}",
+        b"[" * 70 + b"]" * 70,
+        b'{"args":' * 5000,
+        b"[" * 400000,
+        b'{"args":["\\ud800"]}',
+        b'{"args":["\\u0000"]}',
+    ]
 )
 odd_frames = st.sampled_from(
-    [b"\0\0\0\0\0\0\0\0", b"\xff" * 8, b"\0\0\0\6\0\0\0\2[]", encode_frame({}), encode_frame({"encoding": "json"}) * 2]
-    + [encode_frame({"encoding": "json", "python": None}, b"[[],{}]")]
+    [
+        b"\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"\xff" * 8,
+        b"\x00\x00\x00\x06\x00\x00\x00\x02[]",
+        encode_frame({}),
+        encode_frame({"encoding": "json"}) * 2,
+        encode_frame({"encoding": "json", "python": None}, b"[[],{}]"),
+    ]
 )
 content_types = st.sampled_from(
     ["application/json", CALL_TYPE, "application/octet-stream", "text/plain", "", "application/json;charset=x", "\xff"]
@@ -156,6 +177,9 @@ def check(name: str, answer: Answer) -> None:
         assert answer.status == 200
         return
     CONTRACT.check(name, answer)
+    tells_checks = name == "get_readiness" and answer.status == 503 and "checks" in answer.json
+    if tells_checks:  # a true answer about a cloud without a worker, not a failure
+        return
     assert answer.status < 500, answer.body
     if answer.status >= 400 and answer.body:
         assert set(answer.json) == {"detail", "code", "request_id", "retryable"}

@@ -49,12 +49,19 @@ def ask(client) -> Checked:
     return Checked(client)
 
 
-async def test_the_server_says_that_it_lives_and_is_ready(cloud):
+async def test_the_server_says_that_it_lives_and_what_it_is(cloud):
     ask = Checked(AsgiClient(cloud.asgi))
 
     assert (await ask("get_health")).json == {"status": "ok", "version": VERSION}
-    assert (await ask("get_readiness")).json["ready"] is True
     assert (await ask("get_openapi")).body == read_document()
+
+
+async def test_readiness_is_the_sum_of_its_checks(cloud):
+    answer = await Checked(AsgiClient(cloud.asgi))("get_readiness")
+
+    assert answer.json["checks"]
+    assert answer.json["ready"] == all(check["ok"] for check in answer.json["checks"].values())
+    assert answer.status == (200 if answer.json["ready"] else 503)
 
 
 async def test_metrics_and_workers_are_for_the_operator(cloud, ask):
@@ -186,7 +193,9 @@ async def test_a_spawned_job_is_durable_and_can_be_read(client, ask):
     assert job["deployment_id"] == world.deployment_id
     assert job["finished_at"] is None
     assert (await ask("get_outcome", job_id=world.job_id, query="wait_s=0")).status == 202
-    assert (await ask("get_logs", job_id=world.job_id)).json == {"lines": [], "last_index": -1, "is_final": False}
+    logs = (await ask("get_logs", job_id=world.job_id)).json
+    assert (logs["lines"], logs["is_final"]) == ([], False)
+    assert (await ask("get_logs", job_id=world.job_id, query=f"after={logs['last_index']}")).json == logs
 
 
 async def test_a_cancelled_job_stays_cancelled(client, ask):

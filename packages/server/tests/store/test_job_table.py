@@ -14,8 +14,8 @@ from apothic_server.testing.records import NOW, ORG
 pytestmark = pytest.mark.anyio
 
 LEGAL = {(state, after) for state, moves in JOB.table.items() for after in moves.values()}
-PAIRS = list(itertools.product(JobStatus, JobStatus))
-REFUSALS = (asyncpg.CheckViolationError, asyncpg.PostgresError)
+PAIRS = list(itertools.permutations(JobStatus, 2))
+REFUSALS = asyncpg.PostgresError
 INSERT = """
     INSERT INTO jobs (id, org, app, deployment, function, status, path, run_at, arguments_encoding, next_index,
         created_by, created_at, finished_at)
@@ -55,9 +55,7 @@ async def row(database: Database) -> list[tuple]:
 async def test_the_database_takes_the_moves_of_the_life_cycle_and_no_others(database, before):
     for after in JobStatus:
         async with database.system_unit() as unit:
-            await unit.execute(
-                "ALTER TABLE jobs DISABLE TRIGGER USER; DELETE FROM jobs; ALTER TABLE jobs ENABLE TRIGGER USER"
-            )
+            await unit.execute("TRUNCATE jobs")
         await insert(database, before, paths_to()[before])
         stored = await row(database)
         if (before, after) in LEGAL:

@@ -237,9 +237,7 @@ async def current_fence(database: Database) -> int:
 @guarantee("G5.1", "indexes_dense")
 async def test_indexes_are_dense_over_folded_refused_and_poisoned_records(writer, database):
     jobs = [job_id(number) for number in range(20)]
-    answers = []
-    for job in jobs:
-        answers.append(writer.append(new_job(job)))
+    answers = [writer.append(new_job(job)) for job in jobs]
     for round_number in range(5):
         for job in jobs:
             fence = round_number

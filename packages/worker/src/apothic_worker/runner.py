@@ -28,12 +28,11 @@ from apothic_worker.failures import death, failure
 from apothic_worker.leftovers import Leftovers
 from apothic_worker.limits import Bounds, Group, Limits
 from apothic_worker.output import OutputPipes
+from apothic_worker.transcript import Transcript
 from apothic_worker.zygote import KILL, TERM, Zygote
 
 TIMEOUT_GRACE_S = 5.0
 STOP_GRACE_S = 5.0
-LOG_DELAY_S = 0.05
-HELD_OUTPUT_MAX = 64 * 1024
 
 
 class Phase(enum.Enum):
@@ -67,15 +66,12 @@ class Runner:
         self._calls: dict[str, Attempt] = {}
         self._calls_made = 0
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._log_timer: asyncio.TimerHandle | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._reason = "exited"
         self._load_error: RemoteError | None = None
         self._is_load_lost = False
         self._is_ready = False
-        self._early: list[tuple[str, bytes]] = []
-        self._early_size = 0
-        self._mixed = 0
+        self._transcript = Transcript(self._calls, reports)
         self.zygote: Zygote | None = None
         self._channel: Channel | None = None
         self._output: OutputPipes | None = None
@@ -104,10 +100,10 @@ class Runner:
     def begin(self, zygote: Zygote) -> None:
         """Fork the process; it serves when it has said that it is ready."""
         self.zygote = zygote
-        self._output = OutputPipes(self._wrote)
+        self._output = OutputPipes(self._transcript.wrote)
         self._channel = Channel(self._on_frame, self._on_silence)
         for stream, data in zygote.take_output():
-            self._wrote(stream, data)
+            self._transcript.wrote(stream, data)
         descriptors = [self._channel.peer.detach(), *self._output.write_ends]
         self._output.write_ends = []
         zygote.fork(self.spec, descriptors, self._exited)
@@ -233,7 +229,7 @@ class Runner:
             return
         if head["kind"] == "log":
             attempt.log.write(str(head["stream"]), str(head["text"]).encode("utf-8", "replace"))
-            self._log_later()
+            self._transcript.send_later()
         elif attempt.verdict is None or self.spec.tasks > 1:
             self._answered(attempt, _end_of(attempt, head, body))
 
@@ -266,9 +262,7 @@ class Runner:
         self._channel.send({**head, "encoding": value.encoding, "python": value.python}, value.data)
         self._reports.started(attempt.key)
         self._timers[attempt.key] = self._loop.call_later(order.timeout_s, self._timed_out, attempt)
-        early, self._early, self._early_size = self._early, [], 0
-        for stream, data in early:
-            attempt.log.write(stream, data)
+        self._transcript.begin(attempt)
 
     # --- stopping
 
@@ -349,16 +343,15 @@ class Runner:
 
     def _report_ends(self, error: RemoteError, *, is_lost: bool) -> None:
         outcome = "lost" if is_lost else "failed"
-        calls, self._calls = self._calls, {}
-        for attempt in calls.values():
+        for attempt in self._calls.values():
             self._report(attempt, attempt.ended or attempt.finish(outcome, error=error))
+        self._calls.clear()
         while self._queue:
             self._finish_unstarted(self._queue.popleft())
 
     def _finish_unstarted(self, attempt: Attempt) -> None:
         """End an attempt that user code never saw: with the reason why the app cannot be loaded, else as lost."""
-        for stream, data in self._early:
-            attempt.log.write(stream, data)
+        self._transcript.begin(attempt)
         if self._load_error is not None:
             outcome = "lost" if self._is_load_lost else "failed"
             self._report(attempt, attempt.finish(outcome, error=self._load_error))
@@ -367,17 +360,16 @@ class Runner:
             self._report(attempt, attempt.finish("lost", error=error))
 
     def _report(self, attempt: Attempt, end: Finished) -> None:
-        if self._mixed and self.spec.tasks > 1:
-            attempt.log.note(f"{self._mixed} bytes written by several tasks at once, outside of Python, are not shown")
-            self._mixed = 0
+        self._transcript.end(attempt)
         self._cancel_timer(attempt.key)
         report_end(self._reports, attempt, end)
 
     def _release(self) -> None:
-        for timer in (*self._timers.values(), self._log_timer, self._kill_timer):
+        for timer in (*self._timers.values(), self._kill_timer):
             if timer is not None:
                 timer.cancel()
         self._timers.clear()
+        self._transcript.close()
         if self._leftovers is not None:
             self._leftovers.close()
         if self._group is not None:
@@ -386,29 +378,6 @@ class Runner:
     def _cancel_timer(self, key: Key) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
-
-    # --- output
-
-    def _wrote(self, stream: str, data: bytes) -> None:
-        """Give bytes to the one call that runs; before the first call they wait; of several nobody knows whose."""
-        if len(self._calls) == 1:
-            next(iter(self._calls.values())).log.write(stream, data)
-            self._log_later()
-        elif self._calls:
-            self._mixed += len(data)
-        elif self._early_size < HELD_OUTPUT_MAX:
-            self._early.append((stream, data[: HELD_OUTPUT_MAX - self._early_size]))
-            self._early_size += len(data)
-
-    def _log_later(self) -> None:
-        if self._log_timer is None:
-            self._log_timer = self._loop.call_later(LOG_DELAY_S, self._send_logs)
-
-    def _send_logs(self) -> None:
-        self._log_timer = None
-        for attempt in self._calls.values():
-            if (lines := attempt.log.take()) and not attempt.is_dropped:
-                self._reports.logs(attempt.key, lines)
 
 
 def _end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:

@@ -18,7 +18,7 @@ from apothic_worker.folders import make_read_only, remove
 from apothic_worker.interpreters import Interpreter
 
 PACKAGES = ("apothic", "cloudpickle")
-LEFT_OUT = ("apothic/cli",)
+LEFT_OUT = ("apothic/cli/",)
 
 
 def build_tree(root: Path, interpreters: Iterable[Interpreter]) -> Path:
