@@ -285,7 +285,8 @@ def all_members(group: Path) -> list[int]:
 
 async def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
     async with ScriptedServer() as server:
-        command = f'"{sys.executable}" -m apothic_worker.cli run --url {server.url} --data {tmp_path}/data --local --exit-with-parent & wait'
+        options = f"--url {server.url} --data {tmp_path}/data --local --exit-with-parent"
+        command = f'"{sys.executable}" -m apothic_worker.cli run {options} & wait'
         environment = {**os.environ, "APOTHIC_WORKER_TOKEN": server.token}
         parent = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", command, env=environment, stderr=asyncio.subprocess.PIPE

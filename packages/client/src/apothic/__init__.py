@@ -17,9 +17,11 @@ Names are imported when they are first used, so that `import apothic` costs noth
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, whose import would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from apothic.app import App
     from apothic.client import ControlPlaneClient
     from apothic.errors import (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apothic.wire.functions import FunctionSpec
-from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
+
+if TYPE_CHECKING:
+    from apothic._workers import WorkerInfo as WorkerInfo
 
 FINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out"})
 """Statuses after which a job never changes."""
@@ -48,18 +50,6 @@ class Readiness:
 
     ready: bool
     checks: dict[str, Check]
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """One worker; `status` is `live`, `lost` or `ended`, `runners` counts the live ones."""
-
-    worker_id: str
-    name: str
-    status: str
-    connected_at: str
-    machine: Machine
-    runners: int
 
 
 @dataclass(frozen=True)

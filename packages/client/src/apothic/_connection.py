@@ -116,14 +116,22 @@ def _connect(core: Core, deadline: float) -> Steps[Line]:
     try:
         line: Line = yield Dial(endpoint.host, endpoint.port, min(_left(core, deadline), DIAL_S_MAX))
         if endpoint.scheme == "https":
-            line.tls = Tls(endpoint.host)
-            yield from _handshake(core, line, line.tls, deadline)
+            yield from _handshake(core, line, deadline)
     except OSError as error:
         raise Lost(error, was_sent=False) from error
     return line
 
 
-def _handshake(core: Core, line: Line, tls: Tls, deadline: float) -> Steps[None]:
+def _handshake(core: Core, line: Line, deadline: float) -> Steps[None]:
+    try:
+        line.tls = Tls(core.endpoint.host)
+        yield from _greet(core, line, line.tls, deadline)
+    except BaseException:
+        line.close()
+        raise
+
+
+def _greet(core: Core, line: Line, tls: Tls, deadline: float) -> Steps[None]:
     is_complete = False
     while not is_complete:
         try:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from apothic._answers import (
@@ -18,7 +18,6 @@ from apothic._answers import (
     JobStatus,
     LogPage,
     Readiness,
-    WorkerInfo,
 )
 from apothic._core import Core
 from apothic._exchange import failure, parse_json, perform
@@ -30,6 +29,9 @@ from apothic.wire.frames import encode_frame
 from apothic.wire.functions import Manifest
 from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic.wire.values import CALL_TYPE, Value
+
+if TYPE_CHECKING:
+    from apothic._workers import WorkerInfo
 
 T = TypeVar("T")
 
@@ -89,6 +91,8 @@ def readiness(core: Core) -> Steps[Readiness]:
 
 
 def list_workers(core: Core) -> Steps[tuple[WorkerInfo, ...]]:
+    from apothic._workers import WorkerInfo
+
     data = yield from _get_json(core, "/v1/workers")
     return tuple(build(WorkerInfo, item) for item in _items(data))
 

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from apothic import _blocking, _calls, _operations
 from apothic._answers import (
@@ -22,7 +22,6 @@ from apothic._answers import (
     LogPage,
     Outcome,
     Readiness,
-    WorkerInfo,
 )
 from apothic._core import Core
 from apothic._http import Response
@@ -31,6 +30,9 @@ from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
 from apothic.wire.functions import Manifest
 from apothic.wire.values import Value
+
+if TYPE_CHECKING:
+    from apothic._workers import WorkerInfo
 
 T = TypeVar("T")
 
@@ -46,7 +48,6 @@ __all__ = [
     "Outcome",
     "Readiness",
     "Response",
-    "WorkerInfo",
     "shared_client",
 ]
 

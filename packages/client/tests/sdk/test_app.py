@@ -87,7 +87,7 @@ def configured(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a" * 64, "ä", None, 1])
 def test_an_app_name_must_follow_the_rule(name: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="^name: .*must be 1 to 63 letters"):
+    with pytest.raises(InvalidRequestError, match=r"^name: .*must be 1 to 63 letters"):
         App(name)
 
 
@@ -101,7 +101,8 @@ WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("max_cost_per_hour_usd", "1"), ("secure_cloud_only", 1), ("min_cpu_ghz", [1]),
     ("offer_filters", []), ("offer_filters", {"a": 1}), ("offer_filters", {"a": {}}), ("offer_filters", {1: {"eq": 1}}),
     ("offer_filters", {"a b": {"eq": 1}}), ("offer_filters", {"a": {"like": 1}}), ("offer_filters", {"a": {"gt": "1"}}),
-    ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}), ("offer_filters", {"a": {"notin": [[]]}}),
+    ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}),
+    ("offer_filters", {"a": {"notin": [[]]}}),
     ("offer_filters", {"a": {"eq": None}}), ("offer_filters", {"a": {"eq": float("nan")}}),
     ("offer_filters", {"a": {"eq": "x" * 40_000}}),
 ]  # fmt: skip
@@ -210,7 +211,8 @@ def test_a_deploy_uploads_the_file_once_and_then_calls_work(
     module = load(APP_FILE)
     first, again = module.app.deploy(), asyncio.run(module.app.aio.deploy())
     (archive,) = archives.values()
-    names = tarfile.open(fileobj=BytesIO(archive)).getnames()
+    with tarfile.open(fileobj=BytesIO(archive)) as packed:
+        names = packed.getnames()
     out, err = capfd.readouterr()
 
     assert first == again == module.app.deployment_id == DEPLOYMENT
@@ -316,7 +318,6 @@ def run(arguments: list[str], server: ScriptedServer, given: str | None = None) 
         "APOTHIC_BASE_URL": server.url,
         "APOTHIC_API_KEY": "lk_test",
         "HOME": "/nonexistent",
-        "PATH": "/usr/bin:/bin",
     }
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments], env=env, input=given, capture_output=True, text=True, timeout=30

@@ -245,7 +245,9 @@ MALFORMED_STREAMS: dict[str, tuple[dict[str, Any], bytes]] = {
     "an odd attempt": ({"kind": "outcome", "job_id": JOB, "status": "failed", "attempt": "1"}, b""),
     "an odd error": ({"kind": "outcome", "job_id": JOB, "status": "failed", "attempt": 1, "error": 7}, b""),
     "an error without type": ({"kind": "outcome", "job_id": JOB, "status": "failed", "attempt": 1, "error": {}}, b""),
-    "an unknown encoding": ({"kind": "outcome", "job_id": JOB, "status": "succeeded", "attempt": 1, "encoding": "x"}, b""),
+    "an unknown encoding": (
+        {"kind": "outcome", "job_id": JOB, "status": "succeeded", "attempt": 1, "encoding": "x"}, b""
+    ),
     "an odd python": (
         {"kind": "outcome", "job_id": JOB, "status": "succeeded", "attempt": 1, "encoding": "json", "python": 3}, b""
     ),

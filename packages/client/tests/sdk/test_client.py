@@ -318,8 +318,7 @@ def test_threads_have_connections_of_their_own(server: ScriptedServer, client: C
 
     def use() -> None:
         barrier.wait()
-        for _ in range(5):
-            found.append(client.identity().org)
+        found.extend(client.identity().org for _ in range(5))
         barrier.wait()
 
     threads = [threading.Thread(target=use) for _ in range(4)]

@@ -131,7 +131,7 @@ def test_a_key_file_of_another_user_is_refused(tmp_path: Path) -> None:
     else:
         os.chown(write_endpoint(tmp_path), 65534, 65534)
 
-    with pytest.raises(ConfigError, match="another user|by others"):
+    with pytest.raises(ConfigError, match=r"another user|by others"):
         find(tmp_path)
 
 

@@ -172,5 +172,5 @@ def test_a_request_says_its_length_only_when_it_may_have_a_body() -> None:
     ],
 )
 def test_a_request_that_would_change_the_head_is_refused(request_: Request) -> None:
-    with pytest.raises(ValueError, match="cannot be sent|is upper-case"):
+    with pytest.raises(ValueError, match=r"cannot be sent|is upper-case"):
         encode_head(request_, "")

@@ -31,7 +31,6 @@ def program(server: ScriptedServer) -> Any:
         "APOTHIC_BASE_URL": server.url,
         "APOTHIC_API_KEY": "lk_test",
         "HOME": "/nonexistent",
-        "PATH": "/usr/bin:/bin",
     }
     child = subprocess.Popen([sys.executable, "-c", PROGRAM], env=env, stderr=subprocess.PIPE, text=True)
     yield child

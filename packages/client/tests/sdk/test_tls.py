@@ -1,4 +1,4 @@
-"""TLS: the same requests over an encrypted connection, and strangers refused. The certificate is for `localhost` only."""
+"""TLS: the same requests, encrypted, and strangers refused. The certificate is for `localhost` only."""
 
 from __future__ import annotations
 

@@ -118,7 +118,9 @@ class Cloud:
         self.writer = Writer(self.database.connect_writer, commit_delay_s=self._commit_delay_s)
         await self.writer.start()
         self._stack.push_async_callback(self.writer.stop)
-        self._build()
+        blobs = FileBlobs(self._data / "blobs")
+        await blobs.sweep()
+        self._build(blobs)
         self.org = await first_org(self.database, self._sources.clock)
         await self.recovery.hold_role()
         if run_loops:
@@ -139,10 +141,9 @@ class Cloud:
         if hasattr(self, "recovery"):
             await self.recovery.release_role()
 
-    def _build(self) -> None:
+    def _build(self, blobs: FileBlobs) -> None:
         sources, database = self._sources, self.database
         clock, key = sources.clock, sources.new_key
-        blobs = FileBlobs(self._data / "blobs")
         board = self.board = Board(clock=clock, records=self.writer, new_key=key, random=sources.random)
         grants = Grants(board)
         endings = Endings(board, grants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,9 @@ from apothic_server.testing.contract import Contract, Described
 from apothic_server.testing.guarantees import guarantee
 
 ROOT = Path(__file__).parents[4]
+SOURCES = ROOT / "packages" / "server" / "src"
+CODE = re.compile(r"`([a-z0-9_]+)`")
+SET_CODE = re.compile(r'\bcode(?:: str)? ?= ?"([a-z0-9_]+)"')
 DOCUMENT: dict[str, Any] = json.loads(read_document())
 CONTRACT = Contract(DOCUMENT)
 
@@ -107,6 +111,16 @@ def test_every_code_is_documented_once_with_its_status():
     assert told["internal"] == "500"
     assert told[errors.Fenced.code] == "409"
     assert len(told) == sum(cells[1].strip().isdigit() for cells in rows)
+
+
+def test_every_code_in_the_sources_has_an_entry():
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
+    listed = {code for line in page.splitlines() if line.startswith("| `") for code in CODE.findall(line.split("|")[1])}
+    sources = [path for path in SOURCES.rglob("*.py") if "testing" not in path.parts]
+    used = {code for path in sources for code in SET_CODE.findall(path.read_text("utf-8"))}
+
+    assert used - listed == set()
+    assert len(used) > 20
 
 
 def accepted_types(described: Described) -> set[str]:

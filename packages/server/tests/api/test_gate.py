@@ -16,9 +16,8 @@ from apothic.wire.tokens import new_token
 from apothic_server.api.shared.asgi import CLIENT_GONE, Face
 from apothic_server.api.shared.errors import STATUSES
 from apothic_server.api.shared.operations import Operation
-from apothic_server.api.shared.query import seconds, whole_number
 from apothic_server.api.shared.request import Request
-from apothic_server.api.shared.response import Response, empty_response, json_response, raw_response, stream_response
+from apothic_server.api.shared.response import Response, empty_response, raw_response, stream_response
 from apothic_server.domain import errors
 from apothic_server.domain.access import SCOPES, Actor, Audience, Policy, Role
 from apothic_server.testing.asgi import AsgiClient, CutError
@@ -235,58 +234,6 @@ class TestErrors:
         answer = await face(row(nothing)).request("GET", "/x", headers={"x-request-id": "mine"})
 
         assert answer.headers["x-request-id"] == "request-1"
-
-
-class TestQuery:
-    async def numbers(self, request: Request) -> Response:
-        return json_response(
-            [whole_number(request.query, "n", -1, 10, 5), seconds(request.query, "s", 60, 60), request.query.get("t")]
-        )
-
-    def client(self) -> AsgiClient:
-        return face(row(self.numbers, query=frozenset({"n", "s", "t"})))
-
-    @pytest.mark.parametrize(
-        ("query", "value"),
-        [
-            ("", [5, 60, None]),
-            ("n=-1&s=0", [-1, 0, None]),
-            ("s=0.25&n=10", [10, 0.25, None]),
-            ("t=a+b%26", [5, 60, "a b&"]),
-        ],
-    )
-    async def test_good_parameters_are_read(self, query, value):
-        assert (await self.client().request("GET", f"/x?{query}")).json == value
-
-    @pytest.mark.parametrize(
-        ("query", "kind"),
-        [
-            ("n=11", "out_of_range"),
-            ("n=-2", "out_of_range"),
-            ("n=1.0", "out_of_range"),
-            ("n=", "out_of_range"),
-            ("n=+1", "out_of_range"),
-            ("n=%D9%A1", "out_of_range"),
-            ("n=" + "9" * 5000, "out_of_range"),
-            ("s=nan", "out_of_range"),
-            ("s=inf", "out_of_range"),
-            ("s=-0.1", "out_of_range"),
-            ("s=60.1", "out_of_range"),
-            ("s=1e1", "out_of_range"),
-            ("n=1&n=1", "repeated_parameter"),
-            ("N=1", "unknown_parameter"),
-            ("n=1&", "unknown_parameter"),
-            ("%00=1", "unknown_parameter"),
-            ("t=%FF", "encoding_invalid"),
-        ],
-    )
-    async def test_anything_else_is_refused_with_its_place(self, query, kind):
-        answer = await self.client().request("GET", f"/x?{query}")
-
-        assert answer.status == 422
-        assert answer.json["code"] == "invalid"
-        assert [problem["type"] for problem in answer.json["detail"]] == [kind]
-        assert answer.json["detail"][0]["loc"][0] == "query"
 
 
 class TestBodies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from apothic_server.api.shared.errors import MethodNotAllowed
-from apothic_server.api.shared.operations import Operation, StartRefused, operation_table
+from apothic_server.api.shared.operations import Operation, StartRefusedError, operation_table
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, empty_response
 from apothic_server.api.shared.router import Router
@@ -27,7 +27,7 @@ def row(name: str, path: str = "/things", method: str = "GET", **more) -> Operat
 def test_an_operation_without_a_policy_cannot_be_made():
     with pytest.raises(TypeError):
         Operation(id="bare", method="GET", path="/bare", statuses=frozenset({200}), handler=answer_nothing)
-    with pytest.raises(StartRefused):
+    with pytest.raises(StartRefusedError):
         row("none", policy=None)
 
 
@@ -40,7 +40,7 @@ def test_a_policy_for_keys_needs_a_scope_that_exists(audience, scope):
 
 
 def test_two_operations_with_one_id_are_refused():
-    with pytest.raises(StartRefused):
+    with pytest.raises(StartRefusedError):
         operation_table([row("one", "/a"), row("one", "/b")])
 
 
@@ -49,7 +49,7 @@ def test_two_operations_with_one_id_are_refused():
     [("/a", "/a"), ("/a/{x}", "/a/{x}"), ("/a/{x}", "/a/{y}"), ("/a/{x}", "/a/b"), ("/a/b", "/a/{x}")],
 )
 def test_two_operations_that_match_one_request_are_refused(first, second):
-    with pytest.raises(StartRefused):
+    with pytest.raises(StartRefusedError):
         Router([row("one", first), row("two", second)])
 
 
@@ -65,7 +65,7 @@ def test_two_operations_that_match_one_request_are_refused(first, second):
     ],
 )
 def test_a_row_that_contradicts_itself_is_refused(fields):
-    with pytest.raises(StartRefused):
+    with pytest.raises(StartRefusedError):
         row("odd", **fields)
 
 

@@ -94,6 +94,7 @@ class ControlLink:
         self._is_flush_soon = False
         self._beat_timer: asyncio.Handle | None = None
         self._fence_timer: asyncio.Handle | None = None
+        self._is_closing = False
         self._welcomed: asyncio.Event = asyncio.Event()
         self._settled: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
@@ -102,7 +103,7 @@ class ControlLink:
         self.state = make_state(self._wake)
 
     async def run(self, obeys: Obeys) -> None:
-        """Stay linked until cancelled.
+        """Stay linked until closed or cancelled.
 
         Raises:
             LinkRefused: The server does not want this worker; trying again is of no use.
@@ -115,6 +116,8 @@ class ControlLink:
                     reason = await self._once(url, obeys)
                 except LinkUnavailable as error:
                     reason = str(error)
+                if self._is_closing:
+                    return
                 url = self._after(reason)
                 delay_s = self._jitter() * self._bound_s
                 self._bound_s = min(self._bound_s * 2, BACKOFF_MAX_S)
@@ -135,6 +138,7 @@ class ControlLink:
 
     async def close(self, code: int) -> None:
         """Send what waits, then close the connection."""
+        self._is_closing = True
         self._flush()
         if self._socket is not None:
             await self._socket.close(code)
@@ -151,7 +155,7 @@ class ControlLink:
             await asyncio.wait([welcome, socket.closed], timeout=OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             welcome.cancel()
             if not self._welcomed.is_set() and not socket.closed.done():
-                await socket.close(4002, "no welcome")
+                socket.fail(4002, "no welcome")
             return await asyncio.shield(socket.closed)
         finally:
             socket.abort()
@@ -183,7 +187,7 @@ class ControlLink:
         except LinkBroken as error:
             journal.error("link.broken", reason=str(error))
             if self._socket is not None:
-                self._socket.abort()
+                self._socket.fail(1002, "no link message")
 
     def _act(self, item: ServerItem | Drop, obeys: Obeys) -> None:
         match item:
@@ -241,8 +245,7 @@ class ControlLink:
         if self.state.heartbeat(boot_ms()):
             self._beat_later(heartbeat_s)
         elif self._socket is not None:
-            journal.warning("link.silent", heartbeat_s=heartbeat_s)
-            self._socket.abort()
+            self._socket.fail(4002, "a heartbeat was not answered")
 
     def _renewed(self) -> None:
         """Plan the next look at the lease; a worker beside its server keeps its work."""

@@ -93,6 +93,14 @@ class LinkSocket(asyncio.Protocol):
         await asyncio.wait([self.closed], timeout=1.0)
         self.abort()
 
+    def fail(self, code: int, reason: str) -> None:
+        """Close with a code and wait for nobody: the other side broke the protocol or is gone."""
+        if self._transport is not None and not self.closed.done():
+            self._machine.send_close(code, reason)
+            self._flush()
+            self._transport.close()
+        self._end(reason)
+
     def abort(self) -> None:
         """Drop the connection at once."""
         if self._transport is not None:

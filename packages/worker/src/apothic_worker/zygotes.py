@@ -20,6 +20,11 @@ ZYGOTES_MAX = 32
 """Zygotes without runners beyond this number are ended, the oldest first."""
 
 FETCH_RETRY_S = 1.0
+FETCH_TIMEOUT_S = START_TIMEOUT_S / 2
+"""After this long without an archive the runner is given up, before its start counts as too slow."""
+
+NOT_PRELOADED_MAX = 10_000
+"""Deployments remembered as unfit for loading before the fork; beyond it, one is found out again."""
 
 Slot = tuple[str, str, str, str]
 
@@ -86,9 +91,10 @@ class Zygotes:
             async with asyncio.timeout(START_TIMEOUT_S):
                 return await self._try_start(slot, spec)
         except TimeoutError as error:
-            raise StartFailed(
-                failure("startup_timeout", f"loading the app took more than {START_TIMEOUT_S:g} s")
-            ) from error
+            message = f"loading the app took more than {START_TIMEOUT_S:g} s"
+            raise StartFailed(failure("startup_timeout", message)) from error
+        except OSError as error:
+            raise _lost(f"a runner cannot be started: {error}") from error
 
     async def _try_start(self, slot: Slot, spec: StartRunner) -> Zygote:
         if refusal := self._site.executor.refusal(spec.org):
@@ -104,6 +110,8 @@ class Zygotes:
         zygote, answer = await self._launch(slot, spec, interpreter, archive, preload=preload)
         if preload and not answer["preloaded"]:
             journal.info("zygote.not_preloaded", deployment=spec.deployment, reason=answer.get("reason"))
+            if len(self._not_preloaded) >= NOT_PRELOADED_MAX:
+                self._not_preloaded.clear()
             self._not_preloaded.add(spec.deployment)
             await _end(zygote)
             zygote, _ = await self._launch(slot, spec, interpreter, archive, preload=False)
@@ -114,16 +122,15 @@ class Zygotes:
     ) -> tuple[Zygote, dict[str, object]]:
         zygote = Zygote(self._site, str(next(self._names)), spec.memory_mb, self._ended)
         self._alive[zygote] = (slot, archive)
+        zygote.start(interpreter, archive)
         try:
-            zygote.start(interpreter, archive)
             return zygote, await zygote.load(spec, preload=preload)
-        except OSError as error:
-            raise StartFailed(failure("worker_lost", f"a runner cannot be started: {error}"), is_lost=True) from error
         except BaseException:
             await _end(zygote)
             raise
 
     async def _archive(self, spec: StartRunner) -> Path:
+        deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT_S
         while True:
             try:
                 path = await self._archives.get(spec.org, spec.deployment, spec.archive)
@@ -135,6 +142,8 @@ class Zygotes:
                 raise StartFailed(failure("load_failed", str(error))) from error
             except FetchFailed as error:
                 journal.warning("archive.fetch_failed", deployment=spec.deployment, reason=str(error))
+                if asyncio.get_running_loop().time() > deadline:
+                    raise _lost(str(error)) from error
                 await asyncio.sleep(FETCH_RETRY_S)
 
     def _ended(self, zygote: Zygote) -> None:
@@ -150,6 +159,10 @@ class Zygotes:
             del self._starts[slot]
         if timer := self._idle.pop(zygote, None):
             timer.cancel()
+
+
+def _lost(message: str) -> StartFailed:
+    return StartFailed(failure("worker_lost", message), is_lost=True)
 
 
 async def _end(zygote: Zygote) -> None:

@@ -2,7 +2,7 @@
 
     u32 size of all that follows | u32 size of the head | head, a JSON object in UTF-8 | body, raw bytes
 
-Both numbers are big-endian. A frame is self-contained: a reader needs no other state than the bytes it has not used yet.
+Both numbers are big-endian. A frame is self-contained: a reader needs no other state than the bytes not used yet.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Identifiers: sortable 26-character keys inside, `table:key` text on the runtime face.
 
-A key is a ULID: 48 bits of milliseconds and 80 random bits in lower-case Crockford base 32, so keys made later sort later.
+A key is a ULID, 48 bits of milliseconds and 80 random bits in lower-case Crockford base 32: keys made later sort later.
 Time and randomness come in as arguments; `new_key` is for the edges of a program only.
 """
 

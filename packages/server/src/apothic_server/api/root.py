@@ -32,7 +32,7 @@ def build_face(
         wait: Waits for futures; tests decide through it when time passes.
 
     Raises:
-        StartRefused: The operation table contradicts itself.
+        StartRefusedError: The operation table contradicts itself.
     """
     operations = ops_operations(services) + runtime_operations(services, link, read_document(), wait=wait)
     return Face(

@@ -31,6 +31,8 @@ _LOST = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InternalClientError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
 )
 
 

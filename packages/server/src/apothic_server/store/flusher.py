@@ -187,9 +187,7 @@ class Flusher:
         while True:
             try:
                 return await self._look_up(group, number, lost)
-            except Exception as again:
-                if trouble_of(again) is not Trouble.LOST:
-                    raise
+            except Exception as again:  # Whatever it is, the records need an answer in the end.
                 self._drop(again)
                 error = again
             if self._clock() >= since + self._away_deadline_s:

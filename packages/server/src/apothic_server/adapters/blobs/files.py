@@ -33,7 +33,7 @@ class FileBlobs:
     """Implements `apothic_server.ports.blobs.Blobs` in one folder that nothing else writes to.
 
     Args:
-        root: Made, with mode 0700, when absent.
+        root: Made, with mode 0700, when absent; the folder above it must be there.
     """
 
     def __init__(self, root: Path) -> None:
@@ -119,8 +119,9 @@ async def _append(file: IO[bytes], digested: Callable[[bytes], None], chunks: li
 
 
 def _create(temporary: Path) -> IO[bytes]:
-    temporary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return temporary.open("xb", buffering=0)
+    for folder in (temporary.parent.parent, temporary.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0)
 
 
 def _write(file: IO[bytes], digested: Callable[[bytes], None], chunks: list[bytes]) -> None:
@@ -132,12 +133,13 @@ def _write(file: IO[bytes], digested: Callable[[bytes], None], chunks: list[byte
 
 
 def _publish(temporary: Path, place: Path, root: Path) -> bool:
-    if place.is_file():
-        return False
-    _make_folder(place.parent, root)
-    temporary.rename(place)
+    created = not place.is_file()
+    if created:
+        _make_folder(place.parent, root)
+        temporary.rename(place)
+    # Also for a file that was there: whoever put it may have crashed before this line.
     _sync_folder(place.parent)
-    return True
+    return created
 
 
 def _discard(temporary: Path) -> None:

@@ -20,7 +20,7 @@ from apothic_server.api.runtime.arguments import read_arguments
 from apothic_server.api.runtime.outcomes import ALIVE_FRAME, outcome_frame, outcome_record
 from apothic_server.api.runtime.records import function_key, job_id, job_key
 from apothic_server.api.runtime.waiting import FirstDone
-from apothic_server.api.shared.errors import ClientGone
+from apothic_server.api.shared.errors import ClientGoneError
 from apothic_server.api.shared.query import seconds
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, raw_response, stream_response
@@ -97,14 +97,14 @@ class CallHandlers:
         yield outcome_frame(_result(call))
 
     async def _wait(self, request: Request, futures: tuple[asyncio.Future[Any], ...], timeout_s: float | None) -> None:
-        """Wait for one of `futures`; raises `ClientGone` as soon as nobody waits for the answer."""
+        """Wait for one of `futures`; raises `ClientGoneError` as soon as nobody waits for the answer."""
         if timeout_s == 0 or any(future.done() for future in futures):
             return
         gone = asyncio.ensure_future(request.gone())
         try:
             await self._first_done((*futures, gone), timeout_s)
             if gone.done() and not any(future.done() for future in futures):
-                raise ClientGone
+                raise ClientGoneError
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):

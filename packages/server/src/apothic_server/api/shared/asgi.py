@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from apothic_server.api.shared.errors import ClientGone, UpgradeRequired, error_response, internal_response
+from apothic_server.api.shared.errors import ClientGoneError, UpgradeRequired, error_response, internal_response
 from apothic_server.api.shared.gate import Authenticate, admit
 from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
 from apothic_server.api.shared.response import Response
@@ -50,7 +50,7 @@ class Face:
         clock: Seconds, for durations.
 
     Raises:
-        StartRefused: The table contradicts itself.
+        StartRefusedError: The table contradicts itself.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Face:
             response = await self._answer(exchange, scope, receive)
             await _send(response, exchange.id, send, is_head=scope["method"] == "HEAD")
             status = response.status
-        except ClientGone:
+        except ClientGoneError:
             pass
         except Exception:
             self._log.exception("request.cut", op=exchange.operation, request_id=exchange.id)
@@ -104,7 +104,7 @@ class Face:
             if operation.handler is None:
                 raise UpgradeRequired("This address speaks WebSocket only.")
             response = await operation.handler(request)
-        except ClientGone:
+        except ClientGoneError:
             raise
         except Exception as error:
             response = self._refusal(error, exchange)

@@ -9,7 +9,7 @@ INTERNAL_DETAIL = "The server failed. Its log has the details under this request
 RETRY_AFTER_DEFAULT_S = 1
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client closed the connection before its request was whole; nobody reads an answer."""
 
 

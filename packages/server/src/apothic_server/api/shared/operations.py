@@ -25,7 +25,7 @@ Upgrade = Callable[[Scope, Receive, Send, Actor], Awaitable[None]]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-class StartRefused(Exception):
+class StartRefusedError(Exception):
     """The table contradicts itself; the server must not start."""
 
 
@@ -61,24 +61,24 @@ class Operation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers too
-            raise StartRefused(f"operation {self.id} has no policy")
+            raise StartRefusedError(f"operation {self.id} has no policy")
         if self.method not in METHODS or not self.path.startswith("/"):
-            raise StartRefused(f"operation {self.id} has no valid method and path")
+            raise StartRefusedError(f"operation {self.id} has no valid method and path")
         if (self.handler is None) == (self.upgrade is None):
-            raise StartRefused(f"operation {self.id} needs either a handler or an upgrade")
+            raise StartRefusedError(f"operation {self.id} needs either a handler or an upgrade")
         if (self.body_max > 0) != bool(self.accepts):
-            raise StartRefused(f"operation {self.id} must name both a body limit and content types, or neither")
+            raise StartRefusedError(f"operation {self.id} must name both a body limit and content types, or neither")
 
 
 def operation_table(operations: Iterable[Operation]) -> dict[str, Operation]:
     """Return the operations by id.
 
     Raises:
-        StartRefused: Two operations have one id.
+        StartRefusedError: Two operations have one id.
     """
     table: dict[str, Operation] = {}
     for operation in operations:
         if operation.id in table:
-            raise StartRefused(f"two operations are named {operation.id}")
+            raise StartRefusedError(f"two operations are named {operation.id}")
         table[operation.id] = operation
     return table

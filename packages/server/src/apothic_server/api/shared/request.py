@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from apothic_server.api.shared.errors import ClientGone, RequestTimeout
+from apothic_server.api.shared.errors import ClientGoneError, RequestTimeout
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import TooLarge
 
@@ -61,7 +61,7 @@ class Request:
         Raises:
             TooLarge: It holds more than the operation's limit.
             RequestTimeout: It was silent for `BODY_IDLE_S`.
-            ClientGone: The connection closed inside it.
+            ClientGoneError: The connection closed inside it.
         """
         data, more = await self._next()
         if not more:
@@ -94,7 +94,7 @@ class Request:
         except TimeoutError:
             raise RequestTimeout("The request's body stopped arriving.") from None
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientGoneError
         data: bytes = message.get("body", b"")
         if size + len(data) > self._body_max:
             raise TooLarge(f"The body exceeds {self._body_max} bytes.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from apothic_server.api.shared.errors import MethodNotAllowed
-from apothic_server.api.shared.operations import Operation, StartRefused
+from apothic_server.api.shared.operations import Operation, StartRefusedError
 from apothic_server.domain.errors import NotFound
 
 NO_PATH = "There is nothing at this address."
@@ -26,7 +26,7 @@ class Router:
     """Routes of a table. A place in a path is either literal or a parameter, never both.
 
     Raises:
-        StartRefused: Two operations match one request, or a place has two meanings.
+        StartRefusedError: Two operations match one request, or a place has two meanings.
     """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
@@ -69,18 +69,18 @@ class Router:
         for segment in operation.path.split("/")[1:]:
             node = _step(node, segment, operation)
         if operation.method in node.methods:
-            raise StartRefused(f"{operation.id} and {node.methods[operation.method].id} have one method and path")
+            raise StartRefusedError(f"{operation.id} and {node.methods[operation.method].id} have one method and path")
         node.methods[operation.method] = operation
 
 
 def _step(node: _Node, segment: str, operation: Operation) -> _Node:
     if not segment.startswith("{"):
         if node.rest is not None:
-            raise StartRefused(f"{operation.id}: {segment} stands where another operation has a parameter")
+            raise StartRefusedError(f"{operation.id}: {segment} stands where another operation has a parameter")
         return node.children.setdefault(segment, _Node())
     name = segment[1:-1]
     if node.children or node.parameter not in (None, name):
-        raise StartRefused(f"{operation.id}: {segment} stands where another operation has something else")
+        raise StartRefusedError(f"{operation.id}: {segment} stands where another operation has something else")
     if node.rest is None:
         node.parameter, node.rest = name, _Node()
     return node.rest
