@@ -53,7 +53,7 @@ class Core:
         return self.random() * min(PAUSE_S_MAX, first_s * 2 ** min(tries - 1, 10))
 
 
-class Lost(Exception):  # noqa: N818 - an event between this module and its callers, never seen by users
+class Lost(Exception):
     """A connection failed.
 
     Attributes:

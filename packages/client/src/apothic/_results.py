@@ -20,11 +20,13 @@ from apothic.errors import (
 from apothic.wire.values import Value
 
 _main_modules: dict[str, str] = {}
+_main_names: dict[str, frozenset[str]] = {}
 
 
 def note_main_module(file: str, module: str) -> None:
-    """Remember under which name runners import the file that runs here as `__main__`."""
+    """Remember how runners call the module that runs here as `__main__`, and which names it has by now."""
     _main_modules[file] = module
+    _main_names[file] = frozenset(vars(sys.modules["__main__"]))
 
 
 def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
@@ -35,7 +37,10 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
         TooLargeError: The arguments are too large.
     """
     try:
-        return _serialize.encode_arguments(args, kwargs)
+        file = _main_file()
+        return _serialize.encode_arguments(
+            args, kwargs, main_alias=_main_modules.get(file), main_names=_main_names.get(file)
+        )
     except _serialize.ValueTooLarge as error:
         raise TooLargeError(_sentence(error), code="value_too_large") from None
     except _serialize.NotSerializable as error:
@@ -81,8 +86,12 @@ def _decode(job_id: str, value: Value, *, allow_pickle: bool) -> Any:
 
 def _main_alias() -> str | None:
     """Return the name of `__main__` on runners: as deployed from this process, else the file's own name."""
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    file = _main_file()
     return _main_modules.get(file, Path(file).stem) if file else None
+
+
+def _main_file() -> str:
+    return getattr(sys.modules.get("__main__"), "__file__", None) or ""
 
 
 def _sentence(error: Exception) -> str:

@@ -37,15 +37,15 @@ _to_text = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=
 _from_text = json.JSONDecoder().decode
 
 
-class NotSerializable(Exception):  # noqa: N818 (the name says what is wrong; the SDK wraps it)
+class NotSerializable(Exception):
     """A value cannot be encoded; the message names the argument or the result, its type and the reason."""
 
 
-class ValueTooLarge(Exception):  # noqa: N818
+class ValueTooLarge(Exception):
     """An encoded value exceeds `VALUE_MAX`."""
 
 
-class PythonMismatch(Exception):  # noqa: N818
+class PythonMismatch(Exception):
     """The value holds code or classes by value from another Python minor version, so it cannot be decoded here.
 
     Attributes:

@@ -116,7 +116,7 @@ class ConfigError(ApothicError):
     code = "config_invalid"
 
 
-class CloudNotRunning(ApothicError):  # noqa: N818 - a sentence about the world that users read, named in the docs
+class CloudNotRunning(ApothicError):
     """No address is configured and no cloud runs on this machine; start one with `apothic up`."""
 
     code = "cloud_not_running"

@@ -1,4 +1,4 @@
-"""Builds the control plane from its parts: store, dispatcher, services, loops, faces. The only place that knows them all."""
+"""Builds the control plane from its parts: store, dispatcher, services, loops, faces. Nothing else knows them all."""
 
 from __future__ import annotations
 

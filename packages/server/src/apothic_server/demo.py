@@ -24,12 +24,11 @@ def main() -> int:
         _say("run this from the repository's root: examples/hello_world.py is not here")
         return 2
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="apothic-demo-") as folder:
-        with _cloud(Path(folder)) as environment:
-            with _step("deploy and call examples/hello_world.py"):
-                _run([str(examples / "hello_world.py")], environment)
-            with _step("deploy examples/word_count.py and run a batch job on it"):
-                _run([str(examples / "word_count.py")], environment)
+    with tempfile.TemporaryDirectory(prefix="apothic-demo-") as folder, _cloud(Path(folder)) as environment:
+        with _step("deploy and call examples/hello_world.py"):
+            _run([str(examples / "hello_world.py")], environment)
+        with _step("deploy examples/word_count.py and run a batch job on it"):
+            _run([str(examples / "word_count.py")], environment)
     _say(f"done in {time.monotonic() - began:.1f} s; nothing is left running")
     _say("start a lasting cloud with   make up")
     _say("and call it from another shell with   .venv/bin/python examples/hello_world.py")

@@ -1,7 +1,8 @@
-"""Structured logs: an event name and fields; JSON when not on a terminal. Secrets, arguments and results never go in."""
+"""Structured logs: an event name and fields; JSON when not on a terminal. Secrets, arguments, results never go in."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TextIO
 
@@ -13,8 +14,12 @@ def configure(stream: TextIO | None = None, *, is_terminal: bool | None = None) 
     out = stream or sys.stderr
     terminal = out.isatty() if is_terminal is None else is_terminal
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
+    # uvicorn reports a link that the gate refused as an error of ours.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -149,10 +149,10 @@ def down(data: Path | None) -> None:
 
 def _run(settings: Settings, ready_fd: int | None) -> None:
     # Imported late: `apothic --help` and `apothic down` stay quick.
-    import uvloop  # noqa: PLC0415
+    import uvloop
 
-    from apothic_server import logs  # noqa: PLC0415
-    from apothic_server.listener import bind  # noqa: PLC0415
+    from apothic_server import logs
+    from apothic_server.listener import bind
 
     bound = bind(settings.host, settings.port)
     with bound, _open_log(settings.data).open("a", buffering=1) as log:
@@ -161,9 +161,9 @@ def _run(settings: Settings, ready_fd: int | None) -> None:
 
 
 async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> None:
-    from socket import socket  # noqa: PLC0415
+    from socket import socket
 
-    from apothic_server.running import running  # noqa: PLC0415
+    from apothic_server.running import running
 
     assert isinstance(bound, socket)
     began = time.monotonic()
@@ -258,7 +258,7 @@ def _detach(data: Path) -> None:
 
 def _stop_orphan(folder: Path) -> None:
     """Stop a database that a killed cloud left running."""
-    from apothic_server.store.launcher import EmbeddedPostgres  # noqa: PLC0415
+    from apothic_server.store.launcher import EmbeddedPostgres
 
     async def stop() -> None:
         store = EmbeddedPostgres(folder / "postgres")

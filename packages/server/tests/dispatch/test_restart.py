@@ -2,11 +2,10 @@
 
 import pytest
 
-from apothic.wire.link import Started
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import JobStatus
-from apothic_server.testing.cloud import ScriptedWorker, ended
+from apothic_server.testing.cloud import ScriptedWorker
 from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,11 @@ OUTCOMES = ("succeeded", "failed", "timed_out", "cancelled", "lost")
 
 
 @given(
-    st.sampled_from(HELD), st.sampled_from(OUTCOMES), st.integers(1, 20), st.integers(0, 12), st.integers(0, 3),
+    st.sampled_from(HELD),
+    st.sampled_from(OUTCOMES),
+    st.integers(1, 20),
+    st.integers(0, 12),
+    st.integers(0, 3),
     st.floats(0, 0.999),
 )
 def test_every_verdict_is_a_move_of_the_table(status, outcome, attempt, losses, retries, jitter):

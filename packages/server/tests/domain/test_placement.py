@@ -17,10 +17,10 @@ def machine(cpus=2.0, memory_mb=4096, pythons=("3.11",)):
     return Machine("host", "sandbox", [], [], {}, cpus, memory_mb, list(pythons))
 
 
-def fleet_of(*machines, credits=256):
+def fleet_of(*machines, credit=256):
     fleet = Fleet()
     for number, offered in enumerate(machines):
-        fleet.add_worker(Worker(IncarnationId(f"w{number}"), ORG, f"w{number}", offered, credits, 0.0))
+        fleet.add_worker(Worker(IncarnationId(f"w{number}"), ORG, f"w{number}", offered, credit, 0.0))
     return fleet
 
 
@@ -37,9 +37,8 @@ def apply(where, asked, fleet, job):
             assert idle.is_idle
             fleet.remove_runner(idle)
         spec = asked.spec
-        runner = Runner(
-            RunnerId(f"r-{job}"), ORG, asked.group, where.worker, spec.cpu, spec.memory_mb, spec.tasks_per_container, 0.0
-        )
+        name, tasks = RunnerId(f"r-{job}"), spec.tasks_per_container
+        runner = Runner(name, ORG, asked.group, where.worker, spec.cpu, spec.memory_mb, tasks, 0.0)
         fleet.add_runner(runner)
     runner.attempts.add(JobId(job))
     return runner
@@ -58,7 +57,7 @@ specs = st.fixed_dictionaries(
 @guarantee("G2.7", "slots_never_exceeded")
 @given(st.data())
 def test_no_sequence_of_grants_and_ends_exceeds_any_bound(data):
-    fleet = fleet_of(machine(2, 4096), machine(4, 2048), credits=3)
+    fleet = fleet_of(machine(2, 4096), machine(4, 2048), credit=3)
     asked = [need(number, **data.draw(specs)) for number in range(3)]
     running = []
     for step in range(data.draw(st.integers(1, 25))):

@@ -72,7 +72,7 @@ _HINTS = {
 }
 
 
-class Stopped(Exception):  # noqa: N818 - it ends a command and is no error
+class Stopped(Exception):
     """Ends a command with an exit code after it has said why."""
 
     def __init__(self, exit_code: int) -> None:
@@ -80,7 +80,7 @@ class Stopped(Exception):  # noqa: N818 - it ends a command and is no error
         self.exit_code = exit_code
 
 
-class Interrupted(Exception):  # noqa: N818 - Ctrl-C is no error
+class Interrupted(Exception):
     """Ctrl-C ended a wait; the message says what became of the job."""
 
     def __init__(self, message: str, *, job_id: str) -> None:

@@ -2,14 +2,14 @@
 
 Zygote control socket (worker → zygote, file descriptors travel beside the frame):
 
-    {"kind": "load", "protocol", "path", "module", "app_variable", "preload": bool}          once, first
-    {"kind": "fork", "runner", "function", "qualname", "tasks", "is_async", "memory_mb"}     with [socket, stdout, stderr]
-    {"kind": "kill", "runner", "signal"}                                                     to the runner's whole tree
+    {"kind": "load", "protocol", "path", "module", "app_variable", "preload": bool}       once, first
+    {"kind": "fork", "runner", "function", "qualname", "tasks", "is_async", "memory_mb"}  with [socket, stdout, stderr]
+    {"kind": "kill", "runner", "signal"}                                                  to the runner's whole tree
   (zygote → worker)
-    {"kind": "ready", "python", "preloaded": bool, "reason": str | null}                     answer to load
-    {"kind": "load_failed", "error": …}                                                      answer to load; see RemoteError
-    {"kind": "forked", "runner", "pid"}                                                      pid as the zygote sees it
-    {"kind": "exited", "runner", "code": int | null, "signal": int | null}                   after nothing of its tree is left
+    {"kind": "ready", "python", "preloaded": bool, "reason": str | null}    answer to load
+    {"kind": "load_failed", "error": …}                                     answer to load; see RemoteError
+    {"kind": "forked", "runner", "pid"}                                     pid as the zygote sees it
+    {"kind": "exited", "runner", "code": int | null, "signal": int | null}  after nothing of its tree is left
 
 Runner socket (worker → runner):
 

@@ -37,7 +37,7 @@ def token_kind(text: str) -> str | None:
 
 def _checksum(text: str) -> str:
     number = zlib.crc32(text.encode())
-    digits = []
+    digits: list[str] = []
     for _ in range(CHECK_LENGTH):
         number, digit = divmod(number, 62)
         digits.append(ALPHABET[digit])

@@ -40,7 +40,7 @@ class RemoteError:
             `arguments_unreadable`, `python_mismatch`, `generator_not_supported`, `cancelled`, `killed_by_signal`,
             `exited`, `out_of_memory`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
             `isolation_refused`.
-        causes: `__cause__`/`__context__` chain, nearest first, at most `ERROR_CAUSES_MAX`; each without causes of its own.
+        causes: `__cause__`/`__context__` chain, nearest first, at most `ERROR_CAUSES_MAX`; each without own causes.
     """
 
     type: str

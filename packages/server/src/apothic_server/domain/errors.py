@@ -1,7 +1,7 @@
 """Errors that the platform answers with. Each has one stable code, listed in `docs/reference/errors.md`, never reused.
 
-A face turns the class into a status (`api/shared/errors.py`); the message is written for the person who made the request
-and never holds a query, path, secret or another org's name (G20.6).
+A face turns the class into a status (`api/shared/errors.py`); the message is for the person who made the request and
+never holds a query, path, secret or another org's name (G20.6).
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class Worker:
     Attributes:
         credits: Attempts it may hold at once (flow control of the link).
         lease_expires_at: Monotonic seconds after which its attempts are given to others.
+        is_draining: It stops soon and takes nothing more.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
     """
 
@@ -57,6 +58,7 @@ class Worker:
     credits: int
     lease_expires_at: float
     is_linked: bool = True
+    is_draining: bool = False
     runners: dict[RunnerId, Runner] = field(default_factory=dict[RunnerId, Runner])
 
     @property
@@ -75,7 +77,7 @@ class Worker:
 
     @property
     def takes_work(self) -> bool:
-        return self.is_linked and self.held < self.credits
+        return self.is_linked and not self.is_draining and self.held < self.credits
 
 
 class Fleet:

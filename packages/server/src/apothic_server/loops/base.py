@@ -1,7 +1,7 @@
 """What every loop is: `start`, `stop`, `hint`, `step`; a timer and a hint both lead to one step.
 
-A hint is only a hint: losing one costs a timer's length. A step that raises is logged and tried again at the next tick; a
-step that takes longer than its deadline is cancelled and shows in `/readyz` (G14.5). Tests call `step` directly.
+A hint is only a hint: losing one costs a timer's length. A step that raises is logged and tried again at the next tick;
+a step that takes longer than its deadline is cancelled and shows in `/readyz` (G14.5). Tests call `step` directly.
 """
 
 from __future__ import annotations

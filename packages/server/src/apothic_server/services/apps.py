@@ -9,7 +9,7 @@ from apothic.wire.ids import AppId, DeploymentId, FunctionId, OrgId
 from apothic.wire.names import APP_NAME_RULE, is_app_name, near_matches
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
-from apothic_server.domain.errors import Conflict, Invalid, NotFound
+from apothic_server.domain.errors import Conflict, Invalid, NotFound, no_such
 from apothic_server.domain.views import AppView
 from apothic_server.ports.clock import Clock
 from apothic_server.store import apps as rows
@@ -68,7 +68,7 @@ class Apps:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_deployment(unit, actor.org, key)
         if found is None:
-            raise NotFound("no such deployment")
+            raise no_such("deployment")
         return found
 
     async def get_function(self, actor: Actor, app_name: str, function_name: str) -> Function:
@@ -97,7 +97,7 @@ class Apps:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_function(unit, actor.org, key)
         if found is None:
-            raise NotFound("no such function")
+            raise no_such("function")
         self._remember(found, loads)
         return found
 

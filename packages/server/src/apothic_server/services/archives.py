@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from apothic.wire.ids import DeploymentId
 from apothic.wire.limits import ARCHIVE_PACKED_MAX
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import NotFound
+from apothic_server.domain.errors import no_such
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
 from apothic_server.store import archives as rows
@@ -50,6 +50,6 @@ class Archives:
         async with self._database.system_unit() as unit:
             found = await recovery.deployed_archive(unit, deployment_key)
         if found is None:
-            raise NotFound("no such deployment")
+            raise no_such("deployment")
         org, sha256 = found
         return await self._blobs.open(org, sha256)

@@ -13,12 +13,12 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import NotFound, TooLarge
+from apothic_server.domain.errors import TooLarge, no_such
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
 from apothic_server.ports.blobs import Blobs
-from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.apps import Apps
+from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.live import LiveJob
@@ -63,7 +63,7 @@ class Jobs:
             row = await rows.get_job(unit, actor.org, key)
             function = await self._names(unit, row) if row is not None else None
         if row is None or function is None:
-            raise NotFound("no such job")
+            raise no_such("job")
         live = self._board.jobs.get(row.id)
         reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
         return JobView(row, function.app_name, function.spec.name, reason)
@@ -80,7 +80,7 @@ class Jobs:
         async with self._database.request_unit(actor.org) as unit:
             stored = await rows.get_outcome(unit, actor.org, key)
         if stored is None:
-            raise NotFound("no such job")
+            raise no_such("job")
         if not stored.status.is_final:
             return await self._adopted(key)
         return await self._outcome_of(actor, stored)
@@ -95,7 +95,7 @@ class Jobs:
             newest = await rows.get_last_index(unit, actor.org, key)
             found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
         if newest is None:
-            raise NotFound("no such job")
+            raise no_such("job")
         return _log_page(found, newest, after=after, is_whole=len(found) < limit)
 
     async def cancel(self, actor: Actor, key: JobId) -> JobStatus:
@@ -147,7 +147,7 @@ class Jobs:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_job(unit, actor.org, key)
         if found is None:
-            raise NotFound("no such job")
+            raise no_such("job")
         return found
 
     async def _adopted(self, key: JobId) -> asyncio.Future[Outcome]:

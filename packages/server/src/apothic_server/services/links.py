@@ -52,7 +52,7 @@ class Links:
         _check_hello(hello)
         board = self._board
         if board.term is None:
-            raise Unavailable("this server does not dispatch; dial again")
+            raise Unavailable("this server does not dispatch now; dial again")
         incarnation = IncarnationId(hello.incarnation)
         now = board.clock.now()
         async with self._database.system_unit() as unit:
@@ -70,16 +70,15 @@ class Links:
         return self._attach(actor, hello, link)
 
     async def heartbeat(self, worker: Worker, item: Heartbeat) -> None:
-        """Extend the lease in the store, then in memory, then answer; with the store away there is no answer.
+        """Extend the lease in the store, then in memory, then answer.
 
         Raises:
             Fenced: The lease ended before.
+            Unavailable: The store is away; the worker dials again and keeps what it has.
         """
-        try:
-            is_live = await self._extend(worker)
-        except Unavailable as error:
-            log.warning("heartbeat.unanswered", worker=worker.id, reason=error.detail)
-            return
+        expires_at = self._board.clock.now() + timedelta(seconds=GRACE_S)
+        async with self._database.system_unit() as unit:
+            is_live = await rows.renew_lease(unit, worker.org, worker.id, expires_at)
         if not is_live or worker.id not in self._board.fleet.workers:
             raise Fenced("the lease of this incarnation ended; start again")
         worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S
@@ -87,7 +86,9 @@ class Links:
         self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
 
     def report(self, worker: Worker, frame: WorkerFrame) -> None:
-        """Act on logs, starts, ends and runners, in that order."""
+        """Act on draining, logs, starts, ends and runners, in that order."""
+        if frame.get("draining"):
+            worker.is_draining = True
         for logs in frame.get("logs", []):
             self._reports.logs(worker, logs)
         for started in frame.get("started", []):
@@ -117,11 +118,6 @@ class Links:
                 self._reports.lose_unattached(incarnation, reason)
         self._grants.grant_ready()
 
-    async def _extend(self, worker: Worker) -> bool:
-        expires_at = self._board.clock.now() + timedelta(seconds=GRACE_S)
-        async with self._database.system_unit() as unit:
-            return await rows.renew_lease(unit, worker.org, worker.id, expires_at)
-
     def _attach(self, actor: Actor, hello: Hello, link: Link) -> Worker:
         board = self._board
         incarnation = IncarnationId(hello.incarnation)
@@ -133,7 +129,7 @@ class Links:
             self._reports.lose_unattached(incarnation, "the server restarted and could not attach the attempt again")
         previous = board.links.get(incarnation)
         if previous is not None and previous is not link:
-            previous.close("replaced", "this worker opened another link")
+            previous.supersede()
         board.links[incarnation] = link
         worker.is_linked = True
         worker.lease_expires_at = expires_at
@@ -152,8 +148,8 @@ def _check_hello(hello: Hello) -> None:
         detail = (
             f"the worker speaks link protocol {hello.protocol}, this server {LINK_PROTOCOL}; install equal versions"
         )
-        raise Invalid(detail, code="protocol_mismatch")
+        raise Invalid(detail, code="protocol")
     if not is_key(hello.incarnation) or not hello.name or len(hello.name) > 128:
-        raise Invalid("the hello has no usable incarnation or name", code="bad_frame")
+        raise Invalid("the hello has no usable incarnation or name", code="protocol")
     if hello.credits < 1 or hello.machine.cpus <= 0 or hello.machine.memory_mb <= 0:
-        raise Invalid("the hello offers no credits, processors or memory", code="bad_frame")
+        raise Invalid("the hello offers no credits, processors or memory", code="protocol")

@@ -23,7 +23,7 @@ REDIAL_FIRST_S, REDIAL_MAX_S = 0.02, 1.0
 log = structlog.get_logger(__name__)
 
 
-class PoisonRecord(Exception):  # noqa: N818 - named for the thing, as the errors of the domain are
+class PoisonRecord(Exception):
     """The store rejected this record for its data; `__cause__` is the store's error. Nothing of it was applied."""
 
 

@@ -26,7 +26,7 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _json = msgspec.json.Encoder()
 
 
-class UnwritableRecord(ValueError):  # noqa: N818 - named for the thing, as the errors of the domain are
+class UnwritableRecord(ValueError):
     """A record that no store accepts: NUL or a lone surrogate in text, no event, an unknown path."""
 
 

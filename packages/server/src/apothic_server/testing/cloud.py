@@ -81,7 +81,7 @@ class CloudUnderTest:
         self, app: str = "shop", *specs: FunctionSpec, actor: Actor | None = None, archive: bytes = ARCHIVE
     ) -> Deployment:
         """Upload an archive and deploy functions; one named `work` when none is given."""
-        from apothic_server.services.blobs import digest_of  # noqa: PLC0415
+        from apothic_server.services.blobs import digest_of
 
         digest = digest_of(archive)
 
@@ -159,6 +159,10 @@ class ScriptedWorker:
     def close(self, code: str, detail: str) -> None:
         """The server closes."""
         self.close_code = code
+
+    def supersede(self) -> None:
+        """The server has a newer link of this worker."""
+        self.close_code = "superseded"
 
     async def connect(self, *held: Assign) -> ScriptedWorker:
         """Dial in; returns when greeted."""

@@ -23,6 +23,9 @@ ReceiveBytes = Callable[[], Awaitable[bytes | None]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(WorkerFrame).decode
+GOING_AWAY, BAD_FRAME, REFUSED, SUPERSEDED = 1001, 1007, 1008, 4001
+"""Close codes, as in `docs/reference/worker-link.md`."""
+
 FRAME_SOFT_MAX = LINK_FRAME_MAX // 4
 """A frame is cut before the item that would take it past this size."""
 
@@ -39,18 +42,19 @@ class Session:
         self._wake = asyncio.Event()
         self._is_closed = False
         self._worker: Worker | None = None
+        self._close_code = GOING_AWAY
 
-    async def run(self) -> None:
-        """Serve the link until either side closes it."""
+    async def run(self) -> int:
+        """Serve the link until either side closes it; returns the close code."""
         writing = asyncio.create_task(self._write(), name="link writer")
         try:
             await self._read(writing)
         finally:
             if self._worker is not None:
                 self._links.closed(self._worker, self)
-            self._is_closed = True
-            self._wake.set()
+            self.end(self._close_code)
             await asyncio.gather(writing, return_exceptions=True)
+        return self._close_code
 
     def send(self, name: str, item: Any) -> None:
         """Queue an item; everything queued in one tick of the event loop travels in one frame."""
@@ -61,8 +65,18 @@ class Session:
     def close(self, code: str, detail: str) -> None:
         """Refuse the link: the frame goes out, then the connection ends."""
         self.send("refused", Refused(code, detail))
-        self._is_closed = True
-        self._wake.set()
+        self.end(REFUSED)
+
+    def supersede(self) -> None:
+        """The worker opened a newer link."""
+        self.end(SUPERSEDED)
+
+    def end(self, close_code: int) -> None:
+        """End the connection after what is queued went out."""
+        if not self._is_closed:
+            self._close_code = close_code
+            self._is_closed = True
+            self._wake.set()
 
     async def _read(self, writing: asyncio.Task[None]) -> None:
         while not self._is_closed:
@@ -73,7 +87,8 @@ class Session:
                 frame = _decode(data)
                 await self._act(frame)
             except msgspec.DecodeError as error:
-                self.close("bad_frame", f"the frame does not fit the protocol: {error}")
+                log.warning("link.bad_frame", org=self._actor.org, error=str(error))
+                self.end(BAD_FRAME)
             except PlatformError as error:
                 self.close(error.code, error.detail)
 
@@ -88,7 +103,7 @@ class Session:
 
     async def _greet(self, hellos: list[Hello]) -> None:
         if len(hellos) != 1:
-            self.close("bad_frame", "the first frame of a link holds exactly one hello")
+            self.end(BAD_FRAME)
             return
         self._worker = await self._links.opened(self._actor, hellos[0], self)
 

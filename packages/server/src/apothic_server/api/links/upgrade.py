@@ -16,8 +16,9 @@ def link_upgrade(links: Links) -> Upgrade:
         if (await receive())["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept"})
-        await Session(links, actor, lambda: _next_bytes(receive), lambda data: _send_bytes(send, data)).run()
-        await send({"type": "websocket.close", "code": 1000})
+        session = Session(links, actor, lambda: _next_bytes(receive), lambda data: _send_bytes(send, data))
+        code = await session.run()
+        await send({"type": "websocket.close", "code": code})
 
     return upgrade
 

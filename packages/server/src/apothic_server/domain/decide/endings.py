@@ -64,7 +64,7 @@ def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jit
 
 
 def retry_delay_s(retry: int, spec: FunctionSpec, jitter: float) -> float:
-    """Return the delay before retry number `retry` (1, 2, …), clamped to [1 s, max] plus 0–10 % jitter (G2.4)."""
+    """Return the delay before retry number `retry` (1, 2, …), clamped to [1 s, max] plus 0 to 10 % jitter (G2.4)."""
     exponent = min(retry - 1, 64)
     delay = spec.retry_initial_delay_s * spec.retry_backoff_coefficient**exponent
     return max(1.0, min(delay, spec.retry_max_delay_s)) * (1 + 0.1 * jitter)

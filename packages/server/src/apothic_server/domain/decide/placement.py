@@ -44,7 +44,7 @@ class Wait:
 
 
 def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
-    """Return where an attempt goes. Never exceeds `max_containers`, `tasks_per_container`, processors, memory or credits."""
+    """Return where an attempt goes, within `max_containers`, `tasks_per_container`, processors, memory and credits."""
     group = fleet.group(need.group)
     if warm := _warm_runner(group, need):
         return UseRunner(warm)
@@ -72,7 +72,7 @@ def _warmth(runner: Runner) -> tuple[bool, float]:
 def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
     if need.spec.placement:
         return Wait(f"no machine offers what placement asks for: {', '.join(sorted(need.spec.placement))}")
-    able = [worker for worker in fleet.workers.values() if worker.is_linked]
+    able = [worker for worker in fleet.workers.values() if worker.is_linked and not worker.is_draining]
     if not able:
         return Wait("no worker is connected")
     fitting = [worker for worker in able if _could_ever_fit(worker, need)]

@@ -35,6 +35,10 @@ class Link(Protocol):
         """Refuse the link and close it."""
         ...
 
+    def supersede(self) -> None:
+        """Close the link because its worker opened a newer one."""
+        ...
+
 
 class Records(Protocol):
     """The batching writer, as the dispatcher uses it."""

@@ -32,7 +32,7 @@ class Calls:
     def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool) -> Submitted:
         """Take a new job in; with a slot free, its grant shares the commit.
 
-        A blocking call's frame leaves before its insert is durable (D9); `accepted` is resolved by the commit all the same.
+        A blocking call's frame leaves before its insert is durable (D9); `accepted` waits for the commit all the same.
 
         Raises:
             TooMany: `max_pending_tasks` calls wait already.

@@ -72,7 +72,7 @@ class Reports:
             self._board.write_quietly(change, job)
 
     def finished(self, worker: Worker, item: Finished) -> None:
-        """J4, J5, J6, J9 or J10. A report of an old fence changes nothing and is answered, so that the worker forgets it."""
+        """J4, J5, J6, J9 or J10. A report of an old fence changes nothing; it is answered, so that it is forgotten."""
         job = self._job(worker, item.job, item.fence)
         if job is None or item.outcome not in OUTCOMES:
             self._settle(worker, item)
