@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from apothic import App, ControlPlaneClient, Job, RemoteFunction
+from apothic import (
+    App,
+    ControlPlaneClient,
+    Job,
+    JobLogEvent,
+    JobStreamCheckpoint,
+    JobStreamEvent,
+    RemoteFunction,
+)
 
 if TYPE_CHECKING:
     from typing import assert_type
@@ -46,8 +54,23 @@ if TYPE_CHECKING:
     anything = Job("jobs:x", app.client)
     assert_type(anything.wait(), Any)
 
+    assert_type(anything.watch(snapshot=True, event_types=["job.log"]), Generator[JobStreamEvent, None, None])
+    assert_type(anything.stream_events(last_index=3), Generator[JobStreamEvent, None, None])
+    assert_type(anything.checkpoint(last_index=3), JobStreamCheckpoint)
+    assert_type(greet.remote_events("x", snapshot=True), Generator[JobStreamEvent, None, None])
+    assert_type(remote.remote_events("x", event_types=("job.end",)), Generator[JobStreamEvent, None, None])
+    for event in anything.watch():
+        if isinstance(event, JobLogEvent):
+            assert_type(event.line, str)
+    anything.stream_events(snapshot=True)  # pyright: ignore[reportCallIssue]
+    anything.watch(cursor=3)  # pyright: ignore[reportArgumentType]
+
     async def asynchronous() -> None:
         """Await the same calls."""
+        assert_type(anything.aio.watch(snapshot=True), AsyncGenerator[JobStreamEvent, None])
+        assert_type(anything.aio.stream_events(last_index=3), AsyncGenerator[JobStreamEvent, None])
+        assert_type(greet.aio.remote_events("x"), AsyncGenerator[JobStreamEvent, None])
+        assert_type(remote.aio.remote_events("x"), AsyncGenerator[JobStreamEvent, None])
         assert_type(await greet.aio.remote("x"), str)
         assert_type(await measure.aio.remote("x"), int)
         assert_type(await greet.aio.spawn("x"), Job[str])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ConnectionLostError,
         InvalidRequestError,
         JobCancelledError,
+        JobStreamResetError,
         JobTimeoutError,
         NotDeployedError,
         NotFoundError,
@@ -45,9 +46,22 @@ if TYPE_CHECKING:
         TooLargeError,
         UnavailableError,
     )
-    from apothic.function import Function, RemoteFunction
+    from apothic.function import Function
     from apothic.job import Job
     from apothic.options import ConcurrencySpec, FunctionOptions, Retries
+    from apothic.remote_function import RemoteFunction
+    from apothic.streams import (
+        JobEndEvent,
+        JobErrorEvent,
+        JobLogEvent,
+        JobResetEvent,
+        JobResultEvent,
+        JobStatusEvent,
+        JobStreamCheckpoint,
+        JobStreamCursor,
+        JobStreamEvent,
+        JobStreamItemEvent,
+    )
 
     __version__: str
 
@@ -67,6 +81,17 @@ __all__ = [
     "InvalidRequestError",
     "Job",
     "JobCancelledError",
+    "JobEndEvent",
+    "JobErrorEvent",
+    "JobLogEvent",
+    "JobResetEvent",
+    "JobResultEvent",
+    "JobStatusEvent",
+    "JobStreamCheckpoint",
+    "JobStreamCursor",
+    "JobStreamEvent",
+    "JobStreamItemEvent",
+    "JobStreamResetError",
     "JobTimeoutError",
     "NotDeployedError",
     "NotFoundError",
@@ -89,7 +114,17 @@ _HOMES = {
     "Function": "apothic.function",
     "FunctionOptions": "apothic.options",
     "Job": "apothic.job",
-    "RemoteFunction": "apothic.function",
+    "JobEndEvent": "apothic.streams",
+    "JobErrorEvent": "apothic.streams",
+    "JobLogEvent": "apothic.streams",
+    "JobResetEvent": "apothic.streams",
+    "JobResultEvent": "apothic.streams",
+    "JobStatusEvent": "apothic.streams",
+    "JobStreamCheckpoint": "apothic.streams",
+    "JobStreamCursor": "apothic.streams",
+    "JobStreamEvent": "apothic.streams",
+    "JobStreamItemEvent": "apothic.streams",
+    "RemoteFunction": "apothic.remote_function",
     "Retries": "apothic.options",
 }
 """Where a public name lives; all others are errors."""

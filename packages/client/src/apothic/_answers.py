@@ -127,6 +127,24 @@ class LogPage:
 
 
 @dataclass(frozen=True)
+class EventRecord:
+    """One event of a job's stream."""
+
+    index: int
+    event: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events in order; pass `last_index` as `after` to read on. `is_final`: no event will ever follow."""
+
+    events: tuple[EventRecord, ...]
+    last_index: int
+    is_final: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a job ended.
 

@@ -157,12 +157,12 @@ def _follow(core: Core, answer: Answer, waiting: Waiting) -> Steps[Outcome]:
         while True:
             data = yield from _next_bytes(core, answer, waiting, heard_at)
             heard_at = core.clock()
-            for head, body in _parsed(frames.feed, data):
+            for head, body in parsed(frames.feed, data):
                 found = _act(head, body, waiting)
                 if waiting.was_interrupted:
                     raise KeyboardInterrupt
                 if found is not None:
-                    yield from _finish(core, answer)
+                    yield from finish(answer)
                     return found
                 if waiting.is_poll:
                     raise waiting.expired()
@@ -190,7 +190,7 @@ def _next_bytes(core: Core, answer: Answer, waiting: Waiting, heard_at: float) -
     return data
 
 
-def _finish(core: Core, answer: Answer) -> Steps[None]:
+def finish(answer: Answer) -> Steps[None]:
     """Read the end of the stream, which comes with the outcome, so that the connection can be used again."""
     try:
         if (yield from answer.read(1.0)) == b"":
@@ -207,7 +207,7 @@ def _act(head: dict[str, Any], body: bytes, waiting: Waiting) -> Outcome | None:
     if kind not in {"accepted", "outcome"} or not isinstance(job_id, str):
         raise ProtocolError(f"The server's stream does not fit: an unknown record {str(kind)[:40]!r}.")
     waiting.job_id = job_id
-    return _parsed(_outcome, head, body) if kind == "outcome" else None
+    return parsed(_outcome, head, body) if kind == "outcome" else None
 
 
 def _outcome(head: dict[str, Any], body: bytes) -> Outcome:
@@ -228,7 +228,7 @@ def _value(head: dict[str, Any], body: bytes) -> Value | None:
     return Value(encoding, body, python)
 
 
-def _parsed(function: Callable[..., T], *arguments: Any) -> T:
+def parsed(function: Callable[..., T], *arguments: Any) -> T:
     """Return what a parser makes of the server's bytes; whatever it stumbles over is the server's fault."""
     try:
         return function(*arguments)

@@ -45,19 +45,21 @@ def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> 
         ProtocolError: The answer is no HTTP.
     """
     deadline = core.clock() + (core.timeout_s if timeout_s is None else timeout_s)
-    response = yield from _repeat(core, request, deadline, is_stream=False)
+    response = yield from _repeat(core, request, deadline, stream_type=None)
     if isinstance(response, Answer):
         raise AssertionError("only streams answer unread")
     return response
 
 
-def open_stream(core: Core, request: Request, deadline: float, *, tries_max: int = TRIES_MAX) -> Steps[Answer]:
-    """Send a request and return its streamed answer, unread.
+def open_stream(
+    core: Core, request: Request, deadline: float, *, tries_max: int = TRIES_MAX, content_type: str = OUTCOME_TYPE
+) -> Steps[Answer]:
+    """Send a request and return its streamed answer of that content type, unread.
 
     Raises:
         ApothicError: As `perform`, and the server's own errors.
     """
-    answer = yield from _repeat(core, request, deadline, is_stream=True, tries_max=tries_max)
+    answer = yield from _repeat(core, request, deadline, stream_type=content_type, tries_max=tries_max)
     if isinstance(answer, Answer):
         return answer
     raise failure(core, answer)
@@ -81,13 +83,13 @@ def parse_json(body: bytes) -> Any:
 
 
 def _repeat(
-    core: Core, request: Request, deadline: float, *, is_stream: bool, tries_max: int = TRIES_MAX
+    core: Core, request: Request, deadline: float, *, stream_type: str | None, tries_max: int = TRIES_MAX
 ) -> Steps[Response | Answer]:
     tries = 0
     while True:
         tries += 1
         try:
-            answer = yield from _try(core, request, deadline, is_stream=is_stream)
+            answer = yield from _try(core, request, deadline, stream_type)
         except Lost as lost:
             may_repeat = request.is_repeatable or not lost.was_sent
             pause_s = core.pause_s(tries)
@@ -102,10 +104,12 @@ def _repeat(
         yield Pause(pause_s)
 
 
-def _try(core: Core, request: Request, deadline: float, *, is_stream: bool) -> Steps[Response | Answer]:
-    answer = yield from open_answer(core, request, deadline, is_stream=is_stream)
-    if is_stream and answer.status == 200 and answer.headers.get("content-type", "").startswith(OUTCOME_TYPE):
-        return answer
+def _try(core: Core, request: Request, deadline: float, stream_type: str | None) -> Steps[Response | Answer]:
+    answer = yield from open_answer(core, request, deadline, is_stream=stream_type is not None)
+    if stream_type is not None and answer.status == 200:
+        is_stream = answer.headers.get("content-type", "").startswith(stream_type)
+        if is_stream:
+            return answer
     try:
         body = yield from answer.read_all(deadline)
     except BaseException:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from apothic._answers import (
     AppInfo,
     DeploymentInfo,
+    EventPage,
     FunctionInfo,
     Identity,
     JobInfo,
@@ -66,7 +67,7 @@ def raw(
         headers = {"Content-Type": "application/json", **(headers or {})}
     request = Request(
         method.upper(),
-        _target(core, path, query),
+        target(core, path, query),
         tuple((headers or {}).items()),
         body,
         is_repeatable=method.upper() in _REPEATABLE,
@@ -83,7 +84,7 @@ def identity(core: Core) -> Steps[Identity]:
 
 
 def readiness(core: Core) -> Steps[Readiness]:
-    request = Request("GET", _target(core, "/readyz"), (ACCEPT_JSON,), is_repeatable=True, waits_for_room=False)
+    request = Request("GET", target(core, "/readyz"), (ACCEPT_JSON,), is_repeatable=True, waits_for_room=False)
     response = yield from perform(core, request)
     if response.status not in {200, 503}:
         raise failure(core, response)
@@ -140,6 +141,13 @@ def job_logs(core: Core, job_id: str, after: int) -> Steps[LogPage]:
     return build(LogPage, data)
 
 
+def event_page(core: Core, job_id: str, after: int, types: str) -> Steps[EventPage]:
+    """Return a page of a job's events without waiting for any; `types` is the filter, empty for none."""
+    query = {"after": str(after)} | ({"types": types} if types else {})
+    data = yield from _get_json(core, f"/v1/jobs/{part(job_id)}/events", query)
+    return build(EventPage, data)
+
+
 def all_lines(core: Core, job_id: str) -> Steps[list[str]]:
     """Return every line so far, oldest first."""
     lines: list[str] = []
@@ -154,13 +162,13 @@ def all_lines(core: Core, job_id: str) -> Steps[list[str]]:
 
 def cancel_job(core: Core, job_id: str) -> Steps[str]:
     """Ask for the end of a job and return its status after that; asking twice is fine."""
-    path = _target(core, f"/v1/jobs/{part(job_id)}/cancel")
+    path = target(core, f"/v1/jobs/{part(job_id)}/cancel")
     response = yield from perform(core, Request("POST", path, (ACCEPT_JSON,), is_repeatable=True))
     return _read(core, response, JobStatus, 200).status
 
 
 def has_archive(core: Core, sha256: str) -> Steps[bool]:
-    path = _target(core, f"/v1/archives/{part(sha256)}")
+    path = target(core, f"/v1/archives/{part(sha256)}")
     response = yield from perform(core, Request("HEAD", path, is_repeatable=True))
     if response.status == 404:
         return False
@@ -171,7 +179,7 @@ def has_archive(core: Core, sha256: str) -> Steps[bool]:
 
 def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
     body = source if isinstance(source, bytes) else FileBody(source.stat().st_size, lambda: _pieces(source))
-    path = _target(core, f"/v1/archives/{part(sha256)}")
+    path = target(core, f"/v1/archives/{part(sha256)}")
     headers = (("Content-Type", "application/octet-stream"), ACCEPT_JSON)
     request = Request("PUT", path, headers, body, is_repeatable=True)
     response = yield from perform(core, request, timeout_s=max(core.timeout_s, PUT_S_MAX))
@@ -181,7 +189,7 @@ def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
 
 def create_deployment(core: Core, app: str, manifest: Manifest, sha256: str) -> Steps[DeploymentInfo]:
     body = json.dumps({"manifest": asdict(manifest), "archive_sha256": sha256}, separators=(",", ":")).encode()
-    path = _target(core, f"/v1/apps/{part(app)}/deployments")
+    path = target(core, f"/v1/apps/{part(app)}/deployments")
     response = yield from perform(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body))
     return _read(core, response, DeploymentInfo, 201)
 
@@ -198,7 +206,7 @@ def call_request(
 ) -> Request:
     """Return the request that makes a job; it must not be sent twice."""
     body = encode_frame({"encoding": value.encoding, "python": value.python}, value.data)
-    path = _target(core, f"/v1/functions/{part(function_id)}/calls", query)
+    path = target(core, f"/v1/functions/{part(function_id)}/calls", query)
     return Request("POST", path, (("Content-Type", CALL_TYPE), accept), body)
 
 
@@ -216,12 +224,8 @@ def part(text: str) -> str:
         raise InvalidRequestError(f"{text!r} is not valid text") from None
 
 
-def target(core: Core, path: str) -> str:
-    """Return a path under the client's base URL."""
-    return _target(core, path)
-
-
-def _target(core: Core, path: str, query: Mapping[str, str] | None = None) -> str:
+def target(core: Core, path: str, query: Mapping[str, str] | None = None) -> str:
+    """Return a path under the client's base URL, with its query."""
     return f"{core.endpoint.prefix}{path}?{urlencode(query)}" if query else f"{core.endpoint.prefix}{path}"
 
 
@@ -231,7 +235,7 @@ def _get(core: Core, kind: type[T], path: str) -> Steps[T]:
 
 
 def _get_json(core: Core, path: str, query: Mapping[str, str] | None = None) -> Steps[Any]:
-    request = Request("GET", _target(core, path, query), (ACCEPT_JSON,), is_repeatable=True)
+    request = Request("GET", target(core, path, query), (ACCEPT_JSON,), is_repeatable=True)
     response = yield from perform(core, request)
     if response.status != 200:
         raise failure(core, response)

@@ -57,7 +57,7 @@ def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
         SerializationError: The result cannot be read here.
     """
     if outcome.status == "succeeded":
-        return None if outcome.value is None else _decode(outcome.job_id, outcome.value, allow_pickle=allow_pickle)
+        return None if outcome.value is None else decode(outcome.job_id, outcome.value, allow_pickle=allow_pickle)
     if outcome.status == "cancelled":
         raise JobCancelledError(f"{outcome.job_id} was cancelled.", job_id=outcome.job_id)
     if outcome.status == "timed_out":
@@ -68,7 +68,8 @@ def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
     raise remote_error(outcome.error, job_id=outcome.job_id)
 
 
-def _decode(job_id: str, value: Value, *, allow_pickle: bool) -> Any:
+def decode(job_id: str, value: Value, *, allow_pickle: bool) -> Any:
+    """Return the object that a job's result encodes; SerializationError when it cannot be read here."""
     if value.encoding == "pickle" and not allow_pickle:
         raise SerializationError(
             f"The result of {job_id} is a pickle, which this client refuses to read (allow_pickle=False).",

@@ -164,6 +164,34 @@ class JobTimeoutError(ApothicError, TimeoutError):
         self.is_final = is_final
 
 
+class JobStreamResetError(ApothicError):
+    """Events that a reader still needed are gone.
+
+    Attributes:
+        job_id: Id of the job.
+        requested_index: The last index that the reader had seen.
+        oldest_index: The oldest index still kept.
+        latest_index: The newest index; reading may go on after it.
+    """
+
+    code = "stream_reset"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        requested_index: int = -1,
+        oldest_index: int = 0,
+        latest_index: int = -1,
+    ) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.requested_index = requested_index
+        self.oldest_index = oldest_index
+        self.latest_index = latest_index
+
+
 class RemoteExecutionError(ApothicError):
     """User code failed remotely. `str()` shows the remote traceback; `__cause__` continues the remote chain.
 
@@ -229,6 +257,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "too_large": TooLargeError,
     "value_too_large": TooLargeError,
     "too_many_pending": CapacityError,
+    "too_many_watchers": CapacityError,
     "unavailable": UnavailableError,
 }
 """Server error code to class. A code that is not here falls back to `BY_STATUS`."""

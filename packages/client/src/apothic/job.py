@@ -7,10 +7,13 @@ from typing import Any, Generic, TypeVar
 
 from apothic import _calls, _operations
 from apothic._core import Core
+from apothic._events import AsyncEvents, EventReader, Events, follow, follow_async
+from apothic._position import position
 from apothic._ranges import number, seconds, wrong
 from apothic._results import result_of
 from apothic._steps import Steps
 from apothic.client import ControlPlaneClient
+from apothic.streams import JobStreamCheckpoint, JobStreamCursor
 
 R = TypeVar("R")
 
@@ -72,6 +75,74 @@ class Job(Generic[R]):
         """
         return self._client.run(_wait(self._client.core, self._job_id, poll_interval_s, timeout_s))
 
+    def stream_events(
+        self,
+        *,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> Events:
+        """Yield the job's events until its end; as `watch` without a snapshot."""
+        return self.watch(checkpoint=checkpoint, cursor=cursor, last_index=last_index, event_types=event_types)
+
+    def watch(
+        self,
+        *,
+        snapshot: bool = False,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> Events:
+        """Yield the job's events in order until `job.end`: each once, none left out, also after lost connections.
+
+        Events that are gone, or that do not exist, come as one `JobResetEvent` instead. Leaving the loop closes the
+        connection; the job goes on. Give at most one of `checkpoint`, `cursor` and `last_index`; without one, events
+        come from the first on.
+
+        Args:
+            snapshot: Begin with `job.snapshot`, the job as it is now, and go on behind it wherever else it would begin.
+            checkpoint: Go on where another reader of this job was, with its filter.
+            cursor: Go on at this place.
+            last_index: The last index already seen; -1 for none.
+            event_types: Names of the events to yield; None or empty for all. `job.status` stands for `job.queued` and
+                `job.running` too. A reset always comes.
+
+        Raises:
+            InvalidRequestError: An argument is malformed, or of another job; raised at once.
+            UnavailableError: The stream could not be resumed; the message says after which index to go on.
+            NotFoundError: There is no such job.
+        """
+        begin = position(
+            self._job_id,
+            snapshot=snapshot,
+            checkpoint=checkpoint,
+            cursor=cursor,
+            last_index=last_index,
+            event_types=event_types,
+        )
+        return follow(self._client.run, EventReader(self._client.core, self._job_id, begin))
+
+    def checkpoint(
+        self,
+        *,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> JobStreamCheckpoint:
+        """Return what another process needs to read on from a place; asks nobody.
+
+        Args:
+            cursor: The place; not together with `last_index`.
+            last_index: The index of the last event that was dealt with; without a place, the beginning.
+            event_types: The filter to read on with; None or empty for all events.
+
+        Raises:
+            InvalidRequestError: An argument is malformed.
+        """
+        return _checkpoint(self._job_id, cursor, last_index, event_types)
+
 
 class AsyncJob(Generic[R]):
     """`Job` for asyncio: the same methods, awaited."""
@@ -95,6 +166,56 @@ class AsyncJob(Generic[R]):
     async def wait(self, *, poll_interval_s: float = 1.0, timeout_s: float = 600.0) -> R:
         """Wait for the job and return its result; cancelling the task ends the waiting only."""
         return await self._client.run(_wait(self._client.core, self._job_id, poll_interval_s, timeout_s))
+
+    def stream_events(
+        self,
+        *,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> AsyncEvents:
+        """Yield the job's events until its end; as `watch` without a snapshot."""
+        return self.watch(checkpoint=checkpoint, cursor=cursor, last_index=last_index, event_types=event_types)
+
+    def watch(
+        self,
+        *,
+        snapshot: bool = False,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> AsyncEvents:
+        """Yield the job's events in order until `job.end`, as `Job.watch` does.
+
+        `aclose()`, for example by `contextlib.aclosing`, closes the connection at once; a loop that is left without it
+        closes it when the event loop runs next.
+        """
+        begin = position(
+            self._job_id,
+            snapshot=snapshot,
+            checkpoint=checkpoint,
+            cursor=cursor,
+            last_index=last_index,
+            event_types=event_types,
+        )
+        return follow_async(self._client.run, EventReader(self._client.core, self._job_id, begin))
+
+    def checkpoint(
+        self,
+        *,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> JobStreamCheckpoint:
+        """Return what another process needs to read on from a place; asks nobody and is not awaited."""
+        return _checkpoint(self._job_id, cursor, last_index, event_types)
+
+
+def _checkpoint(job_id: str, cursor: Any, last_index: Any, event_types: Any) -> JobStreamCheckpoint:
+    begin = position(job_id, cursor=cursor, last_index=last_index, event_types=event_types)
+    return JobStreamCheckpoint(job_id, begin.last_index, begin.event_types)
 
 
 def _wait(core: Core, job_id: str, poll_interval_s: Any, timeout_s: Any) -> Steps[Any]:

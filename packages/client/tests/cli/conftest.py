@@ -165,6 +165,41 @@ def outcome(
     return Answer(200, body=body, headers={"Content-Type": OUTCOME_TYPE})
 
 
+WHOLE = (
+    (0, "job.queued", {"status": "queued"}),
+    (1, "job.running", {"status": "running", "attempt": 1}),
+    (2, "job.log", {"stream": "stdout", "line": "first", "time": TIME, "partial": False}),
+    (3, "job.log", {"stream": "stderr", "line": "second", "time": TIME, "partial": False}),
+    (4, "job.result", {"attempt": 1, "encoding": "json", "python": None, "result": "hello, world"}),
+    (5, "job.end", {"status": "succeeded"}),
+)
+"""Events of a job that wrote two lines and returned a text."""
+
+
+def sse(*events: tuple[int, str, dict[str, Any]]) -> bytes:
+    return b"".join(
+        f"id: {index}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode() for index, kind, data in events
+    )
+
+
+def stream(*events: tuple[int, str, dict[str, Any]]) -> Answer:
+    """A whole stream that has ended."""
+    return Answer(200, body=sse(*events), headers={"Content-Type": "text/event-stream"})
+
+
+def open_stream(
+    handler: BaseHTTPRequestHandler, gate: threading.Event, *events: tuple[int, str, dict[str, Any]]
+) -> Answer:
+    """Send events, wait until the gate opens, and break the connection."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.end_headers()
+    handler.wfile.write(sse(*events))
+    handler.wfile.flush()
+    gate.wait(30)
+    raise ConnectionAbortedError
+
+
 def standard_script() -> dict[tuple[str, str], Script]:
     """A cloud with one app whose calls return "hello, world"."""
     app = {
@@ -192,6 +227,7 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ("POST", f"/v1/functions/{FUNCTION}/calls"): Answer(202, {"job_id": JOB, "status": "queued"}),
         ("GET", f"/v1/jobs/{JOB}"): Answer(document=job_document()),
         ("GET", f"/v1/jobs/{JOB}/outcome"): outcome(data=b'"hello, world"'),
+        ("GET", f"/v1/jobs/{JOB}/events"): stream(*WHOLE),
         ("GET", f"/v1/jobs/{JOB}/logs"): Answer(document=log_document(0, "first", "second")),
         ("POST", f"/v1/jobs/{JOB}/cancel"): Answer(document={"job_id": JOB, "status": "cancelled"}),
         ("POST", "/v1/apps/hello-world/deployments"): Answer(201, deployment_document()),

@@ -16,10 +16,13 @@ COMMANDS = {
     "deployment inspect": ("deployment", "inspect", "DEPLOYMENT"),
     "job status": ("job", "status", "JOB"),
     "job cancel": ("job", "cancel", "JOB"),
+    "job watch": ("job", "watch", "JOB"),
     "logs": ("logs", "JOB"),
+    "logs --follow": ("logs", "JOB", "--follow"),
     "status": ("status",),
     "api": ("api", "GET", "/v1/apps"),
     "run": ("run", "greet", "--app-name", "hello-world"),
+    "run --watch": ("run", "greet", "--app-name", "hello-world", "--watch"),
     "run --detach": ("run", "greet", "--app-name", "hello-world", "--detach"),
 }
 
@@ -128,6 +131,10 @@ def test_a_wait_that_ends_before_the_job_ends_with_10(connected, run, shapes):
         (("deploy", "missing.py"), "there is no file missing.py"),
         (("app", "list", "--nope"), "--nope"),
         (("run", "greet", "--app-name", "a", "--timeout-s", "0"), "--timeout-s"),
+        (("run", "greet", "--app-name", "a", "--watch", "--detach"), "Give one of them"),
+        (("job", "watch", "jobs:x", "--snapshot", "--last-index", "3"), "Give one of them"),
+        (("job", "watch", "jobs:x", "--last-index", "-2"), "--last-index"),
+        (("logs", "jobs:x", "--tail", "-1"), "--tail"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_hint(connected, run, arguments, says):

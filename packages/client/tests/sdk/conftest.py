@@ -93,9 +93,21 @@ class Wire:
             b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.apothic.outcome\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
 
-    def frame(self, head: dict[str, Any], body: bytes = b"") -> None:
-        data = encode_frame(head, body)
+    def begin_events(self) -> None:
+        self.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def event(self, index: int, kind: str, data: dict[str, Any] | None = None) -> None:
+        """Send one event of the kind, checked against the contract; without data a plain one."""
+        made = {"index": index, "event": kind, "data": event_data(kind) if data is None else data}
+        if kind != "job.alive":
+            check("EventPage", {"events": [made], "last_index": index, "is_final": False})
+        self.chunk(f"id: {index}\nevent: {kind}\ndata: {json.dumps(made['data'])}\n\n".encode())
+
+    def chunk(self, data: bytes) -> None:
         self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def frame(self, head: dict[str, Any], body: bytes = b"") -> None:
+        self.chunk(encode_frame(head, body))
 
     def end_stream(self) -> None:
         self.send(b"0\r\n\r\n")
@@ -114,6 +126,29 @@ def outcome(status: str = "succeeded", result: Any = None, **more: Any) -> tuple
         "error": None, "attempt": 1,
     } | more  # fmt: skip
     return head, json.dumps(result).encode() if has_value else b""
+
+
+def event_data(kind: str) -> dict[str, Any]:
+    """Return plain data of a kind of event."""
+    return {
+        "job.queued": {"status": "queued"},
+        "job.running": {"status": "running", "attempt": 1},
+        "job.log": {"stream": "stdout", "line": "hello", "time": TIME, "partial": False},
+        "job.result": {"attempt": 1, "encoding": "json", "python": None, "result": {"a": [1]}},
+        "job.end": {"status": "succeeded"},
+        "job.alive": {},
+    }[kind]
+
+
+def job_json(**more: Any) -> dict[str, Any]:
+    return check(
+        "Job",
+        {
+            "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION,
+            "deployment_id": DEPLOYMENT, "status": "running", "attempt": 1, "waiting_reason": None, "error": None,
+            "created_at": TIME, "started_at": TIME, "finished_at": None,
+        } | more,
+    )  # fmt: skip
 
 
 def remote_error(**more: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from apothic import (
 )
 from apothic._loading import load_file
 
-from .conftest import DEPLOYMENT, JOB, Received, ScriptedServer, Wire, check, function_json
+from .conftest import DEPLOYMENT, FUNCTION, JOB, Received, ScriptedServer, Wire, check, function_json
 
 SAMPLE = Path(__file__).parents[4] / "examples" / "hello_world.py"
 APP_FILE = """
@@ -224,6 +224,34 @@ def test_a_deploy_uploads_the_file_once_and_then_calls_work(
     ]
     assert module.greet.remote("world") == "hello, world"
     assert asyncio.run(module.greet.aio.remote("world")) == "hello, world"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_deployed_handle_streams_the_events_of_its_call(
+    load: Any, server: ScriptedServer, configured: None, is_async: bool
+) -> None:
+    def events(wire: Wire, _: Received) -> None:
+        wire.begin_events()
+        wire.event(0, "job.queued")
+        wire.event(1, "job.end")
+        wire.end_stream()
+
+    async def gather(found: Any) -> list[Any]:
+        return [event async for event in found]
+
+    module = load(APP_FILE)
+    handle = module.greet.aio if is_async else module.greet
+    with pytest.raises(NotDeployedError):
+        handle.remote_events("world")
+    server.deploys()
+    server.routes[f"POST /v1/functions/{FUNCTION}/calls"] = lambda wire, _: wire.answer(
+        202, {"job_id": JOB, "status": "queued"}
+    )
+    server.routes[f"GET /v1/jobs/{JOB}/events"] = events
+    module.app.deploy()
+    found = handle.remote_events("world")
+
+    assert [event.index for event in (asyncio.run(gather(found)) if is_async else found)] == [0, 1]
 
 
 def test_quiet_deploys_say_nothing(

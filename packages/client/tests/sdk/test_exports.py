@@ -14,7 +14,9 @@ from apothic import ApothicError, errors
 PUBLIC = [
     "ApothicError", "App", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec", "ConfigError",
     "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Function", "FunctionOptions", "InvalidRequestError",
-    "Job", "JobCancelledError", "JobTimeoutError", "NotDeployedError", "NotFoundError", "NotSupportedError",
+    "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent", "JobLogEvent", "JobResetEvent", "JobResultEvent",
+    "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor", "JobStreamEvent", "JobStreamItemEvent",
+    "JobStreamResetError", "JobTimeoutError", "NotDeployedError", "NotFoundError", "NotSupportedError",
     "PermissionDeniedError", "ProtocolError", "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError",
     "TooLargeError", "UnavailableError", "__version__",
 ]  # fmt: skip
@@ -86,10 +88,12 @@ def test_errors_survive_pickling() -> None:
         errors.RemoteExecutionError("builtins.ValueError", "bad", "tb", "exception", (cause,), "jobs:1"),
         errors.JobTimeoutError("late", job_id="jobs:1", is_final=True),
         errors.NotFoundError("no", request_id="r1"),
+        errors.JobStreamResetError("gone", job_id="jobs:1", requested_index=3, oldest_index=7, latest_index=9),
     ]
-    remote, late, missing = pickle.loads(pickle.dumps(made))
+    remote, late, missing, reset = pickle.loads(pickle.dumps(made))
 
     assert (remote.type_name, remote.job_id, str(remote)) == ("builtins.ValueError", "jobs:1", str(made[0]))
     assert remote.__cause__.type_name == "a.B"
     assert (late.job_id, late.is_final, late.code) == ("jobs:1", True, "timeout")
     assert (str(missing), missing.request_id) == ("no", "r1")
+    assert (reset.job_id, reset.requested_index, reset.oldest_index, reset.latest_index) == ("jobs:1", 3, 7, 9)

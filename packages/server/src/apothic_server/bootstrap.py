@@ -18,6 +18,7 @@ from apothic_server.api.root import build_face
 from apothic_server.api.shared.asgi import Face
 from apothic_server.identity import first_org, pepper_of
 from apothic_server.loops.base import Loop
+from apothic_server.loops.retention import Retention
 from apothic_server.loops.upkeep import Upkeep
 from apothic_server.loops.values import Values
 from apothic_server.ports.clock import Clock
@@ -34,6 +35,7 @@ from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
 from apothic_server.services.links import GRACE_S, Links
 from apothic_server.services.metrics import Metrics
+from apothic_server.services.streams import Streams
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
@@ -53,6 +55,7 @@ class Services:
     apps: Apps
     archives: Archives
     jobs: Jobs
+    streams: Streams
     workers: Workers
     health: Health
     metrics: Metrics
@@ -102,6 +105,7 @@ class Cloud:
         self.recovery: Recovery
         self.upkeep: Upkeep
         self.values: Values
+        self.retention: Retention
         self.writer: Writer
         self.loops: tuple[Loop, ...] = ()
 
@@ -155,19 +159,23 @@ class Cloud:
         self.links = Links(database, board, grants, reports)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
         apps = Apps(database, clock, new_key=key)
+        jobs = Jobs(database, board, calls, apps, blobs, new_key=key)
+        streams = Streams(database, jobs, blobs)
+        self.retention = Retention(database, clock)
         health = Health(database, board)
         self.services = Services(
             keys=self.keys,
             apps=apps,
             archives=Archives(database, blobs, clock),
-            jobs=Jobs(database, board, calls, apps, blobs, new_key=key),
+            jobs=jobs,
+            streams=streams,
             workers=Workers(database, board),
             health=health,
             metrics=Metrics(board, self.writer.counters),
         )
         self.upkeep = Upkeep(board, grants, self.recovery)
         self.values = Values(board, grants, reports, blobs)
-        self.loops = self._make_loops(board)
+        self.loops = self._make_loops(board, streams)
         health.loops = self.loops
         self.asgi = build_face(
             self.services,
@@ -176,16 +184,17 @@ class Cloud:
             log=structlog.get_logger("apothic.request"),
         )
 
-    def _make_loops(self, board: Board) -> tuple[Loop, ...]:
+    def _make_loops(self, board: Board, streams: Streams) -> tuple[Loop, ...]:
         upkeep = self.upkeep
         values = Loop("values", self.values.step, interval_s=5.0, deadline_s=60.0)
         reload = Loop("reload", upkeep.reload, interval_s=1.0)
         retries = Loop("retries", upkeep.retries, interval_s=5.0)
-        board.hints = Hints(feed=values.hint, reload=reload.hint, retries=retries.hint)
+        board.hints = Hints(feed=values.hint, reload=reload.hint, retries=retries.hint, changed=streams.hint)
         return (
             Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0),
             Loop("sweep", upkeep.sweep, interval_s=2.0),
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
+            Loop("retention", self.retention.step, interval_s=60.0),
             reload,
             retries,
             values,

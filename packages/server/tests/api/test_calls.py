@@ -85,7 +85,7 @@ class Stage:
 
     def client(self) -> AsgiClient:
         services: Any = SimpleNamespace(
-            keys=self, apps=None, archives=None, jobs=self, workers=None, health=None, metrics=None
+            keys=self, apps=None, archives=None, jobs=self, streams=None, workers=None, health=None, metrics=None
         )
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)
         face = Face(

@@ -19,6 +19,17 @@ def print_text(text: str) -> None:
     _print(text)
 
 
+def print_live(text: str) -> None:
+    """Print one line of data to stdout at once, because more of it may take a while to come."""
+    _print(text)
+    sys.stdout.flush()
+
+
+def print_json_line(document: Any) -> None:
+    """Print a JSON document as one line to stdout, at once."""
+    print_live(json.dumps(document, separators=(",", ":"), ensure_ascii=not _is_utf8(sys.stdout.encoding)))
+
+
 def say(text: str) -> None:
     """Print a remark to stderr."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -36,6 +36,7 @@ from apothic.errors import (
 ERROR = 1
 USAGE = 2
 REMOTE_FAILED = 100
+REMOTE_CANCELLED = 103
 STILL_RUNNING = 10
 INTERRUPTED = 130
 
@@ -56,7 +57,7 @@ EXIT_CODES: tuple[tuple[type[ApothicError], int], ...] = (
     (CloudNotRunning, 9),
     (JobTimeoutError, STILL_RUNNING),
     (RemoteExecutionError, REMOTE_FAILED),
-    (JobCancelledError, 103),
+    (JobCancelledError, REMOTE_CANCELLED),
 )
 """Class of an error to the exit code of the command; anything else is 1."""
 
@@ -101,7 +102,7 @@ def report(error: BaseException, settings: Settings) -> int:
         return _close_stdout()
     if settings.is_debug:
         traceback.print_exception(error)
-    if settings.is_json:
+    if settings.is_for_programs:
         say(json.dumps({"error": as_json(error)}))
     else:
         _say_error(error)

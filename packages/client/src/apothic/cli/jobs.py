@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from apothic.cli import ids
 from apothic.cli.console import print_fields, print_json, print_text
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.failures import Stopped
+from apothic.cli.settings import Settings, common_options, jsonl_option
 
 
 @click.group()
@@ -40,6 +42,54 @@ def status(settings: Settings, job_id: str) -> None:
         "deployment": found.deployment_id,
     }
     print_fields({name: value for name, value in fields.items() if value is not None})
+
+
+@job.command()
+@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.option("--snapshot", is_flag=True, help="Begin with the job as it is now and go on behind that.")
+@click.option("--last-index", type=click.IntRange(min=-1), metavar="N", help="Go on after the event with this index.")
+@click.option("--types", metavar="A,B", help="Show only these events, for example job.log,job.end.")
+@jsonl_option
+@common_options
+@click.pass_obj
+def watch(settings: Settings, job_id: str, snapshot: bool, last_index: int | None, types: str | None) -> None:
+    """Show a job's events until it ends: what it wrote as plain text, anything else after its name.
+
+    Ends as the job did: 0, 100 when it failed, 103 when it was cancelled. Ctrl-C ends only the watching.
+    """
+    if snapshot and last_index is not None:
+        raise click.UsageError("--snapshot begins with the present; --last-index with the past. Give one of them.")
+    status = _watch(settings, job_id, snapshot=snapshot, last_index=last_index, types=_names(types))
+    if status != "succeeded":
+        from apothic.cli.watching import exit_code_of
+
+        raise Stopped(exit_code_of(status))
+
+
+def _watch(settings: Settings, job_id: str, *, snapshot: bool, last_index: int | None, types: tuple[str, ...]) -> str:
+    """Show events and return how the job ended."""
+    from apothic.cli.watching import Watching, interrupted, printer
+    from apothic.job import Job
+
+    client = settings.client()
+    wanted = (*types, "job.end") if types else ()
+    documents: list[dict[str, Any]] = []
+    shows_end = not types or "job.end" in types
+    watching = Watching(
+        printer(settings, documents), last_index=-1 if last_index is None else last_index, shows_end=shows_end
+    )
+    try:
+        watching.run(Job(job_id, client).watch(snapshot=snapshot, last_index=last_index, event_types=wanted))
+        status = watching.status or client.get_job(job_id).status
+    except KeyboardInterrupt:
+        raise interrupted(job_id, watching.last_index, types) from None
+    if settings.is_json:
+        print_json({"job_id": job_id, "status": status, "events": documents, "last_index": watching.last_index})
+    return status
+
+
+def _names(types: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in types.split(",")) if types is not None else ()
 
 
 @job.command()

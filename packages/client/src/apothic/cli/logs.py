@@ -2,34 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from apothic.cli import ids
-from apothic.cli.console import print_json, print_text
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.console import print_json, print_json_line, print_live, print_text, say
+from apothic.cli.interrupts import guarded
+from apothic.cli.settings import Settings, common_options, jsonl_option
 
 if TYPE_CHECKING:
-    from apothic._answers import LogPage
+    from apothic._answers import LogLine, LogPage
     from apothic.client import ControlPlaneClient
 
 
 @click.command()
 @click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until the job ends.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
+@click.option("--timestamps", is_flag=True, help="Print when each line was written, in UTC.")
+@click.option("--search", metavar="TEXT", help="Only lines that contain TEXT, upper and lower case told apart.")
+@jsonl_option
 @common_options
 @click.pass_obj
-def logs(settings: Settings, job_id: str) -> None:
-    """Print what a job has written so far, oldest line first."""
-    client = settings.client()
-    if settings.is_json:
-        print_json(_document(client, job_id))
+def logs(settings: Settings, job_id: str, follow: bool, tail: int | None, timestamps: bool, search: str | None) -> None:
+    """Print what a job has written so far, oldest line first.
+
+    With --follow, Ctrl-C ends only the following; the job goes on.
+    """
+    output = Output(settings.client(), job_id, search or "")
+    lines = output.written(tail)
+    show = _shower(settings, timestamps=timestamps, is_live=follow)
+    if not follow:
+        _print(settings, output, lines, show)
         return
-    for page in pages(client, job_id):
-        for line in page.lines:
-            print_text(line.line)
+    try:
+        _print(settings, output, output.following(lines), show)
+    except KeyboardInterrupt:
+        from apothic.cli.watching import interrupted
+
+        raise interrupted(job_id, output.shown_index, ("job.log",)) from None
+
+
+class Output:
+    """A job's lines, as far as they were read.
+
+    Attributes:
+        last_index: Index up to which the job's output was read.
+        shown_index: Index up to which everything that is searched for was shown.
+        is_final: No line will ever follow.
+    """
+
+    def __init__(self, client: ControlPlaneClient, job_id: str, search: str) -> None:
+        self.job_id = job_id
+        self.last_index = -1
+        self.shown_index = -1
+        self.is_final = False
+        self._client = client
+        self._search = search
+
+    def written(self, tail: int | None) -> Iterable[LogLine]:
+        """Return the lines so far that are searched for, the last `tail` of them."""
+        found = self._read()
+        return found if tail is None else deque(found, maxlen=tail)
+
+    def following(self, lines: Iterable[LogLine]) -> Iterator[LogLine]:
+        """Yield `lines`, and then those that are written until the job ends."""
+        from apothic._answers import LogLine
+        from apothic.job import Job
+        from apothic.streams import JobLogEvent, JobResetEvent
+
+        yield from lines
+        self.shown_index = self.last_index
+        if self.is_final:
+            return
+        for event in Job(self.job_id, self._client).watch(last_index=self.last_index, event_types=["job.log"]):
+            index = self.last_index if event.index is None else event.index
+            if isinstance(event, JobLogEvent) and self._search in event.line:
+                yield LogLine(index, event.time, event.stream, event.line)
+            elif isinstance(event, JobResetEvent):
+                say(f"Output after index {event.requested_index} is not kept; goes on after {event.latest_index}.")
+            self.last_index = self.shown_index = index
+        self.is_final = True
+
+    def _read(self) -> Iterator[LogLine]:
+        for page in pages(self._client, self.job_id):
+            yield from (line for line in page.lines if self._search in line.line)
+            self.last_index, self.is_final = page.last_index, page.is_final
 
 
 def pages(client: ControlPlaneClient, job_id: str) -> Iterator[LogPage]:
@@ -43,10 +105,24 @@ def pages(client: ControlPlaneClient, job_id: str) -> Iterator[LogPage]:
         after = page.last_index
 
 
-def _document(client: ControlPlaneClient, job_id: str) -> dict[str, Any]:
-    lines: list[dict[str, Any]] = []
-    last_index, is_final = -1, False
-    for page in pages(client, job_id):
-        lines.extend(asdict(line) for line in page.lines)
-        last_index, is_final = page.last_index, page.is_final
-    return {"job_id": job_id, "lines": lines, "last_index": last_index, "is_final": is_final}
+def _print(settings: Settings, output: Output, lines: Iterable[LogLine], show: Callable[[LogLine], None]) -> None:
+    if settings.is_json:
+        found = [asdict(line) for line in lines]
+        print_json(
+            {"job_id": output.job_id, "lines": found, "last_index": output.last_index, "is_final": output.is_final}
+        )
+        return
+    with guarded() as interrupts:
+        for line in lines:
+            with interrupts.held():
+                show(line)
+                output.shown_index = line.index
+
+
+def _shower(settings: Settings, *, timestamps: bool, is_live: bool) -> Callable[[LogLine], None]:
+    if settings.is_jsonl:
+        return lambda line: print_json_line(asdict(line))
+    write = print_live if is_live else print_text
+    if timestamps:
+        return lambda line: write(f"{line.time} {line.line}")
+    return lambda line: write(line.line)

@@ -26,7 +26,7 @@ _COMMANDS = {
     "deploy": ("apothic.cli.deploy:deploy", "Upload an app file and make it the live version."),
     "deployment": ("apothic.cli.deployments:deployment", "Deployments: inspect."),
     "doctor": ("apothic.cli.doctor:doctor", "Check this machine and the cloud; say how to fix what is wrong."),
-    "job": ("apothic.cli.jobs:job", "Jobs: status, cancel."),
+    "job": ("apothic.cli.jobs:job", "Jobs: status, watch, cancel."),
     "logs": ("apothic.cli.logs:logs", "Print the output of a job."),
     "run": ("apothic.cli.run:run", "Call a deployed function and print its result."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),
@@ -97,7 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name, by default those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    settings = Settings(is_json=_asks_for_json(arguments), is_debug=os.environ.get("APOTHIC_DEBUG") == "1")
+    settings = Settings(
+        is_json=_asks_for(arguments, "--json"),
+        is_debug=os.environ.get("APOTHIC_DEBUG") == "1",
+        is_jsonl=_asks_for(arguments, "--jsonl"),
+    )
     try:
         result: Any = cli.main(args=arguments, prog_name="apothic", standalone_mode=False, obj=settings)
         sys.stdout.flush()
@@ -108,10 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(error, settings)
 
 
-def _asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether errors are JSON, known even when the arguments turn out to be wrong."""
+def _asks_for(arguments: Sequence[str], option: str) -> bool:
+    """Whether an option makes errors JSON, known even when the arguments turn out to be wrong."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in options
+    return option in options
 
 
 def _plugin(name: str) -> click.Command | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,13 +12,16 @@ from apothic.cli.console import print_json, print_text, say
 from apothic.cli.failures import Interrupted
 from apothic.cli.logs import pages
 from apothic.cli.payload import arguments
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.settings import Settings, common_options, jsonl_option
 from apothic.errors import ApothicError, JobCancelledError, ProtocolError, remote_error
 from apothic.wire.values import RemoteError, Value
 
 if TYPE_CHECKING:
     from apothic._answers import Outcome
     from apothic.client import ControlPlaneClient
+    from apothic.streams import JobStreamEvent
+
+    Show = Callable[[JobStreamEvent], None]
 
 WAIT_S = 600.0
 
@@ -28,10 +32,12 @@ WAIT_S = 600.0
 @click.option("--payload", metavar="JSON|@FILE|-", help="Arguments: a JSON object with `args` and `kwargs`.")
 @click.option("-d", "--detach", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not print what the function wrote; --json does not either.")
+@click.option("--watch", is_flag=True, help="Show the job's events while it runs, then the result.")
 @click.option(
     "--timeout-s", type=click.FloatRange(min=0, min_open=True), default=WAIT_S, show_default=True,
     help="Seconds to wait; the job goes on afterwards.",
 )  # fmt: skip
+@jsonl_option
 @common_options
 @click.pass_obj
 def run(
@@ -41,14 +47,17 @@ def run(
     payload: str | None,
     detach: bool,
     quiet: bool,
+    watch: bool,
     timeout_s: float,
 ) -> None:
     """Call FUNCTION of a deployed app and print its result.
 
-    A text result is printed as it is, any other JSON value as JSON. What the function wrote goes to stderr.
+    A text result is printed as it is, any other JSON value as JSON. What the function wrote goes to stderr, and so do
+    the events of --watch; with --jsonl they go to stdout, and the result is among them.
 
     Example: apothic run greet --app-name hello-world --payload '{"args": ["world"], "kwargs": {}}'
     """
+    _refuse_contradictions(settings, watch=watch, detach=detach)
     value = arguments(payload)
     client = settings.client()
     found = client.get_function(app_name, function)
@@ -56,10 +65,30 @@ def run(
     if detach:
         _print_detached(settings, job_id)
         return
-    outcome = _wait(settings, client, job_id, timeout_s)
-    if not quiet and not settings.is_json:
+    events: list[dict[str, Any]] = []
+    show = _shower(settings, events, is_quiet=quiet) if watch else None
+    outcome = _wait(settings, client, job_id, timeout_s, show)
+    if not (quiet or watch or settings.is_json):
         _say_logs(client, job_id)
-    _print_outcome(settings, outcome)
+    _print_outcome(settings, outcome, {"events": events} if watch else {})
+
+
+def _refuse_contradictions(settings: Settings, *, watch: bool, detach: bool) -> None:
+    if watch and detach:
+        raise click.UsageError("--watch waits for the job and --detach does not. Give one of them.")
+    if settings.is_jsonl and not watch:
+        raise click.UsageError("--jsonl prints events and needs --watch.")
+
+
+def _shower(settings: Settings, events: list[dict[str, Any]], *, is_quiet: bool) -> Show:
+    """Return what shows an event; people get the result once, after all events."""
+    from apothic.cli.watching import as_line, printer
+    from apothic.streams import JobLogEvent, JobResultEvent
+
+    if settings.is_for_programs:
+        return printer(settings, events)
+    hidden = (JobResultEvent, JobLogEvent) if is_quiet else (JobResultEvent,)
+    return lambda event: None if isinstance(event, hidden) else say(as_line(event))
 
 
 def _print_detached(settings: Settings, job_id: str) -> None:
@@ -70,16 +99,18 @@ def _print_detached(settings: Settings, job_id: str) -> None:
     say(f"`apothic job status {job_id}` shows how it goes on, `apothic logs {job_id}` what it writes.")
 
 
-def _wait(settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s: float) -> Outcome:
-    """Wait for the job. The first Ctrl-C cancels it and waits for its end, a second one leaves it.
+def _wait(settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s: float, show: Show | None) -> Outcome:
+    """Wait for the job, and show its events. The first Ctrl-C cancels it and waits for its end, a second one leaves it.
 
     Raises:
         Interrupted: Ctrl-C; the message says what became of the job.
     """
     try:
+        if show is not None:
+            _show_events(client, job_id, timeout_s, show)
         return client.outcome(job_id, timeout_s=timeout_s)
     except KeyboardInterrupt:
-        if not settings.is_json:
+        if not settings.is_for_programs:
             say(f"\nCancelling {job_id}; Ctrl-C again leaves it as it is.")
     try:
         client.cancel_job(job_id)
@@ -93,6 +124,14 @@ def _wait(settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s
     raise Interrupted(what, job_id=job_id)
 
 
+def _show_events(client: ControlPlaneClient, job_id: str, timeout_s: float, show: Show) -> None:
+    from apothic._events import EventReader, follow
+    from apothic._position import Position
+
+    for event in follow(client.run, EventReader(client.core, job_id, Position(), timeout_s=timeout_s)):
+        show(event)
+
+
 def _say_logs(client: ControlPlaneClient, job_id: str) -> None:
     """Print what the job wrote; its outcome counts even when that cannot be read."""
     try:
@@ -103,8 +142,8 @@ def _say_logs(client: ControlPlaneClient, job_id: str) -> None:
         say(f"The output of {job_id} cannot be read: {error}")
 
 
-def _print_outcome(settings: Settings, outcome: Outcome) -> None:
-    """Print the result of a job that succeeded.
+def _print_outcome(settings: Settings, outcome: Outcome, more: dict[str, Any]) -> None:
+    """Print the result of a job that succeeded; one JSON document gets the fields in `more` too.
 
     Raises:
         RemoteExecutionError: It failed or timed out.
@@ -115,30 +154,32 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
     if outcome.status != "succeeded":
         missing = RemoteError("apothic.Unknown", "the server gave no reason")
         raise remote_error(outcome.error or missing, job_id=outcome.job_id)
+    if settings.is_jsonl:
+        return
     value = outcome.value or Value("json", b"null")
     if value.encoding == "json":
-        _print_result(settings, outcome, _decoded(value.data))
+        _print_result(settings, outcome, _decoded(value.data), more)
     else:
-        _print_type(settings, outcome, value)
+        _print_type(settings, outcome, value, more)
 
 
-def _print_result(settings: Settings, outcome: Outcome, result: Any) -> None:
+def _print_result(settings: Settings, outcome: Outcome, result: Any, more: dict[str, Any]) -> None:
     if settings.is_json:
-        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": result})
+        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": result, **more})
     elif isinstance(result, str):
         print_text(result)
     else:
         print_text(json.dumps(result, ensure_ascii=False))
 
 
-def _print_type(settings: Settings, outcome: Outcome, value: Value) -> None:
+def _print_type(settings: Settings, outcome: Outcome, value: Value, more: dict[str, Any]) -> None:
     """Name a result that only Python can read; nothing is unpickled here."""
     from apothic.cli.pickled import type_name
 
     name = type_name(value.data)
     if settings.is_json:
         found = {"encoding": value.encoding, "type": name, "size_bytes": len(value.data)}
-        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": None, "not_json": found})
+        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": None, "not_json": found, **more})
         return
     print_text(name)
     say(f"The result is no JSON value; read it in Python: Job({outcome.job_id!r}, client).wait()")

@@ -20,6 +20,7 @@ class Settings:
 
     Attributes:
         is_json: Print one JSON document, and errors as JSON.
+        is_jsonl: Print one JSON object per line as things happen, and errors as JSON.
         base_url: Address of the cloud, or None to look for it.
         is_debug: Show tracebacks.
     """
@@ -27,6 +28,12 @@ class Settings:
     is_json: bool = False
     base_url: str | None = None
     is_debug: bool = False
+    is_jsonl: bool = False
+
+    @property
+    def is_for_programs(self) -> bool:
+        """Whether a program reads what is printed: no remarks, errors as JSON."""
+        return self.is_json or self.is_jsonl
 
     def client(self) -> ControlPlaneClient:
         """Return a client for the chosen cloud; it refuses to unpickle anything.
@@ -60,6 +67,21 @@ def common_options(command: Command) -> Command:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def jsonl_option(command: Command) -> Command:
+    """Add `--jsonl` to a command that prints things as they happen."""
+    return click.option(
+        "--jsonl", "is_jsonl", is_flag=True, expose_value=False, callback=_set_jsonl,
+        help="Print one JSON object per line as things happen; errors are JSON too.",
+    )(command)  # fmt: skip
+
+
+def _set_jsonl(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = ctx.ensure_object(Settings)
+    settings.is_jsonl = value
+    if value and settings.is_json:
+        raise click.UsageError("--json prints one document, --jsonl one per line. Give one of them.", ctx)
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:

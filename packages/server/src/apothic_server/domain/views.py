@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import Future
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from apothic.wire.ids import IncarnationId, JobId, KeyId
 from apothic.wire.link import Machine
@@ -126,3 +127,51 @@ class Check:
 
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One event of a stream as watchers get it; shared by all of them.
+
+    Attributes:
+        value: The result, for `job.result`.
+    """
+
+    index: int
+    kind: str
+    data: dict[str, Any]
+    value: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a reader gets next.
+
+    Attributes:
+        events: In order, without a gap after the index that was asked for.
+        last_index: The greatest index looked at.
+        is_final: `last_index` is the end of the stream.
+    """
+
+    events: tuple[Streamed, ...]
+    last_index: int
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The index that was asked for is gone or not there yet (G5.5)."""
+
+    requested: int
+    oldest: int
+    latest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job as of `index`: the next event is that index + 1 (G5.3)."""
+
+    view: JobView
+    value: Value | None
+    index: int
+    is_final: bool

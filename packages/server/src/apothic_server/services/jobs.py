@@ -24,7 +24,6 @@ from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
-from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 
 
@@ -61,11 +60,15 @@ class Jobs:
         """Raises: NotFound."""
         async with self._database.request_unit(actor.org) as unit:
             row = await rows.get_job(unit, actor.org, key)
-            function = await self._names(unit, row) if row is not None else None
-        if row is None or function is None:
+        if row is None:
             raise no_such("job")
+        return await self.view(actor, row)
+
+    async def view(self, actor: Actor, row: Job) -> JobView:
+        """Return a row with the names of its app and function, and why it waits."""
         live = self._board.jobs.get(row.id)
         reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
+        function = live.function if live is not None else await self._function_of(actor, row)
         return JobView(row, function.app_name, function.spec.name, reason)
 
     async def outcome(self, actor: Actor, key: JobId) -> Outcome | asyncio.Future[Outcome]:
@@ -122,11 +125,12 @@ class Jobs:
         row = await self._row(actor, key)
         return row.status
 
-    async def _names(self, unit: Connection, row: Job) -> Function | None:
-        live = self._board.jobs.get(row.id)
-        if live is not None:
-            return live.function
-        return await recovery.deployed_function(unit, row.org, row.deployment, row.function)
+    async def _function_of(self, actor: Actor, row: Job) -> Function:
+        async with self._database.request_unit(actor.org) as unit:
+            found = await recovery.deployed_function(unit, row.org, row.deployment, row.function)
+        if found is None:
+            raise no_such("job")
+        return found
 
     async def _find(self, actor: Actor, function: FunctionId | tuple[str, str]) -> Function:
         if isinstance(function, str):

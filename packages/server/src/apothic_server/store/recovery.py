@@ -58,12 +58,17 @@ async def end_workers_named(connection: Connection, name: str, reason: str, now:
     return [IncarnationId(row["id"]) for row in await connection.fetch(SQL["end_workers_named"], name, now, reason)]
 
 
-def _unfinished(row: Record) -> UnfinishedJob:
+def job_of(row: Record) -> Job:
+    """Return the job of a row that holds its columns, perhaps among others."""
     columns: dict[str, Any] = {name: row[name] for name in JOB_COLUMNS}
     error = row["error"]
     columns |= {"status": JobStatus(row["status"]), "error": None if error is None else msgspec.json.decode(error)}
+    return Job(**columns)
+
+
+def _unfinished(row: Record) -> UnfinishedJob:
     value = Value(row["encoding"], row["data"] or b"", row["python"])
-    return UnfinishedJob(Job(**columns), StoredValue(value, row["blob"]))
+    return UnfinishedJob(job_of(row), StoredValue(value, row["blob"]))
 
 
 async def lock_orgs(connection: Connection) -> None:

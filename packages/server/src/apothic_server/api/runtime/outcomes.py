@@ -46,6 +46,12 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def result_record(value: Value) -> dict[str, Any]:
+    """Return a result as JSON fields: `encoding`, `python` and `result`, which is base64 text unless it is JSON."""
+    encoding, result = _result(value)
+    return {"encoding": encoding, "python": value.python, "result": result}
+
+
 def _error(outcome: Outcome) -> dict[str, Any] | None:
     return None if outcome.error is None else error_to_json(outcome.error)
 

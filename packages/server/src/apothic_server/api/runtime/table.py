@@ -6,6 +6,7 @@ from apothic.wire.limits import ARCHIVE_PACKED_MAX, CALL_BODY_MAX, JSON_BODY_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.apps import AppHandlers
 from apothic_server.api.runtime.calls import CallHandlers
+from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
 from apothic_server.api.runtime.waiting import FirstDone, first_done
@@ -44,6 +45,7 @@ def runtime_operations(
         *_apps(AppHandlers(services)),
         *_archives(AppHandlers(services)),
         *_jobs(JobHandlers(services)),
+        _events(EventHandlers(services)),
         _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
         _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
         Operation(
@@ -174,6 +176,20 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
             handler=handlers.cancel_job,
         ),
     ]
+
+
+def _events(handlers: EventHandlers) -> Operation:
+    return Operation(
+        id="get_events",
+        method="GET",
+        path="/v1/jobs/{job_id}/events",
+        policy=_JOBS_READ,
+        statuses=_READ_ONE | {429},
+        handler=handlers.get_events,
+        answers=(JSON_TYPE, SSE_TYPE),
+        query=frozenset({"after", "limit", "snapshot", "types", "wait_s"}),
+        streams=True,
+    )
 
 
 def _get(name: str, path: str, policy: Policy, handler: Handler, *, statuses: frozenset[int] = _READ_ONE) -> Operation:

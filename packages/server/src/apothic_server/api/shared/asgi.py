@@ -5,6 +5,7 @@ Written for few allocations and one `send` per part, because the hot routes pass
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
@@ -29,6 +30,9 @@ class Log(Protocol):
     def error(self, event: str, **fields: Any) -> Any: ...
     def exception(self, event: str, **fields: Any) -> Any: ...
 
+
+READER_IDLE_S = 30.0
+"""A reader of a streamed answer that takes nothing for this long is cut off (G5.7)."""
 
 Observe = Callable[[str, int, float], None]
 """Told about every request when it is done: operation id, status, seconds."""
@@ -177,18 +181,21 @@ def _headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _send(response: Response, request_id: str, send: Send, *, is_head: bool) -> None:
-    start = {"type": "http.response.start", "status": response.status}
+    start: dict[str, Any] = {"type": "http.response.start", "status": response.status}
     if is_head:
         await send({**start, "headers": [(b"x-request-id", request_id.encode()), *response.headers]})
         await send({"type": "http.response.body", "body": b""})
         return
-    await send({**start, "headers": _headers(response, request_id)})
+    start["headers"] = _headers(response, request_id)
     if response.stream is None:
+        await send(start)
         await send({"type": "http.response.body", "body": response.body})
         return
     async with aclosing(response.stream) as pieces:
+        await send(start)
         async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with asyncio.timeout(READER_IDLE_S):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

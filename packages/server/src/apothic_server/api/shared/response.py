@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 JSON_TYPE = "application/json"
 _encode = msgspec.json.Encoder().encode
+
+
+class Pieces(Protocol):
+    """Pieces of a body in order, such as an async generator. Closed however the answer ends, also before its first."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 def _no_headers() -> list[tuple[bytes, bytes]]:
@@ -32,7 +39,7 @@ class Response:
     content_type: str | None = None
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=_no_headers)
-    stream: AsyncGenerator[bytes] | None = None
+    stream: Pieces | None = None
 
 
 def json_response(value: Any, *, status: int = 200) -> Response:
@@ -50,6 +57,6 @@ def empty_response(status: int = 200) -> Response:
     return Response(status)
 
 
-def stream_response(stream: AsyncGenerator[bytes], content_type: str) -> Response:
+def stream_response(stream: Pieces, content_type: str) -> Response:
     """Return a body that is sent piece by piece."""
     return Response(200, content_type, stream=stream)

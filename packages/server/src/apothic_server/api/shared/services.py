@@ -15,7 +15,19 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.jobs import JobStatus
-from apothic_server.domain.views import AppView, Check, JobView, KeyInfo, LogPage, Outcome, Submitted, WorkerView
+from apothic_server.domain.views import (
+    AppView,
+    Batch,
+    Check,
+    Gap,
+    JobView,
+    KeyInfo,
+    LogPage,
+    Outcome,
+    Snapshot,
+    Submitted,
+    WorkerView,
+)
 
 
 class Keys(Protocol):
@@ -81,6 +93,30 @@ class Jobs(Protocol):
     async def cancel(self, actor: Actor, key: JobId) -> JobStatus: ...
 
 
+class Watch(Protocol):
+    """One reader of one stream; `close` gives its place back."""
+
+    async def next(self, after: int, *, timeout_s: float) -> Batch | Gap:
+        """Return what follows `after`; an empty batch when nothing came within `timeout_s`."""
+        ...
+
+    def wake(self) -> None:
+        """Let a `next` that waits return now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Streams(Protocol):
+    """Event streams of jobs."""
+
+    async def watch(self, actor: Actor, job: JobId) -> Watch:
+        """Open a watch; raises `TooMany` with code `too_many_watchers`."""
+        ...
+
+    async def snapshot(self, actor: Actor, job: JobId) -> Snapshot: ...
+
+
 class Workers(Protocol):
     async def list_workers(self, actor: Actor) -> Sequence[WorkerView]: ...
 
@@ -106,6 +142,8 @@ class Services(Protocol):
     def archives(self) -> Archives: ...
     @property
     def jobs(self) -> Jobs: ...
+    @property
+    def streams(self) -> Streams: ...
     @property
     def workers(self) -> Workers: ...
     @property

@@ -54,6 +54,7 @@ class Hints:
 
     feed: Callable[[], None] = lambda: None
     reload: Callable[[], None] = lambda: None
+    changed: Callable[[JobId], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
 
 
@@ -107,15 +108,26 @@ class Board:
         except (Unavailable, ValueError) as error:
             answer.set_result(error)
             return answer
-        written.add_done_callback(lambda done: answer.set_result(settled_of(done)))
+        written.add_done_callback(lambda done: self._answer(change.job, answer, settled_of(done)))
         return answer
+
+    def _answer(self, job_id: JobId, answer: asyncio.Future[Settled], settled: Settled) -> None:
+        answer.set_result(settled)
+        if settled is True:
+            self.hints.changed(job_id)
 
     def write_quietly(self, change: JobChange, job: LiveJob) -> None:
         """Record a move that nobody waits for; when it is refused, the job is read again."""
         try:
-            self.records.append_quietly(change, lambda applied: None if applied else self.reload(job.id))
+            self.records.append_quietly(change, lambda applied: self._told(job.id, applied))
         except (Unavailable, ValueError):
             self.reload(job.id)
+
+    def _told(self, job_id: JobId, applied: bool) -> None:
+        if applied:
+            self.hints.changed(job_id)
+        else:
+            self.reload(job_id)
 
     def pending(self, group: GroupKey) -> int:
         """Return how many jobs of `group` are queued and could run now."""

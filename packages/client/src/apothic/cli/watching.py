@@ -1,0 +1,139 @@
+"""Events of a job as people and programs read them, and what is known when watching ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from apothic.cli.console import print_json_line, print_live
+from apothic.cli.failures import REMOTE_CANCELLED, REMOTE_FAILED, Interrupted
+from apothic.cli.interrupts import guarded
+from apothic.streams import (
+    JobEndEvent,
+    JobErrorEvent,
+    JobLogEvent,
+    JobResetEvent,
+    JobResultEvent,
+    JobStatusEvent,
+    JobStreamEvent,
+)
+
+if TYPE_CHECKING:
+    from apothic.cli.settings import Settings
+
+EXITS = {"succeeded": 0, "cancelled": REMOTE_CANCELLED}
+"""Status of an ended job to the exit code of a command that watched it; any other is `REMOTE_FAILED`."""
+
+
+class Watching:
+    """Shows events as they come.
+
+    Args:
+        show: Prints one event.
+        shows_end: Whether `job.end` is shown; it is always asked for, because it tells the exit code.
+
+    Attributes:
+        last_index: Index of the last event shown; -1 for none.
+        status: Status of the job once it has ended.
+    """
+
+    def __init__(self, show: Callable[[JobStreamEvent], None], *, last_index: int = -1, shows_end: bool = True) -> None:
+        self.last_index = last_index
+        self.status: str | None = None
+        self._show = show
+        self._shows_end = shows_end
+
+    def run(self, events: Iterable[JobStreamEvent]) -> None:
+        """Show all events."""
+        with guarded() as interrupts:
+            for event in events:
+                with interrupts.held():
+                    self._take(event)
+
+    def _take(self, event: JobStreamEvent) -> None:
+        is_end = isinstance(event, JobEndEvent)
+        if self._shows_end or not is_end:
+            self._show(event)
+        self.last_index = self.last_index if event.index is None else event.index
+        self.status = event.status if is_end else self.status
+
+
+def interrupted(job_id: str, last_index: int, types: tuple[str, ...]) -> Interrupted:
+    """Return how Ctrl-C ends a command that only watches: it says how to read on after `last_index`."""
+    place = f" --last-index {last_index}" if last_index >= 0 else ""
+    names = f" --types {','.join(types)}" if types else ""
+    return Interrupted(
+        f"Stopped watching; {job_id} goes on. `apothic job watch {job_id}{place}{names}` reads on from here.",
+        job_id=job_id,
+    )
+
+
+def exit_code_of(status: str) -> int:
+    """Return the exit code for the final status of a watched job."""
+    return EXITS.get(status, REMOTE_FAILED)
+
+
+def printer(settings: Settings, documents: list[dict[str, Any]]) -> Callable[[JobStreamEvent], None]:
+    """Return what shows an event on stdout; for one JSON document events are only put into `documents`."""
+    if settings.is_jsonl:
+        return lambda event: print_json_line(as_document(event))
+    if settings.is_json:
+        return lambda event: documents.append(as_document(event))
+    return lambda event: print_live(as_line(event))
+
+
+def as_document(event: JobStreamEvent) -> dict[str, Any]:
+    """Return an event as programs read it."""
+    return {"index": event.index, "event": event.event, "data": event.data}
+
+
+def as_line(event: JobStreamEvent) -> str:
+    """Return an event as people read it: output as it is, anything else after its name."""
+    if isinstance(event, JobLogEvent):
+        return event.line
+    return f"{event.event}  {_text(event)}".rstrip()
+
+
+def _text(event: JobStreamEvent) -> str:
+    if event.event == "job.snapshot":
+        return _status(event.data["job"])
+    if isinstance(event, JobStatusEvent):
+        return _status(event.data)
+    if isinstance(event, JobEndEvent):
+        return event.status
+    if isinstance(event, JobErrorEvent):
+        message = " ".join(event.error.message.split())
+        return f"{event.error.type_name}: {message} [{event.error.code}]{_attempt(event.data)}"
+    if isinstance(event, JobResetEvent):
+        return (
+            f"what follows index {event.requested_index} is not kept (oldest {event.oldest_index}); "
+            f"goes on after {event.latest_index}"
+        )
+    return _result(event.data) if isinstance(event, JobResultEvent) else _json(event.data)
+
+
+def _status(data: dict[str, Any]) -> str:
+    return f"{data.get('status')}{_attempt(data)}"
+
+
+def _attempt(data: dict[str, Any]) -> str:
+    return f", attempt {data['attempt']}" if data.get("attempt") else ""
+
+
+def _result(data: dict[str, Any]) -> str:
+    """Return a result as text; of one that only Python can read, its type. Nothing is unpickled here."""
+    if data.get("encoding") in {"json", None}:
+        return _json(data.get("result"))
+    import base64
+
+    from apothic.cli.pickled import type_name
+
+    try:
+        return type_name(base64.b64decode(str(data.get("result")), validate=True))
+    except ValueError:
+        return type_name(b"")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

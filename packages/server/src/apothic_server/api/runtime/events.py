@@ -1,0 +1,242 @@
+"""Event streams of jobs: server-sent events for watchers, pages of JSON for pollers.
+
+An event is encoded once and the bytes are shared by all its watchers. A stream ends after `job.end`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any
+
+import msgspec
+
+from apothic.wire.ids import JobId
+from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
+from apothic_server.api.runtime import records
+from apothic_server.api.runtime.outcomes import result_record
+from apothic_server.api.shared.query import refusal, seconds, whole_number
+from apothic_server.api.shared.request import Request
+from apothic_server.api.shared.response import Response, json_response, stream_response
+from apothic_server.api.shared.services import Services, Watch
+from apothic_server.domain.access import Actor
+from apothic_server.domain.views import Batch, Gap, Snapshot, Streamed
+from apothic_server.services.streams import PAGE, REREAD_S
+
+SSE_TYPE = "text/event-stream"
+STATUS_KINDS = ("job.queued", "job.running", "job.status")
+KINDS = frozenset(
+    {*STATUS_KINDS, "job.log", "job.stream_item", "job.result", "job.error", "job.end", "job.reset", "job.snapshot"}
+)
+INDEX_MAX = 2**63 - 1
+ENCODED_MAX = 4_096
+"""Encoded events that are kept for watchers that come to them later."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EventHandlers:
+    """Handlers of event streams."""
+
+    def __init__(self, services: Services) -> None:
+        self._streams = services.streams
+        self._encoded: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    async def get_events(self, request: Request) -> Response:
+        """Answer a job's events after an index, as a stream or as one page."""
+        key = records.job_key(request.params["job_id"])
+        kinds = _kinds(request.query.get("types"))
+        after = _after(request)
+        wants_snapshot = _flag(request.query.get("snapshot"), "snapshot")
+        wait_s = seconds(request.query, "wait_s", WAIT_S_MAX, 0.0)
+        limit = whole_number(request.query, "limit", 1, 1_000, PAGE)
+        await request.body()
+        watch = await self._streams.watch(request.actor, key)
+        feed = Feed(self, watch, request.actor, key, kinds, after)
+        try:
+            if wants_snapshot:
+                await feed.begin_with_snapshot()
+            if SSE_TYPE.encode() in request.headers.get(b"accept", b""):
+                await feed.prefetch()
+                feed.end_with(request)
+                return stream_response(feed, SSE_TYPE)
+            page = await feed.page(limit, wait_s)
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
+        return json_response(page)
+
+    async def snapshot(self, actor: Actor, key: JobId) -> Snapshot:
+        """Return a job's snapshot."""
+        return await self._streams.snapshot(actor, key)
+
+    def frame(self, job: str, event: Streamed) -> bytes:
+        """Return the encoded event; made once for all watchers."""
+        place = (job, event.index)
+        found = self._encoded.get(place)
+        if found is None:
+            found = self._encoded[place] = sse(event.kind, event.index, event_data(event))
+            if len(self._encoded) > ENCODED_MAX:
+                self._encoded.popitem(last=False)
+        return found
+
+
+class Feed:
+    """The pieces of one answer; gives the watch's place back however it ends."""
+
+    def __init__(
+        self, handlers: EventHandlers, watch: Watch, actor: Actor, job: JobId, kinds: frozenset[str], after: int
+    ) -> None:
+        self._handlers = handlers
+        self._watch = watch
+        self._actor = actor
+        self._job = job
+        self._kinds = kinds
+        self._after = after
+        self._first: list[tuple[str, int, dict[str, Any]]] = []
+        self._fetched: Batch | Gap | None = None
+        self._ended = False
+        self._gone: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._frames()
+
+    async def aclose(self) -> None:
+        """Give the watch's place back."""
+        self._watch.close()
+        if self._gone is not None:
+            self._gone.cancel()
+            await asyncio.gather(self._gone, return_exceptions=True)
+
+    def end_with(self, request: Request) -> None:
+        """End as soon as the client leaves, even when nothing happens in the stream."""
+        self._gone = asyncio.ensure_future(request.gone())
+        self._gone.add_done_callback(lambda _: self._leave())
+
+    def _leave(self) -> None:
+        self._ended = True
+        self._watch.wake()
+
+    async def begin_with_snapshot(self) -> None:
+        """Put a snapshot before everything else and go on after its index."""
+        found = await self._handlers.snapshot(self._actor, self._job)
+        self._first.append(("job.snapshot", found.index, snapshot_data(found)))
+        self._after = found.index
+        self._ended = found.is_final
+
+    async def prefetch(self) -> None:
+        """Read what is there before the answer begins, so that a missing job is still a 404."""
+        self._fetched = await self._watch.next(self._after, timeout_s=0.0)
+
+    async def page(self, limit: int, wait_s: float) -> dict[str, Any]:
+        """Return one page, after waiting up to `wait_s` for its first event."""
+        events = [_record(kind, index, data) for kind, index, data in self._first]
+        self._first.clear()
+        left = wait_s
+        while True:
+            batch = await self._next(min(left, REREAD_S))
+            events += [_record(kind, index, data) for kind, index, data in self._first]
+            self._first.clear()
+            chosen = [event for event in batch.events if event.kind in self._kinds]
+            events += [_record(event.kind, event.index, event_data(event)) for event in chosen]
+            if events or batch.is_final or left <= 0:
+                break
+            left -= REREAD_S
+        cut = events[:limit]
+        last = self._after if len(cut) == len(events) else cut[-1]["index"]
+        return {"events": cut, "last_index": last, "is_final": self._ended and last == self._after}
+
+    async def _frames(self) -> AsyncGenerator[bytes]:
+        for kind, index, data in self._first:
+            yield sse(kind, index, data)
+        self._first.clear()
+        silent_s = 0.0
+        while not self._ended:
+            batch = await self._next(REREAD_S)
+            frames = b"".join(self._selected(batch))
+            silent_s = 0.0 if frames else silent_s + (0.0 if batch.events else REREAD_S)
+            if silent_s >= KEEP_ALIVE_S:
+                silent_s = 0.0
+                frames = sse("job.alive", self._after, {"last_index": self._after})
+            if frames:
+                yield frames
+
+    def _selected(self, batch: Batch) -> Iterable[bytes]:
+        for kind, index, data in self._first:
+            yield sse(kind, index, data)
+        self._first.clear()
+        for event in batch.events:
+            if event.kind in self._kinds:
+                yield self._handlers.frame(self._job, event)
+
+    async def _next(self, timeout_s: float) -> Batch:
+        found, self._fetched = self._fetched, None
+        if found is None or (isinstance(found, Batch) and not found.events and not found.is_final):
+            found = await self._watch.next(self._after, timeout_s=timeout_s)
+        if isinstance(found, Gap):
+            return await self._reset(found)
+        self._after = max(self._after, found.last_index)
+        self._ended = self._ended or found.is_final
+        return found
+
+    async def _reset(self, gap: Gap) -> Batch:
+        """Tell of the gap with a fresh snapshot and go on behind it (G5.5)."""
+        fresh = await self._handlers.snapshot(self._actor, self._job)
+        data = {
+            "requested_index": gap.requested,
+            "oldest_index": gap.oldest,
+            "latest_index": fresh.index,
+            "snapshot": snapshot_data(fresh),
+        }
+        self._first.append(("job.reset", fresh.index, data))
+        self._after, self._ended = fresh.index, fresh.is_final
+        return Batch((), fresh.index, fresh.is_final)
+
+
+def sse(kind: str, index: int, data: dict[str, Any]) -> bytes:
+    """Return one server-sent event; JSON has no line breaks, so one data line holds it."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (index, kind.encode(), _encode(data))
+
+
+def _record(kind: str, index: int, data: dict[str, Any]) -> dict[str, Any]:
+    return {"index": index, "event": kind, "data": data}
+
+
+def event_data(event: Streamed) -> dict[str, Any]:
+    """Return the data of an event as the document describes it."""
+    if event.kind != "job.result" or event.value is None:
+        return event.data
+    return {**event.data, **result_record(event.value)}
+
+
+def snapshot_data(found: Snapshot) -> dict[str, Any]:
+    """Return the data of `job.snapshot`."""
+    data: dict[str, Any] = {"job": records.job_record(found.view), "index": found.index}
+    return data if found.value is None else {**data, **result_record(found.value)}
+
+
+def _kinds(text: str | None) -> frozenset[str]:
+    if text is None:
+        return KINDS
+    asked = text.split(",")
+    unknown = [kind for kind in asked if kind not in KINDS]
+    if unknown:
+        raise refusal("types", f"holds no event type {unknown[0]!r}; known: {', '.join(sorted(KINDS))}", "unknown_type")
+    wanted = {*asked, "job.reset"}
+    return frozenset(wanted | set(STATUS_KINDS) if "job.status" in wanted else wanted)
+
+
+def _after(request: Request) -> int:
+    query = dict(request.query)
+    last = request.headers.get(b"last-event-id")
+    if last is not None and "after" not in query:
+        query["after"] = last.decode("latin-1")
+    return whole_number(query, "after", -1, INDEX_MAX, -1)
+
+
+def _flag(text: str | None, name: str) -> bool:
+    if text not in (None, "true", "false"):
+        raise refusal(name, "must be true or false", "boolean")
+    return text == "true"

@@ -1,0 +1,54 @@
+"""Keeps event streams within their bounds: long ones of live jobs, old ones of ended jobs (G5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from apothic.wire.ids import JobId
+from apothic_server.ports.clock import Clock
+from apothic_server.store import streams as rows
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+
+EVENTS_MAX = 10_000
+"""Newest events kept of the stream of a live job."""
+
+KEPT_AFTER_END = timedelta(days=7)
+"""Events of an ended job are kept this long; its result, errors and end as long as the job."""
+
+PAGE = 100
+Find = Callable[[Connection, JobId | None], Awaitable[list[rows.Trim]]]
+
+
+class Retention:
+    """One step trims every stream that is too long or too old."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def step(self) -> float | None:
+        """Trim page by page, each stream in a transaction of its own."""
+        await self._trim_all(_long)
+        ended_before = self._clock.now() - KEPT_AFTER_END
+        await self._trim_all(
+            lambda unit, after: rows.old_streams(unit, ended_before=ended_before, after=after, limit=PAGE)
+        )
+        return None
+
+    async def _trim_all(self, find: Find) -> None:
+        after: JobId | None = None
+        while True:
+            async with self._database.system_unit() as unit:
+                page = await find(unit, after)
+            for what in page:
+                async with self._database.system_unit() as unit:
+                    await rows.trim(unit, what)
+            if len(page) < PAGE:
+                return
+            after = page[-1].stream
+
+
+async def _long(unit: Connection, after: JobId | None) -> list[rows.Trim]:
+    return await rows.long_streams(unit, longer_than=EVENTS_MAX, after=after, limit=PAGE)

@@ -1,0 +1,231 @@
+"""Event streams of jobs for watchers: dense, resumable, shared (G5).
+
+A stream that is watched has one tail in memory, fed by one reader, whoever asks first: all watchers at the front share
+its events. Who is behind the tail is served from the store. Wake-ups are hints; the store is read again every
+`REREAD_S` in any case (G5.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from apothic.wire.ids import JobId, OrgId
+from apothic.wire.limits import VALUE_MAX
+from apothic.wire.values import Value
+from apothic_server.domain.access import Actor
+from apothic_server.domain.errors import TooMany, no_such
+from apothic_server.domain.jobs import StoredEvent, StoredValue
+from apothic_server.domain.views import Batch, Gap, Snapshot, Streamed
+from apothic_server.ports.blobs import Blobs
+from apothic_server.services.jobs import Jobs
+from apothic_server.store import jobs as job_rows
+from apothic_server.store import streams as rows
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+
+REREAD_S = 5.0
+WATCHERS_PER_ORG_MAX = 1_000
+"""Open streams of one org (G15.2)."""
+
+PAGE = 500
+TAIL_EVENTS_MAX = 1_000
+"""Newest events that a watched stream keeps in memory for all its watchers."""
+
+
+class Streams:
+    """Opens watches and reads pages."""
+
+    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._blobs = blobs
+        self._tails: dict[JobId, Tail] = {}
+        self._watchers: dict[OrgId, int] = {}
+
+    @property
+    def watchers(self) -> int:
+        """Open watches of all orgs."""
+        return sum(self._watchers.values())
+
+    def hint(self, job: JobId) -> None:
+        """Something of `job` was committed: wake its watchers."""
+        tail = self._tails.get(job)
+        if tail is not None:
+            tail.wake()
+
+    async def read(self, actor: Actor, job: JobId, *, after: int, limit: int = PAGE) -> Batch | Gap:
+        """Return up to `limit` events after an index, or the gap that is there.
+
+        Raises:
+            NotFound: The org has no such job.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            bounds = await rows.get_bounds(unit, actor.org, job)
+            if bounds is None:
+                raise no_such("job")
+            if after > bounds.newest or after + 1 < bounds.oldest:
+                return Gap(after, bounds.oldest, bounds.newest)
+            found = await rows.get_events(unit, actor.org, job, after=after, upto=bounds.newest, limit=limit)
+            result = await self._result(unit, actor, job, found)
+        last = found[-1].index if found else bounds.newest
+        events = tuple([_streamed(event, result) for event in found])
+        return Batch(events, last, bounds.is_final and last == bounds.newest)
+
+    async def snapshot(self, actor: Actor, job: JobId) -> Snapshot:
+        """Return a job and the index up to which its stream is contained in it; raises NotFound."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.get_job_and_index(unit, actor.org, job)
+        if found is None:
+            raise no_such("job")
+        row, stored, index = found
+        view = await self._jobs.view(actor, row)
+        value = await self._whole(actor.org, stored) if stored is not None else None
+        return Snapshot(view, value, index, row.status.is_final)
+
+    async def watch(self, actor: Actor, job: JobId) -> Watch:
+        """Open a watch; close it when done.
+
+        Raises:
+            NotFound: The org has no such job.
+            TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches.
+        """
+        count = self._watchers.get(actor.org, 0)
+        if count >= WATCHERS_PER_ORG_MAX:
+            raise TooMany(f"{count} streams are open; close some", code="too_many_watchers", retry_after_s=5)
+        self._watchers[actor.org] = count + 1
+        tail = self._tails.setdefault(job, Tail(job))
+        tail.users += 1
+        return Watch(self, actor, tail)
+
+    def close(self, actor: Actor, tail: Tail) -> None:
+        """Give a watch's place back."""
+        left = self._watchers[actor.org] - 1
+        if left:
+            self._watchers[actor.org] = left
+        else:
+            del self._watchers[actor.org]
+        tail.users -= 1
+        if not tail.users:
+            self._tails.pop(tail.job, None)
+
+    async def _result(self, unit: Connection, actor: Actor, job: JobId, found: list[StoredEvent]) -> Value | None:
+        if not any(event.kind == "job.result" for event in found):
+            return None
+        outcome = await job_rows.get_outcome(unit, actor.org, job)
+        return None if outcome is None or outcome.result is None else await self._whole(actor.org, outcome.result)
+
+    async def _whole(self, org: OrgId, stored: StoredValue) -> Value:
+        if stored.blob is None:
+            return stored.value
+        data = await self._blobs.read(org, stored.blob, size_max=VALUE_MAX)
+        return Value(stored.value.encoding, data, stored.value.python)
+
+
+class Tail:
+    """The newest events of one watched stream, in memory."""
+
+    def __init__(self, job: JobId) -> None:
+        self.job = job
+        self.users = 0
+        self.events: deque[Streamed] = deque(maxlen=TAIL_EVENTS_MAX)
+        self.newest: int | None = None
+        self.is_final = False
+        self.lock = asyncio.Lock()
+        self._changes = 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def changes(self) -> int:
+        """Grows with every wake-up, so that a waiter notices one that came before it waited."""
+        return self._changes
+
+    def wake(self) -> None:
+        self._changes += 1
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self, seen: int, waiter: asyncio.Future[None], timeout_s: float) -> None:
+        """Return when `changes` differs from `seen`, when somebody resolves `waiter`, or after `timeout_s`."""
+        if self._changes != seen:
+            return
+        self._waiting.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=timeout_s)
+        finally:
+            self._waiting.discard(waiter)
+
+    def after(self, index: int) -> Batch | None:
+        """Return what the tail holds after `index`; None when it does not reach back that far, or knows nothing yet."""
+        if self.newest is None or index > self.newest:
+            return None
+        if index == self.newest:
+            return Batch((), index, self.is_final)
+        if not self.events or index + 1 < self.events[0].index:
+            return None
+        start = index + 1 - self.events[0].index
+        events = tuple(self.events[place] for place in range(start, min(start + PAGE, len(self.events))))
+        last = events[-1].index
+        return Batch(events, last, self.is_final and last == self.newest)
+
+    def extend(self, batch: Batch) -> None:
+        """Take in what was read after `newest`."""
+        self.events.extend(batch.events)
+        self.newest, self.is_final = batch.last_index, batch.is_final
+
+
+class Watch:
+    """One reader of one stream; `close` it when done."""
+
+    def __init__(self, streams: Streams, actor: Actor, tail: Tail) -> None:
+        self._streams = streams
+        self._actor = actor
+        self._tail = tail
+        self._is_open = True
+        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def next(self, after: int, *, timeout_s: float) -> Batch | Gap:
+        """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
+
+        Raises:
+            NotFound: The job is gone.
+        """
+        tail = self._tail
+        seen = tail.changes
+        found = tail.after(after)
+        if found is None or (not found.events and not found.is_final):
+            found = await self._read(after)
+        if isinstance(found, Gap) or found.events or found.is_final:
+            return found
+        await tail.changed(seen, self._waiter, min(timeout_s, REREAD_S))
+        if self._waiter.done():
+            self._waiter = asyncio.get_running_loop().create_future()
+        return found
+
+    def wake(self) -> None:
+        """Let the `next` that waits, or the one that comes, return without waiting."""
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Give the place back; twice is fine."""
+        if self._is_open:
+            self._is_open = False
+            self._streams.close(self._actor, self._tail)
+
+    async def _read(self, after: int) -> Batch | Gap:
+        """Read from the store; at the front of the stream one reader reads for all."""
+        tail = self._tail
+        async with tail.lock:
+            found = tail.after(after)
+            if found is not None and (found.events or found.is_final):
+                return found
+            read = await self._streams.read(self._actor, tail.job, after=after)
+            if isinstance(read, Batch) and tail.newest in (None, after):
+                tail.extend(read)
+            return read
+
+
+def _streamed(event: StoredEvent, result: Value | None) -> Streamed:
+    return Streamed(event.index, event.kind, event.data, result if event.kind == "job.result" else None)

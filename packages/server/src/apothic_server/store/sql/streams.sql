@@ -1,0 +1,40 @@
+-- Event streams of jobs.
+
+-- name: get_bounds
+SELECT jobs.next_index - 1 AS newest, coalesce(floor.first_index, 0) AS oldest, jobs.finished_at IS NOT NULL AS is_final
+FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id AND floor.org = jobs.org
+WHERE jobs.org = $1 AND jobs.id = $2;
+
+-- name: list_events
+SELECT index, kind, at, data FROM events
+WHERE org = $1 AND stream = $2 AND index > $3 AND index <= $4
+ORDER BY index LIMIT $5;
+
+-- name: get_job_and_index
+SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
+    created_at, started_at, finished_at, next_index - 1 AS newest,
+    result AS data, result_blob AS blob, result_encoding AS encoding, result_python AS python
+FROM jobs WHERE org = $1 AND id = $2;
+
+-- name: list_long_streams
+-- Of all orgs: unfinished jobs whose stream is longer than $1.
+SELECT id, org, next_index - $1::bigint AS first_index FROM jobs
+WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND next_index > $1 AND id > $2
+ORDER BY id LIMIT $3;
+
+-- name: list_old_streams
+-- Of all orgs: jobs that ended before $1 and whose stream was not trimmed to its end yet.
+SELECT jobs.id, jobs.org, jobs.next_index AS first_index
+FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id
+WHERE jobs.finished_at < $1 AND coalesce(floor.first_index, 0) < jobs.next_index AND jobs.id > $2
+ORDER BY jobs.id LIMIT $3;
+
+-- name: raise_floor
+INSERT INTO stream_floors (stream, org, first_index) VALUES ($1, $2, $3)
+ON CONFLICT (stream) DO UPDATE SET first_index = greatest(stream_floors.first_index, excluded.first_index);
+
+-- name: trim_events
+-- Results, errors and ends stay as long as their job; items of generators have rules of their own.
+DELETE FROM events
+WHERE stream = $1 AND org = $2 AND index < $3
+    AND kind NOT IN ('job.result', 'job.error', 'job.end', 'job.stream_item');
