@@ -6,10 +6,13 @@ from apothic import App, RemoteFunction
 
 app = App("word-count")
 
-TEXT = """
+TEXT = (
+    """
 the quick brown fox jumps over the lazy dog
 the dog sleeps and the fox runs
-""" * 2_000
+"""
+    * 2_000
+)
 
 
 @app.function(cpu=1, memory_mb=256, timeout_s=60)

@@ -16,10 +16,9 @@ from apothic_server import identity
 from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
+from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import NAME, LocalWorker
 from apothic_server.settings import Settings
-from apothic_server.store.address import StoreAddress
-from apothic_server.store.launcher import EmbeddedPostgres
 
 WORKER_READY_S = 60.0
 
@@ -36,11 +35,13 @@ class Running:
 
     Attributes:
         machine: One line about the local worker: executor, isolation, size, limits.
+        store: Says when the cloud has to stop because its database does not stay up.
     """
 
     url: str
     key: str
     machine: str
+    store: LocalStore
 
 
 @asynccontextmanager
@@ -52,8 +53,12 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
     """
     url = url_of(bound)
     async with AsyncExitStack() as stack:
-        address = await _store(settings, stack)
-        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s)
+        store = LocalStore(settings)
+        address = await store.start()
+        stack.push_async_callback(store.stop)
+        # Only holders of the folder's lock use its embedded store, so the one before us is dead.
+        holder = NAME if settings.database_url is None else None
+        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s, holder=holder)
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         await cloud.links.declare_dead(NAME, "the cloud was stopped and started again")
@@ -65,17 +70,8 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         await _worker(settings, url, token, cloud, stack)
         if settings.endpoint is not None:
             stack.enter_context(_endpoint(settings.endpoint, url, key))
-        yield Running(url, key, _machine(cloud))
+        yield Running(url, key, _machine(cloud), store)
         cloud.board.is_draining = True
-
-
-async def _store(settings: Settings, stack: AsyncExitStack) -> StoreAddress:
-    if settings.database_url is not None:
-        return StoreAddress.from_url(settings.database_url)
-    store = EmbeddedPostgres(settings.data / "postgres", pg_user=settings.pg_user)
-    address = await store.start()
-    stack.push_async_callback(store.stop)
-    return address
 
 
 async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack: AsyncExitStack) -> None:
@@ -87,7 +83,7 @@ async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack
     try:
         await asyncio.wait({linked, failed}, timeout=WORKER_READY_S, return_when=asyncio.FIRST_COMPLETED)
         if not cloud.links.linked.is_set():
-            raise WorkerFailed(f"the local worker did not start:\n{worker.why_failed()}".rstrip())
+            raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
     finally:
         linked.cancel()
         failed.cancel()

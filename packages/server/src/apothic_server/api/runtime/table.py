@@ -56,6 +56,7 @@ def runtime_operations(
             answers=(JSON_TYPE, OUTCOME_TYPE),
             query=_WAIT,
             streams=True,
+            is_frequent=True,
         ),
     ]
 
@@ -193,4 +194,5 @@ def _call(name: str, path: str, handler: Handler) -> Operation:
         answers=(JSON_TYPE, OUTCOME_TYPE),
         query=_WAIT,
         streams=True,
+        is_frequent=True,
     )

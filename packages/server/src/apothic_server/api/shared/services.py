@@ -72,6 +72,10 @@ class Jobs(Protocol):
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
 
+    def obstacle(self, actor: Actor, key: JobId) -> str | None:
+        """Return why no connected machine could ever run a job that waits; None when one could."""
+        ...
+
     async def outcome(self, actor: Actor, key: JobId) -> Outcome | Future[Outcome]:
         """Return the outcome of a job that ended, else the future of it; readers never cancel the future."""
         ...
