@@ -35,12 +35,14 @@ class Running:
 
     Attributes:
         machine: One line about the local worker: executor, isolation, size, limits.
+        is_named: The endpoint file names this cloud, so that clients of this user find it.
         store: Says when the cloud has to stop because its database does not stay up.
     """
 
     url: str
     key: str
     machine: str
+    is_named: bool
     store: LocalStore
 
 
@@ -68,9 +70,9 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         listener.start()
         stack.push_async_callback(listener.stop)
         await _worker(settings, url, token, cloud, stack)
-        if settings.endpoint is not None:
-            stack.enter_context(_endpoint(settings.endpoint, url, key))
-        yield Running(url, key, _machine(cloud), store)
+        path = settings.endpoint
+        is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
+        yield Running(url, key, _machine(cloud), is_named, store)
         cloud.board.is_draining = True
 
 
@@ -90,15 +92,25 @@ async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack
 
 
 @contextlib.contextmanager
-def _endpoint(path: Path, url: str, key: str) -> Generator[None]:
-    """Tell clients of this user where the cloud is, unless the file names another live cloud."""
+def _endpoint(path: Path, url: str, key: str) -> Generator[bool]:
+    """Tell clients of this user where the cloud is; yields False when the file names another live cloud.
+
+    Raises:
+        FolderError: The file cannot be written.
+    """
     if _names_live_cloud(path):
-        yield
+        yield False
         return
     content = {"url": url, "key": key, "pid": os.getpid()}
-    identity.write_private(path, json.dumps(content).encode())
     try:
-        yield
+        identity.write_private(path, json.dumps(content).encode())
+    except OSError as error:
+        detail = (
+            f"cannot write the endpoint file {path}: {error.strerror}; choose another --endpoint or say --no-endpoint"
+        )
+        raise identity.FolderError(detail) from None
+    try:
+        yield True
     finally:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text()).get("pid") == os.getpid():

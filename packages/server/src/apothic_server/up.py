@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from apothic.wire.version import VERSION
 from apothic_server import identity
 from apothic_server.domain.errors import PlatformError
 from apothic_server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+
+if TYPE_CHECKING:
+    from apothic_server.running import Running
 
 STOP_DEADLINE_S = 60.0
 START_DEADLINE_S = 120.0
@@ -184,11 +188,11 @@ async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, bound) as cloud:
-        _say_ready(settings, cloud.url, cloud.machine, time.monotonic() - began)
+        _say_ready(settings, cloud, time.monotonic() - began)
         _tell(ready_fd, "ready")
         await _until_stop(stop, cloud.store.failed)
-        click.echo("stopping: jobs in progress get 15 s …", err=True)
-    click.echo("stopped", err=True)
+        _say("stopping: jobs in progress get 15 s …")
+    _say("stopped")
     cloud.store.check()
 
 
@@ -199,17 +203,25 @@ async def _until_stop(stop: asyncio.Event, failed: asyncio.Event) -> None:
         wait.cancel()
 
 
-def _say_ready(settings: Settings, url: str, machine: str, took_s: float) -> None:
+def _say_ready(settings: Settings, cloud: Running, took_s: float) -> None:
     lines = [
         f"Apothic {VERSION} is ready ({took_s:.1f} s)",
-        f"  API     {url}",
+        f"  API     {cloud.url}",
         f"  data    {settings.data}",
-        f"  worker  {machine}",
+        f"  worker  {cloud.machine}",
     ]
-    if settings.endpoint is not None:
+    if cloud.is_named:
         lines.append(f"  client  SDK and CLI find it by {settings.endpoint}; nothing to export")
+    elif settings.endpoint is not None:
+        lines.append(f"  client  {settings.endpoint} names another running cloud; use --base-url or APOTHIC_BASE_URL")
     lines.append("Ctrl-C stops it.")
-    click.echo("\n".join(lines), err=True)
+    _say("\n".join(lines))
+
+
+def _say(text: str) -> None:
+    """Tell the terminal, if it is still there."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _check_host(settings: Settings) -> None:

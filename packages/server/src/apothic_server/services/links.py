@@ -91,13 +91,13 @@ class Links:
         self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
 
     def report(self, worker: Worker, frame: WorkerFrame) -> None:
-        """Act on draining, logs, starts, ends and runners, in that order."""
+        """Act on draining, starts, logs, ends and runners, in that order."""
         if frame.get("draining"):
             worker.is_draining = True
-        for logs in frame.get("logs", []):
-            self._reports.logs(worker, logs)
         for started in frame.get("started", []):
             self._reports.started(worker, started)
+        for logs in frame.get("logs", []):
+            self._reports.logs(worker, logs)
         for finished in frame.get("finished", []):
             self._reports.finished(worker, finished)
         for ended in frame.get("runner_ended", []):

@@ -19,6 +19,8 @@ from apothic_server.domain.views import AppView, Check, JobView, KeyInfo, LogPag
 
 
 class Keys(Protocol):
+    """Who a token is."""
+
     async def authenticate(self, token: str) -> Actor:
         """Return who holds a well-formed token; raises `Unauthenticated` when it is unknown, expired or revoked."""
         ...
@@ -27,6 +29,8 @@ class Keys(Protocol):
 
 
 class Apps(Protocol):
+    """Apps, deployments and functions of the actor's org."""
+
     async def list_apps(self, actor: Actor, *, after: AppId | None, limit: int) -> Sequence[AppView]:
         """Return up to `limit` apps with an id greater than `after`, in the order of their ids."""
         ...
@@ -47,6 +51,8 @@ class Apps(Protocol):
 
 
 class Archives(Protocol):
+    """Uploaded app archives."""
+
     async def has(self, actor: Actor, sha256: str) -> bool: ...
 
     async def put(self, actor: Actor, sha256: str, chunks: AsyncIterator[bytes]) -> tuple[int, bool]:
@@ -60,6 +66,8 @@ class Archives(Protocol):
 
 
 class Jobs(Protocol):
+    """Calls and their jobs."""
+
     async def submit(
         self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
     ) -> Submitted:
@@ -86,16 +94,22 @@ class Jobs(Protocol):
 
 
 class Workers(Protocol):
+    """The installation's workers."""
+
     async def list_workers(self, actor: Actor) -> Sequence[WorkerView]: ...
 
 
 class Health(Protocol):
+    """Readiness."""
+
     async def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name; never raises."""
         ...
 
 
 class Metrics(Protocol):
+    """Numbers for Prometheus."""
+
     def render(self) -> bytes: ...
 
 

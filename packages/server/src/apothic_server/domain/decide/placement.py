@@ -25,6 +25,8 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class UseRunner:
+    """An existing runner has a free place."""
+
     runner: Runner
 
 
