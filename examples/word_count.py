@@ -6,10 +6,10 @@ from apothic import App, RemoteFunction
 
 app = App("word-count")
 
-TEXT = """
+LINES = """
 the quick brown fox jumps over the lazy dog
 the dog sleeps and the fox runs
-""" * 2_000
+"""
 
 
 @app.function(cpu=1, memory_mb=256, timeout_s=60)
@@ -21,7 +21,7 @@ def count_words(text: str, top: int = 3) -> dict[str, int]:
 
 if __name__ == "__main__":
     app.deploy()
-    job = RemoteFunction.from_name("word-count", "count_words").spawn(TEXT, top=3)
+    job = RemoteFunction.from_name("word-count", "count_words").spawn(LINES * 2_000, top=3)
     print("job:", job.job_id)
     print("result:", job.wait(timeout_s=60))
     print("status:", job.status())

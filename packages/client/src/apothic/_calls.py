@@ -53,6 +53,7 @@ class Waiting:
     Attributes:
         job_id: None until the server named it.
         was_interrupted: Ctrl-C came before the id was known; the call ends as soon as it is.
+        obstacle: Why no connected machine can run the job, as of the last answer; empty when one can.
     """
 
     def __init__(self, core: Core, job_id: str | None, timeout_s: float) -> None:
@@ -61,6 +62,7 @@ class Waiting:
         self.is_poll = timeout_s == 0
         self.deadline = core.clock() + (timeout_s or POLL_S)
         self.timeout_s = timeout_s
+        self.obstacle = ""
 
     def defer_interrupt(self) -> bool:
         """Note the first Ctrl-C before the id is known; False when it must be obeyed now."""
@@ -74,7 +76,8 @@ class Waiting:
         limit = "yet" if self.is_poll else f"within {self.timeout_s:g} s"
         if self.job_id is None:
             return JobTimeoutError(f"The call was not answered {limit}; it may run.")
-        return JobTimeoutError(f"{self.job_id} has not ended {limit}; it goes on.", job_id=self.job_id)
+        state = f"it waits: {self.obstacle}" if self.obstacle else "it goes on"
+        return JobTimeoutError(f"{self.job_id} has not ended {limit}; {state}.", job_id=self.job_id)
 
 
 def call(core: Core, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Steps[Outcome]:
@@ -158,7 +161,10 @@ def _follow(core: Core, answer: Answer, waiting: Waiting) -> Steps[Outcome]:
             data = yield from _next_bytes(core, answer, waiting, heard_at)
             heard_at = core.clock()
             for head, body in parsed(frames.feed, data):
+                known = waiting.obstacle
                 found = _act(head, body, waiting)
+                if waiting.obstacle not in {"", known}:
+                    yield Say(f"apothic: {waiting.job_id} waits: {waiting.obstacle}")
                 if waiting.was_interrupted:
                     raise KeyboardInterrupt
                 if found is not None:
@@ -207,6 +213,7 @@ def _act(head: dict[str, Any], body: bytes, waiting: Waiting) -> Outcome | None:
     if kind not in {"accepted", "outcome"} or not isinstance(job_id, str):
         raise ProtocolError(f"The server's stream does not fit: an unknown record {str(kind)[:40]!r}.")
     waiting.job_id = job_id
+    waiting.obstacle = str(head.get("obstacle") or "")
     return parsed(_outcome, head, body) if kind == "outcome" else None
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,24 @@ class _Depth(threading.local):
 
 
 _depth = _Depth()
+
+
+@dataclass
+class _Place:
+    is_runner: bool = False
+
+
+_place = _Place()
+
+
+def enter_runner() -> None:
+    """Note that this process runs functions of a deployed app."""
+    _place.is_runner = True
+
+
+def is_in_runner() -> bool:
+    """Whether this process runs functions of a deployed app."""
+    return _place.is_runner
 
 
 def is_loading() -> bool:

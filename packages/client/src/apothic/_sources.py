@@ -225,9 +225,10 @@ def _importable(stem: str) -> str:
 
 def _refuse_taken_name(app_file: Path, archive_path: str) -> None:
     top = archive_path.partition("/")[0].removesuffix(".py")
-    if top in sys.stdlib_module_names or top in _OWN_PACKAGES:
+    advice = "define the app in another file and import it there" if top == "__main__" else "rename it"
+    if top in sys.stdlib_module_names or top in _OWN_PACKAGES or top == "__main__":
         raise InvalidRequestError(
-            f"{app_file} would be imported as {top!r}, a name that Python or the SDK has already: rename it.",
+            f"{app_file} would be imported as {top!r}, a name that Python or the SDK has already: {advice}.",
             code="name_taken",
         )
 
@@ -343,4 +344,7 @@ def _foreign_note(search: _Search, names: Iterable[str]) -> tuple[str, ...]:
     tops = {path.partition("/")[0].removesuffix(".py") for path in search.found}
     known = tops | _OWN_PACKAGES | sys.stdlib_module_names
     foreign = sorted({_top(name) for name in names} - known)
-    return (f"not part of the app's files, so not uploaded: {', '.join(foreign)}",) if foreign else ()
+    if not foreign:
+        return ()
+    what = f"not part of the app's files, so not uploaded: {', '.join(foreign)}"
+    return (f"{what}; functions have the standard library and the app's own modules only",)

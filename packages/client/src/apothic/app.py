@@ -10,7 +10,7 @@ from types import FunctionType, MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads
-from apothic._loading import stop_if_loading
+from apothic._loading import is_in_runner, stop_if_loading
 from apothic._ranges import wrong
 from apothic._steps import Steps
 from apothic.client import ControlPlaneClient, shared_client
@@ -91,6 +91,8 @@ class App:
 
     def function(
         self,
+        misplaced: object = None,
+        /,
         *,
         schedule: Any = None,
         liv: Any = None,
@@ -136,6 +138,8 @@ class App:
             NotSupportedError: This release cannot do what an option asks for.
             ConflictError: The app has a function of this name already.
         """
+        if misplaced is not None:
+            raise InvalidRequestError("Write @app.function() with parentheses; options go into them by name.")
         _refuse(schedule=schedule, liv=liv, image=image, secrets=secrets, volumes=volumes)
         placement = Placement(
             gpu=gpu,
@@ -213,9 +217,15 @@ class App:
 
         Raises:
             NotDeployedError: The function was not deployed by this object.
+            NotSupportedError: The same inside a runner, where nothing can be deployed.
         """
         stop_if_loading()
         function_id = self._function_ids.get(name)
+        if function_id is None and is_in_runner():
+            raise NotSupportedError(
+                f"{name}: this release cannot call a function remotely from inside a function; "
+                f"{name}(...) runs it right here."
+            )
         if function_id is None:
             raise NotDeployedError(
                 f"{name} was not deployed in this process: call app.deploy() first, or look up what is deployed "
@@ -277,6 +287,11 @@ def _checked_name(python_function: Any, module: str) -> str:
         raise InvalidRequestError(
             f"{qualname} is a lambda or lies inside another function, where runners cannot find it; "
             "write it at the top level of the file."
+        )
+    if "." in qualname and "self" in python_function.__code__.co_varnames[:1]:
+        raise InvalidRequestError(
+            f"{qualname} is a method, which needs an object that runners do not have; "
+            "write it at the top level of the file and pass what it needs."
         )
     if not is_function_name(name):
         raise wrong("function name", name, FUNCTION_NAME_RULE)

@@ -25,9 +25,11 @@ from apothic._answers import (
 )
 from apothic._core import Core
 from apothic._http import Response
+from apothic._loading import is_in_runner
 from apothic._ranges import flag, number, seconds
 from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
+from apothic.errors import CloudNotRunning, NotSupportedError
 from apothic.wire.functions import Manifest
 from apothic.wire.values import Value
 
@@ -363,8 +365,18 @@ def shared_client(client: ControlPlaneClient | None = None, base_url: str | None
 
     Raises:
         CloudNotRunning: Nothing names an address.
+        NotSupportedError: The same inside a runner, where no address is known yet.
     """
-    return client if client is not None else _client_of(resolve(base_url))
+    if client is not None:
+        return client
+    try:
+        return _client_of(resolve(base_url))
+    except CloudNotRunning:
+        if is_in_runner():
+            raise NotSupportedError(
+                "This release cannot deploy or call functions from inside a function; do it where the call comes from."
+            ) from None
+        raise
 
 
 @functools.lru_cache(maxsize=16)

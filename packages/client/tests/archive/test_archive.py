@@ -194,7 +194,11 @@ def test_folders_of_the_search_path_count_below_the_root_only(tmp_path: Path):
     )
 
     assert paths(found) == ["app.py", "inside.py"]
-    assert found.notes == ("not part of the app's files, so not uploaded: outside",)
+    (note,) = found.notes
+    assert note == (
+        "not part of the app's files, so not uploaded: outside; "
+        "functions have the standard library and the app's own modules only"
+    )
 
 
 def test_the_home_folder_as_root_uploads_only_the_app_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -351,10 +355,11 @@ def test_a_syntax_error_elsewhere_is_a_note(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("app.txt", "invalid"), ("missing.py", "file_missing"), ("json.py", "name_taken")]
+    ("name", "code"),
+    [("app.txt", "invalid"), ("missing.py", "file_missing"), ("json.py", "name_taken"), ("__main__.py", "name_taken")],
 )
 def test_files_that_can_be_no_app_are_refused(tmp_path: Path, name: str, code: str):
-    plant(tmp_path, {"app.txt": "", "json.py": ""})
+    plant(tmp_path, {"app.txt": "", "json.py": "", "__main__.py": ""})
 
     assert refusal(tmp_path / name).code == code
 

@@ -125,6 +125,7 @@ def test_a_wait_that_ends_before_the_job_ends_with_10(connected, run, shapes):
     [
         (("stauts",), "Did you mean `apothic status`?"),
         (("zzz",), "There is no command `zzz`."),
+        (("api", "FETCH", "/v1/apps"), "METHOD is one of DELETE, GET"),
         (("run", "greet"), "--app-name"),
         (("logs", "abc"), "is not an id like jobs:"),
         (("logs", "jobs:"), "is not an id like jobs:"),
@@ -285,3 +286,11 @@ def test_an_interrupt_elsewhere_ends_with_130(connected, shapes):
     end.set()
     assert (process.returncode, out) == (130, "")
     assert json.loads(err.strip().splitlines()[-1])["error"]["code"] == "interrupted"
+
+
+@pytest.mark.parametrize("words", [(), ("job",)])
+def test_a_command_without_its_subcommand_shows_its_help_and_no_error(run, words):
+    found = run(*words)
+
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith(" ".join(("Usage: apothic", *words)))

@@ -90,6 +90,26 @@ APP = """
         sys.stderr = None
         return "fine"
 
+    def need_module():
+        import numpy_like_thing
+
+    def open_file(name):
+        return open(name)
+
+    def call_remotely():
+        return own.remote()
+
+    def look_up():
+        from apothic import RemoteFunction
+        return RemoteFunction.from_name("a", "b")
+
+    from apothic import App
+    app = App("failing")
+
+    @app.function()
+    def own():
+        return 1
+
     async def task_exits():
         import asyncio
         async def leave():
@@ -116,6 +136,21 @@ def test_causes_come_nearest_first_with_user_frames_only(worker) -> None:
     assert 'raise RuntimeError("gave up")' in error["traceback"]
     assert f'{worker.root}/app.py", line' in error["traceback"]
     assert "_runtime" not in json.dumps(error)
+
+
+def test_what_is_missing_in_a_runner_is_explained(worker) -> None:
+    missing = worker.start("need_module").error()["traceback"]
+    assert missing.endswith("standard library and the app's own modules; numpy_like_thing is neither.\n")
+    beside = worker.start("open_file")
+    assert beside.error("data.csv")["traceback"].endswith("only Python modules are uploaded, no other files.\n")
+    assert beside.error("/nowhere/data.csv")["traceback"].endswith("No such file or directory: '/nowhere/data.csv'\n")
+
+
+@pytest.mark.parametrize("name", ["call_remotely", "look_up"])
+def test_calls_from_inside_a_function_are_refused_by_name(worker, name) -> None:
+    error = worker.start(name).error()
+    assert error["type"] == "apothic.errors.NotSupportedError"
+    assert "from inside a function" in error["message"]
 
 
 def test_wrong_arguments_are_an_ordinary_error(worker) -> None:

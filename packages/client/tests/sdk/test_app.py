@@ -150,6 +150,16 @@ def test_a_function_must_be_where_runners_find_it() -> None:
     assert dict(app.functions) == {}
 
 
+def test_a_decorator_without_parentheses_says_so() -> None:
+    with pytest.raises(InvalidRequestError, match=r"Write @app\.function\(\) with parentheses"):
+        App("a").function(plain)
+
+
+def test_methods_are_refused_where_they_are_written(load: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"Shop\.sell is a method"):
+        load('from apothic import App\napp = App("a")\nclass Shop:\n    @app.function()\n    def sell(self): ...\n')
+
+
 def test_generator_functions_are_not_in_this_release(load: Any) -> None:
     with pytest.raises(NotSupportedError, match="yields items"):
         load('from apothic import App\napp = App("a")\n@app.function()\ndef f():\n    yield 1\n')

@@ -101,6 +101,21 @@ def test_records_before_the_outcome_may_come_in_any_cut(do: Do, greet: Any, serv
     assert do(greet.remote()) == 7
 
 
+def test_a_call_that_no_machine_can_run_says_why_at_once(
+    do: Do, greet: Any, server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(wire: Wire, _: Received) -> None:
+        wire.begin_stream()
+        wire.frame({"kind": "accepted", "job_id": JOB, "obstacle": "no machine has Python 3.9"})
+
+    server.scripts += [script] * 20
+
+    with pytest.raises(JobTimeoutError, match=r"has not ended within 0\.3 s; it waits: no machine has Python 3\.9\."):
+        do(greet.remote(timeout_s=0.3))
+
+    assert capsys.readouterr().err == f"apothic: {JOB} waits: no machine has Python 3.9\n"
+
+
 def test_a_pickled_result_comes_back_as_an_object(do: Do, greet: Any, server: ScriptedServer) -> None:
     from apothic._serialize import encode_result
 

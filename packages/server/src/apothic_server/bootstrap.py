@@ -77,6 +77,8 @@ class Cloud:
         address: The store; prepared (checked, migrated) at start.
         data: Folder for blobs and secrets.
         url: Address under which workers and other processes reach this one.
+        holder: Name under which the dispatcher's term is taken; given when the caller has proof that every process that
+            used it before is dead, which spares the wait for the end of their term. None makes a new one.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Cloud:
         url: str,
         sources: Sources | None = None,
         commit_delay_s: float = 0.0,
+        holder: str | None = None,
     ) -> None:
         self._address = address
         self._data = data
         self._url = url
         self._sources = sources or Sources(clock=SystemClock())
         self._commit_delay_s = commit_delay_s
+        self._holder = holder
         self._stack = AsyncExitStack()
         self._is_stopped = False
         self.org: OrgId
@@ -154,7 +158,15 @@ class Cloud:
         reports = Reports(board, grants, endings)
         calls = Calls(board, grants, endings)
         self.recovery = Recovery(
-            database, board, grants, calls, endings, reports, holder=key(), url=self._url, grace_s=GRACE_S
+            database,
+            board,
+            grants,
+            calls,
+            endings,
+            reports,
+            holder=self._holder or key(),
+            url=self._url,
+            grace_s=GRACE_S,
         )
         self.links = Links(database, board, grants, reports)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)

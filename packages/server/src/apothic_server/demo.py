@@ -39,7 +39,7 @@ def main() -> int:
 def _cloud(folder: Path) -> Generator[dict[str, str]]:
     """Run `apothic up` in `folder`; yield the environment in which clients find it."""
     endpoint = folder / "endpoint.json"
-    command = [sys.executable, "-m", "apothic", "up", "--port", "0", "--data", str(folder / "data")]
+    command = [sys.executable, "-P", "-m", "apothic", "up", "--port", "0", "--data", str(folder / "data")]
     with _step("start a cloud"):
         log = (folder / "up.log").open("wb")
         cloud = subprocess.Popen(

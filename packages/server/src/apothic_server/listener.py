@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from apothic.wire.limits import HEADER_BLOCK_MAX, LINK_FRAME_MAX
+from apothic.wire.limits import LINK_FRAME_MAX
+from apothic_server.api.shared.connection import Connection
 from apothic_server.domain.errors import PlatformError
 
 GRACE_S = 10
@@ -37,7 +38,7 @@ class Listener:
     def __init__(self, app: Any, bound: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=Connection,
             ws="websockets-sansio",
             ws_max_size=LINK_FRAME_MAX,
             ws_per_message_deflate=False,
@@ -48,9 +49,7 @@ class Listener:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=HEADER_BLOCK_MAX,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_S,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -63,10 +64,13 @@ class LocalWorker:
             await process.wait()
 
     def why_failed(self) -> str:
-        """Return the last lines of the worker's log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-8:])
-        return ""
+        """Return the reason that the worker wrote last, and where its log is."""
+        try:
+            lines = self._log.read_text(errors="replace").split("\n")
+        except OSError:
+            lines = []
+        said = [line for line in lines if line.strip()] or ["it said nothing"]
+        return f"{_reason(said[-1])}; see {self._log}"
 
     async def _spawn(self) -> None:
         descriptor = self._log.open("wb")
@@ -93,8 +97,15 @@ class LocalWorker:
             await self._spawn()
 
 
+def _reason(line: str) -> str:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(json.loads(line)["reason"])
+    return line.strip()
+
+
 def _command(settings: Settings, url: str, token: Path) -> list[str]:
-    command = [sys.executable, "-m", "apothic_worker.cli", "run", "--url", url, "--token-file", str(token)]
+    # -P: modules of the folder in which somebody starts a cloud are none of ours.
+    command = [sys.executable, "-P", "-m", "apothic_worker.cli", "run", "--url", url, "--token-file", str(token)]
     command += ["--data", str(settings.data / "worker"), "--name", NAME, "--local", "--exit-with-parent"]
     for flag, value in (
         ("--executor", settings.executor),

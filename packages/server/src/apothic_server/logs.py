@@ -20,15 +20,30 @@ def configure(stream: TextIO | None = None, *, is_terminal: bool | None = None) 
     )
     # uvicorn reports a link that the gate refused as an error of ours.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    before: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    _adopt_standard_logging(out, before, renderer)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=True,
     )
+
+
+def _adopt_standard_logging(
+    out: TextIO, before: list[structlog.typing.Processor], renderer: structlog.typing.Processor
+) -> None:
+    """Send warnings of libraries the same way, so that none of them writes to a person's terminal."""
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -16,10 +16,9 @@ from apothic_server import identity
 from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
+from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import NAME, LocalWorker
 from apothic_server.settings import Settings
-from apothic_server.store.address import StoreAddress
-from apothic_server.store.launcher import EmbeddedPostgres
 
 WORKER_READY_S = 60.0
 
@@ -36,11 +35,15 @@ class Running:
 
     Attributes:
         machine: One line about the local worker: executor, isolation, size, limits.
+        is_named: The endpoint file names this cloud, so that clients of this user find it.
+        store: Says when the cloud has to stop because its database does not stay up.
     """
 
     url: str
     key: str
     machine: str
+    is_named: bool
+    store: LocalStore
 
 
 @asynccontextmanager
@@ -52,8 +55,12 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
     """
     url = url_of(bound)
     async with AsyncExitStack() as stack:
-        address = await _store(settings, stack)
-        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s)
+        store = LocalStore(settings)
+        address = await store.start()
+        stack.push_async_callback(store.stop)
+        # Only holders of the folder's lock use its embedded store, so the one before us is dead.
+        holder = NAME if settings.database_url is None else None
+        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s, holder=holder)
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         await cloud.links.declare_dead(NAME, "the cloud was stopped and started again")
@@ -63,19 +70,10 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         listener.start()
         stack.push_async_callback(listener.stop)
         await _worker(settings, url, token, cloud, stack)
-        if settings.endpoint is not None:
-            stack.enter_context(_endpoint(settings.endpoint, url, key))
-        yield Running(url, key, _machine(cloud))
+        path = settings.endpoint
+        is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
+        yield Running(url, key, _machine(cloud), is_named, store)
         cloud.board.is_draining = True
-
-
-async def _store(settings: Settings, stack: AsyncExitStack) -> StoreAddress:
-    if settings.database_url is not None:
-        return StoreAddress.from_url(settings.database_url)
-    store = EmbeddedPostgres(settings.data / "postgres", pg_user=settings.pg_user)
-    address = await store.start()
-    stack.push_async_callback(store.stop)
-    return address
 
 
 async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack: AsyncExitStack) -> None:
@@ -87,22 +85,32 @@ async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack
     try:
         await asyncio.wait({linked, failed}, timeout=WORKER_READY_S, return_when=asyncio.FIRST_COMPLETED)
         if not cloud.links.linked.is_set():
-            raise WorkerFailed(f"the local worker did not start:\n{worker.why_failed()}".rstrip())
+            raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
     finally:
         linked.cancel()
         failed.cancel()
 
 
 @contextlib.contextmanager
-def _endpoint(path: Path, url: str, key: str) -> Generator[None]:
-    """Tell clients of this user where the cloud is, unless the file names another live cloud."""
+def _endpoint(path: Path, url: str, key: str) -> Generator[bool]:
+    """Tell clients of this user where the cloud is; yields False when the file names another live cloud.
+
+    Raises:
+        FolderError: The file cannot be written.
+    """
     if _names_live_cloud(path):
-        yield
+        yield False
         return
     content = {"url": url, "key": key, "pid": os.getpid()}
-    identity.write_private(path, json.dumps(content).encode())
     try:
-        yield
+        identity.write_private(path, json.dumps(content).encode())
+    except OSError as error:
+        detail = (
+            f"cannot write the endpoint file {path}: {error.strerror}; choose another --endpoint or say --no-endpoint"
+        )
+        raise identity.FolderError(detail) from None
+    try:
+        yield True
     finally:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text()).get("pid") == os.getpid():

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,9 @@ from apothic.wire.version import VERSION
 from apothic_server import identity
 from apothic_server.domain.errors import PlatformError
 from apothic_server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+
+if TYPE_CHECKING:
+    from apothic_server.running import Running
 
 STOP_DEADLINE_S = 60.0
 START_DEADLINE_S = 120.0
@@ -28,16 +33,18 @@ EXIT_CODES = {
     "data_folder_busy": 6,
     "data_folder_owner": 4,
     "unavailable": 9,
+    "store_crashed": 9,
     "invalid_option": 2,
 }
 """Exit codes by error code, as in the CLI reference; everything else is 1."""
 
 
 class UpFailed(click.ClickException):
-    """A start or stop that failed, as one sentence with an exit status of its own."""
+    """A start or stop that failed, as one sentence with an exit status and a code of its own."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, code: str) -> None:
         super().__init__(message)
+        self.code = code
         setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
 
 
@@ -104,6 +111,9 @@ def up(
     The first start makes everything it needs: a PostgreSQL of its own, an org, a key, a worker. Nothing is exported:
     SDK and CLI of the same user find the cloud by the endpoint file.
     """
+    if ready_fd is not None:
+        # Whoever waits for the end of this pipe must not wait for the children that we start.
+        os.set_inheritable(ready_fd, False)
     settings = Settings(
         data=(data or _home() / "data").absolute(),
         host=host,
@@ -138,13 +148,19 @@ def down(data: Path | None) -> None:
         _stop_orphan(folder)
         return
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_DEADLINE_S
-    while identity.lock_holder(folder) == pid:
-        if time.monotonic() > deadline:
-            raise click.ClickException(f"the cloud (pid {pid}) did not stop within {STOP_DEADLINE_S:.0f} s")
-        time.sleep(0.05)
+        _stop_process(pid)
     click.echo(f"stopped the cloud in {folder}", err=True)
+
+
+def _stop_process(pid: int) -> None:
+    process = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        ended, _, _ = select.select([process], [], [], STOP_DEADLINE_S)
+    finally:
+        os.close(process)
+    if not ended:
+        raise click.ClickException(f"the cloud (pid {pid}) did not stop within {STOP_DEADLINE_S:.0f} s")
 
 
 def _run(settings: Settings, ready_fd: int | None) -> None:
@@ -172,24 +188,40 @@ async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, bound) as cloud:
-        _say_ready(settings, cloud.url, cloud.machine, time.monotonic() - began)
+        _say_ready(settings, cloud, time.monotonic() - began)
         _tell(ready_fd, "ready")
-        await stop.wait()
-        click.echo("stopping: jobs in progress get 15 s …", err=True)
-    click.echo("stopped", err=True)
+        await _until_stop(stop, cloud.store.failed)
+        _say("stopping: jobs in progress get 15 s …")
+    _say("stopped")
+    cloud.store.check()
 
 
-def _say_ready(settings: Settings, url: str, machine: str, took_s: float) -> None:
+async def _until_stop(stop: asyncio.Event, failed: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in (stop, failed)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _say_ready(settings: Settings, cloud: Running, took_s: float) -> None:
     lines = [
         f"Apothic {VERSION} is ready ({took_s:.1f} s)",
-        f"  API     {url}",
+        f"  API     {cloud.url}",
         f"  data    {settings.data}",
-        f"  worker  {machine}",
+        f"  worker  {cloud.machine}",
     ]
-    if settings.endpoint is not None:
+    if cloud.is_named:
         lines.append(f"  client  SDK and CLI find it by {settings.endpoint}; nothing to export")
+    elif settings.endpoint is not None:
+        lines.append(f"  client  {settings.endpoint} names another running cloud; use --base-url or APOTHIC_BASE_URL")
     lines.append("Ctrl-C stops it.")
-    click.echo("\n".join(lines), err=True)
+    _say("\n".join(lines))
+
+
+def _say(text: str) -> None:
+    """Tell the terminal, if it is still there."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _check_host(settings: Settings) -> None:
@@ -217,8 +249,8 @@ def _telling_failure(ready_fd: int | None) -> Generator[None]:
     try:
         yield
     except PlatformError as error:
-        failed = UpFailed(f"{error.detail} [{error.code}]", EXIT_CODES.get(error.code, 1))
-        _tell(ready_fd, f"{failed.exit_code} {failed.message}")
+        failed = UpFailed(f"{error.detail} [{error.code}]", EXIT_CODES.get(error.code, 1), error.code)
+        _tell(ready_fd, f"{failed.exit_code} {failed.code} {failed.message}")
         raise failed from error
 
 
@@ -235,7 +267,7 @@ def _detach(data: Path) -> None:
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-d")]
     with (data / "up.log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "apothic", *arguments, "--ready-fd", str(writing)],
+            [sys.executable, "-P", "-m", "apothic", *arguments, "--ready-fd", str(writing)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -249,11 +281,14 @@ def _detach(data: Path) -> None:
         click.echo(
             (data / "up.log").read_text().replace("Ctrl-C stops it.", f"`apothic down` stops it (pid {child.pid})."),
             nl=False,
+            err=True,
         )
         return
-    status, _, text = told.partition(" ")
-    message = text or (data / "up.log").read_text().strip() or "the cloud did not start"
-    raise UpFailed(message, int(status) if status.isdigit() else child.wait() or 1)
+    if told:
+        status, code, message = told.split(" ", 2)
+        raise UpFailed(message, int(status), code)
+    said = (data / "up.log").read_text().strip()
+    raise UpFailed(said or "the cloud did not start", child.wait() or 1, "internal")
 
 
 def _stop_orphan(folder: Path) -> None:

@@ -48,6 +48,7 @@ class Stage:
         self.submitted: list[tuple[Any, Value, bool]] = []
         self.waits: asyncio.Queue[tuple[float | None, asyncio.Future[None]]] = asyncio.Queue()
         self.status = JobStatus.QUEUED
+        self.in_the_way: str | None = None
 
     async def authenticate(self, token: str) -> Actor:
         return Actor(OrgId("org"), KeyId("key"), Role.OWNER, SCOPES)
@@ -58,6 +59,9 @@ class Stage:
 
     async def get(self, actor, key) -> SimpleNamespace:
         return SimpleNamespace(job=SimpleNamespace(status=self.status))
+
+    def obstacle(self, actor, key) -> str | None:
+        return self.in_the_way
 
     async def outcome(self, actor, key):
         return self.outcome_future.result() if self.outcome_future.done() else self.outcome_future
@@ -144,6 +148,17 @@ async def test_the_job_id_is_sent_when_the_job_is_durable_then_signs_of_life_the
     assert bound is None
     assert got == [ACCEPTED, ALIVE, ALIVE, (outcome_head(encoding="json"), b"1")]
     assert end is None
+
+
+async def test_the_first_frame_says_what_keeps_every_machine_from_running_the_job(stage):
+    stage.in_the_way = "no machine has Python 3.9; present: 3.11"
+    async with stage.client().open("POST", CALLS, headers=FRAME, body=CALL) as exchange:
+        await stage.let_pass(AT_ONCE_S)
+        stage.accept()
+        got = await frame(exchange)
+        stage.end()
+
+    assert got == ({**ACCEPTED[0], "obstacle": stage.in_the_way}, b"")
 
 
 async def test_nothing_leaves_before_the_job_is_durable_or_has_ended(stage):

@@ -63,6 +63,14 @@ async def test_a_result_event_carries_the_value(cloud, client):
     assert data == {"attempt": 1, "encoding": "json", "python": None, "result": {"n": 1}}
 
 
+async def test_line_breaks_in_a_result_do_not_break_the_frames(cloud, client):
+    job = await finished_job(cloud, result=b'{"n":\r\n [1,\n2]}')
+
+    [(_, _, data)] = await stream(client, job, "?types=job.result")
+
+    assert data["result"] == {"n": [1, 2]}
+
+
 @guarantee("G5.2", "watch_model_check")
 async def test_filters_hide_and_never_renumber(cloud, client):
     job = await finished_job(cloud)

@@ -114,6 +114,17 @@ def test_each_kind_of_waiting_says_why():
     assert "placement asks for: gpu" in reason(need(placement={"gpu": {"in": ["RTX_4070"]}}), fleet_of(machine()))
 
 
+def test_only_what_no_connected_machine_could_ever_run_is_hopeless():
+    fleet = fleet_of(machine(2))
+    apply(place(need(1), fleet), need(1), fleet, "j1")
+
+    assert not is_hopeless(need(1), fleet)
+    assert not is_hopeless(need(2, cpu=2), fleet)
+    assert not is_hopeless(need(), Fleet())
+    assert is_hopeless(need(3, cpu=8), fleet)
+    assert is_hopeless(need(4, placement={"gpu": {"in": ["RTX_4070"]}}), fleet)
+
+
 def test_a_function_at_max_containers_says_so():
     fleet = fleet_of(machine())
     asked = need(max_containers=1)
@@ -127,6 +138,12 @@ def test_a_worker_without_a_link_gets_nothing_new():
     fleet.workers[IncarnationId("w0")].is_linked = False
 
     assert place(need(), fleet) == Wait("no worker is connected")
+
+
+def is_hopeless(asked, fleet):
+    where = place(asked, fleet)
+    assert isinstance(where, Wait)
+    return where.is_hopeless
 
 
 def reason(asked, fleet):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from apothic.wire.link import Assign, Finished, LogLine, RunnerEnded
-from apothic.wire.values import RemoteError, Value
+from apothic.wire.runner import error_from_json
+from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_worker.lines import AttemptLog
 
 Key = tuple[str, int]
+_PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
 class Reports(Protocol):
@@ -69,6 +72,22 @@ class Attempt:
         if self.verdict:
             outcome, value, error = self.verdict, None, self.error
         return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms)
+
+
+def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
+    """Return the report that a runner's `result` or `error` frame makes.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError: User code forged the frame.
+    """
+    if head["kind"] == "error":
+        return attempt.finish("failed", error=error_from_json(head["error"]))
+    if head["encoding"] not in ENCODINGS:
+        raise ValueError("unknown encoding of a result")
+    python = head.get("python")
+    if python is not None and not _PYTHON.fullmatch(python):
+        raise ValueError("a result names no version of Python")
+    return attempt.finish("succeeded", value=Value(head["encoding"], body, python))
 
 
 def report_end(reports: Reports, attempt: Attempt, end: Finished) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from apothic.wire.frames import HEAD_MAX, PREFIX, FrameError, FrameReader, encode_frame
 from apothic.wire.limits import VALUE_MAX
+from apothic_worker.output import waiting
 
 Frame = tuple[dict[str, Any], bytes]
 FRAME_MAX = VALUE_MAX + HEAD_MAX + PREFIX
@@ -36,7 +37,7 @@ class Channel:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._is_open = True
         self._is_over = False
-        self._has_more = False
+        self._received = 0
         self.peer_pid: int | None = None
         """The sender of the first bytes, as this process sees it: the kernel says so, not the runner."""
         self._loop.add_reader(self._socket.fileno(), self._readable)
@@ -55,12 +56,14 @@ class Channel:
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def drain(self) -> None:
-        """Take what has been sent so far; for a peer that is gone."""
-        while self._is_open and not self._is_over:
-            self._has_more = False
+        """Take what has been sent so far; for a peer that is gone. Whoever sends in its place is not waited for."""
+        left = waiting(self._socket.fileno()) if self._is_open else 0
+        while left > 0 and self._is_open and not self._is_over:
+            self._received = 0
             self._readable()
-            if not self._has_more:
+            if not self._received:
                 return
+            left -= self._received
 
     def close(self) -> None:
         """Close this end; nothing is called afterwards."""
@@ -92,7 +95,7 @@ class Channel:
             return
         except (OSError, FrameError):
             data, frames = b"", []
-        self._has_more = bool(data)
+        self._received = len(data)
         for frame in frames:
             if self._is_open:
                 self._on_frame(frame)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import struct
+import termios
 from collections.abc import Callable
 
 READ_MAX = 64 * 1024
@@ -38,10 +41,11 @@ class OutputPipes:
         self.write_ends = []
 
     def drain(self) -> None:
-        """Read what is there now, until both pipes are empty."""
-        for stream in list(self._read):
-            while self._readable(stream):
-                pass
+        """Read what is there now. Whoever goes on writing meanwhile is not waited for."""
+        for stream, descriptor in list(self._read.items()):
+            left = waiting(descriptor)
+            while left > 0 and (size := self._readable(stream)):
+                left -= size
 
     def close(self) -> None:
         """Read what is left and close both pipes. Call when nothing writes to them any more."""
@@ -50,21 +54,27 @@ class OutputPipes:
         for stream in list(self._read):
             self._close(stream)
 
-    def _readable(self, stream: str) -> bool:
+    def _readable(self, stream: str) -> int:
+        """Read once and return how many bytes came."""
         descriptor = self._read.get(stream)
         if descriptor is None:
-            return False
+            return 0
         try:
             data = os.read(descriptor, READ_MAX)
         except BlockingIOError:
-            return False
+            return 0
         if not data:
             self._close(stream)
-            return False
+            return 0
         self._sink(stream, data)
-        return True
+        return len(data)
 
     def _close(self, stream: str) -> None:
         descriptor = self._read.pop(stream)
         self._loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def waiting(descriptor: int) -> int:
+    """Return the bytes that can be read from a pipe or a stream socket now."""
+    return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]

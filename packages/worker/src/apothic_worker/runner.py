@@ -7,6 +7,7 @@ Rules:
 - What is decided from outside (timeout, cancel) stands; an answer that comes later is thrown away.
 - With one task the unit that is stopped is the runner. With several, the call is asked to stop first, and the runner is
   ended when it does not.
+- Signals go through the zygote, which user code can stop. A KILL that ends nothing is followed by the zygote's end.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 
 from apothic.wire.link import Assign, Finished, RunnerEnded, StartRunner
 from apothic.wire.runner import error_from_json
-from apothic.wire.values import ENCODINGS, RemoteError, Value
+from apothic.wire.values import RemoteError
 from apothic_worker import journal
-from apothic_worker.attempt import Attempt, Key, Reports, report_end
+from apothic_worker.attempt import Attempt, Key, Reports, end_of, report_end
 from apothic_worker.channel import Channel, Frame
 from apothic_worker.failures import death, failure
 from apothic_worker.leftovers import Leftovers
@@ -33,6 +34,8 @@ from apothic_worker.zygote import KILL, TERM, Zygote
 
 TIMEOUT_GRACE_S = 5.0
 STOP_GRACE_S = 5.0
+KILL_GRACE_S = 5.0
+"""After a KILL that ended nothing: user code stopped or broke the zygote, which is then killed with all it holds."""
 
 
 class Phase(enum.Enum):
@@ -67,6 +70,7 @@ class Runner:
         self._calls_made = 0
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._zygote_timer: asyncio.TimerHandle | None = None
         self._reason = "exited"
         self._load_error: RemoteError | None = None
         self._is_load_lost = False
@@ -198,7 +202,7 @@ class Runner:
         """Act on a frame. The process may be full of user code that speaks on our socket: nothing in it is trusted."""
         try:
             self._obey(*frame)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             journal.warning("runner.broken_frame", runner=self.spec.runner, reason=repr(error))
             self._stop_now()
 
@@ -228,10 +232,12 @@ class Runner:
         if attempt is None or attempt.ended is not None:
             return
         if head["kind"] == "log":
-            attempt.log.write(str(head["stream"]), str(head["text"]).encode("utf-8", "replace"))
+            if head["stream"] not in ("stdout", "stderr"):
+                raise ValueError("unknown stream of a log")
+            attempt.log.write(head["stream"], str(head["text"]).encode("utf-8", "replace"))
             self._transcript.send_later()
         elif attempt.verdict is None or self.spec.tasks > 1:
-            self._answered(attempt, _end_of(attempt, head, body))
+            self._answered(attempt, end_of(attempt, head, body))
 
     def _answered(self, attempt: Attempt, end: Finished) -> None:
         assert self._output is not None
@@ -309,8 +315,15 @@ class Runner:
         self._kill_timer = None if number == KILL else self._loop.call_later(grace_s, self._signal, KILL)
 
     def _signal(self, number: int) -> None:
-        if self.zygote is not None:
-            self.zygote.signal(self.spec.runner, number)
+        if self.zygote is None:
+            return
+        self.zygote.signal(self.spec.runner, number)
+        if number == KILL and self._zygote_timer is None:
+            self._zygote_timer = self._loop.call_later(KILL_GRACE_S, self._end_zygote, self.zygote)
+
+    def _end_zygote(self, zygote: Zygote) -> None:
+        journal.warning("zygote.unresponsive", zygote=zygote.name, runner=self.spec.runner)
+        zygote.kill()
 
     # --- the end
 
@@ -365,7 +378,7 @@ class Runner:
         report_end(self._reports, attempt, end)
 
     def _release(self) -> None:
-        for timer in (*self._timers.values(), self._kill_timer):
+        for timer in (*self._timers.values(), self._kill_timer, self._zygote_timer):
             if timer is not None:
                 timer.cancel()
         self._timers.clear()
@@ -378,12 +391,3 @@ class Runner:
     def _cancel_timer(self, key: Key) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
-
-
-def _end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
-    if head["kind"] == "error":
-        return attempt.finish("failed", error=error_from_json(head["error"]))
-    if head["encoding"] not in ENCODINGS:
-        raise ValueError("unknown encoding of a result")
-    python = head.get("python")
-    return attempt.finish("succeeded", value=Value(str(head["encoding"]), body, str(python) if python else None))

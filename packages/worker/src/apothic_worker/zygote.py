@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 from apothic.wire.frames import FrameError, decode_frame, encode_frame
 from apothic.wire.link import StartRunner
 from apothic.wire.runner import error_from_json
+from apothic.wire.values import RemoteError
 from apothic.wire.version import RUNNER_PROTOCOL
 from apothic_worker import journal
 from apothic_worker.executors.base import Executor, Launch, Zygoted
@@ -131,7 +133,7 @@ class Zygote:
         self._send({**head, "app_variable": spec.app_variable, "preload": preload}, [])
         answer = await asyncio.shield(self._answer)
         if answer["kind"] == "load_failed":
-            raise StartFailed(error_from_json(answer["error"]))
+            raise StartFailed(_load_error(answer))
         return answer
 
     def fork(self, spec: StartRunner, descriptors: list[int], on_exited: OnExited) -> None:
@@ -187,25 +189,41 @@ class Zygote:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(MESSAGE_MAX)
-            head = decode_frame(data)[0] if data else None
+            is_open = self._read_message()
         except BlockingIOError:
             return
-        except (OSError, FrameError):
-            head = None
-        if head is None:
+        if not is_open:
             self._loop.remove_reader(self._socket.fileno())
             self._kill_timer = self._loop.call_later(END_GRACE_S, self.kill)
-            return
-        match head.get("kind"):
-            case "ready" | "load_failed":
+
+    def _read_message(self) -> bool:
+        """Act on the next message; false when there is none any more. It may come from user code: nothing is trusted.
+
+        Raises:
+            BlockingIOError: None is there yet.
+        """
+        try:
+            data = self._socket.recv(MESSAGE_MAX)
+            head = decode_frame(data)[0] if data else {}
+        except BlockingIOError:
+            raise
+        except (OSError, FrameError):
+            return False
+        match head:
+            case {"kind": "ready" | "load_failed"}:
                 if not self._answer.done():
                     self._answer.set_result(head)
-            case "exited":
-                if on_exited := self._exits.pop(str(head.get("runner")), None):
-                    on_exited(head.get("code"), head.get("signal"), False)
+            case {
+                "kind": "exited",
+                "runner": str(name),
+                "code": int() | None as code,
+                "signal": int() | None as number,
+            }:
+                if on_exited := self._exits.pop(name, None):
+                    on_exited(code, number, False)
             case _:
                 pass
+        return bool(head)
 
     def _process_ended(self) -> None:
         assert self._started is not None
@@ -223,18 +241,9 @@ class Zygote:
 
     def _last_messages(self) -> None:
         """Read the answers that came before the end."""
-        while True:
-            try:
-                data = self._socket.recv(MESSAGE_MAX)
-            except OSError:
-                return
-            if not data:
-                return
-            head = decode_frame(data)[0]
-            if head.get("kind") in ("ready", "load_failed") and not self._answer.done():
-                self._answer.set_result(head)
-            if head.get("kind") == "exited" and (on_exited := self._exits.pop(str(head.get("runner")), None)):
-                on_exited(head.get("code"), head.get("signal"), False)
+        with contextlib.suppress(BlockingIOError):
+            while self._read_message():
+                pass
 
     def _death_at_load(self, code: int) -> Any:
         tail = b"".join(data for _, data in self._kept.chunks)[-2000:].decode("utf-8", "replace").strip()
@@ -266,6 +275,13 @@ class Zygote:
         self._on_end(self)
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+def _load_error(answer: dict[str, Any]) -> RemoteError:
+    try:
+        return error_from_json(answer["error"])
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return failure("load_failed", "loading the app failed and the app's process did not say why")
 
 
 KILL = int(signal.SIGKILL)

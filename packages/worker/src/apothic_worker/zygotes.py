@@ -108,7 +108,7 @@ class Zygotes:
         archive = await self._archive(spec)
         preload = spec.deployment not in self._not_preloaded
         zygote, answer = await self._launch(slot, spec, interpreter, archive, preload=preload)
-        if preload and not answer["preloaded"]:
+        if preload and not answer.get("preloaded"):
             journal.info("zygote.not_preloaded", deployment=spec.deployment, reason=answer.get("reason"))
             if len(self._not_preloaded) >= NOT_PRELOADED_MAX:
                 self._not_preloaded.clear()

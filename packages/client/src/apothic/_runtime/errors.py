@@ -69,9 +69,20 @@ def _traceback(error: BaseException) -> str:
     try:
         shown = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
         _keep_user_frames(shown)
-        return "".join(shown.format(chain=False))
+        return "".join(shown.format(chain=False)) + _hint(error)
     except BaseException as failure:  # the exception's own methods are user code
         return f"<the traceback of {_type_name(error)} could not be formatted: {type(failure).__name__}>"
+
+
+def _hint(error: BaseException) -> str:
+    """Say why something that is there where the call came from is missing here; empty when it is no such error."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"Hint: functions have the standard library and the app's own modules; {error.name} is neither.\n"
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        folder = Path.cwd()
+        if folder in (folder / error.filename).parents:
+            return "Hint: of an app's folder only Python modules are uploaded, no other files.\n"
+    return ""
 
 
 def _keep_user_frames(shown: Any) -> None:

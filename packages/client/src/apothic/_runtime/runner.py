@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from apothic._loading import load_module
+from apothic._loading import enter_runner, load_module
 from apothic._runtime.channel import Channel
 from apothic._runtime.errors import describe
 from apothic._runtime.output import flush_streams
@@ -44,6 +44,7 @@ def _was_told_to_go(channel: Channel) -> bool:
 
 
 def _load(start: RunnerStart) -> Callable[..., Any] | RemoteError:
+    enter_runner()
     try:
         module = load_module(start.root, start.module)
     except BaseException as error:

@@ -13,6 +13,7 @@ from apothic.cli.payload import read_text
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import InvalidRequestError, error_from_answer
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE"})
 
 
@@ -31,6 +32,8 @@ def api(settings: Settings, method: str, path: str, fields: tuple[str, ...], dat
 
     Example: apothic api GET /v1/apps -f limit=10
     """
+    if method.upper() not in _METHODS:
+        raise click.UsageError(f"METHOD is one of {', '.join(sorted(_METHODS))}, not {method!r}.")
     if not path.startswith("/"):
         raise click.UsageError("PATH begins with a slash; the address of the cloud is --base-url.")
     pairs = _pairs(fields)

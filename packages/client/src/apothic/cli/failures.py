@@ -66,6 +66,7 @@ _HINTS = {
     "forbidden": "`apothic status` shows the role of your key; use one whose role and scopes allow this.",
     "not_found": "`apothic app list` shows what exists for your key.",
     "too_many_pending": "Wait until waiting calls have run, or deploy with a larger max_pending_tasks.",
+    "unreachable": "Is the address right, and does the cloud run? `apothic doctor` checks the way to it.",
     "unavailable": "`apothic doctor` checks the way to the cloud.",
     "connection_lost": "The call may have run; look before you repeat it.",
     "protocol_error": "Check that an Apothic cloud of a fitting version answers there: `apothic doctor`.",
@@ -148,7 +149,9 @@ def _code(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, click.UsageError):
         return "usage"
-    return "error" if isinstance(error, click.ClickException) else "internal"
+    if isinstance(error, click.ClickException):
+        return str(getattr(error, "code", "error"))
+    return "internal"
 
 
 def _detail(error: BaseException) -> Any:
@@ -175,6 +178,9 @@ def _say_error(error: BaseException) -> None:
         return
     if isinstance(error, RemoteExecutionError):
         _say_remote(error)
+        return
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        say(error.format_message())
         return
     say(f"Error: {error if isinstance(error, ApothicError) else _detail(error)}")
     hint = _hint(error) if isinstance(error, ApothicError) else _click_hint(error)

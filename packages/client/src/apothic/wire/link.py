@@ -144,8 +144,8 @@ class WorkerFrame(TypedDict, total=False):
     hello: list[Hello]
     heartbeat: list[Heartbeat]
     draining: list[Draining]
-    logs: list[Logs]
     started: list[Started]
+    logs: list[Logs]
     finished: list[Finished]
     runner_ended: list[RunnerEnded]
 

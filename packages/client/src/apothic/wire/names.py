@@ -16,10 +16,12 @@ FUNCTION_NAME_RULE = f"a Python identifier of at most {FUNCTION_NAME_LENGTH_MAX}
 
 
 def is_app_name(text: str) -> bool:
+    """Whether `text` obeys `APP_NAME_RULE`."""
     return len(text) <= NAME_LENGTH_MAX and _APP.fullmatch(text) is not None
 
 
 def is_function_name(text: str) -> bool:
+    """Whether `text` obeys `FUNCTION_NAME_RULE`."""
     return text.isascii() and text.isidentifier() and len(text) <= FUNCTION_NAME_LENGTH_MAX
 
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from apothic.wire.limits import ERROR_CAUSES_MAX
 from apothic.wire.values import RemoteError
 
 KINDS_TO_RUNNER = ("go", "call", "cancel", "stop")
@@ -47,11 +48,27 @@ def error_to_json(error: RemoteError) -> dict[str, Any]:
 
 
 def error_from_json(data: dict[str, Any]) -> RemoteError:
-    """Return the `RemoteError` of a JSON form made by `error_to_json`."""
+    """Return the `RemoteError` of a JSON form made by `error_to_json`.
+
+    The form may come from user code: text that is no Unicode is replaced, causes beyond `ERROR_CAUSES_MAX` are left
+    out, in number and in depth.
+
+    Raises:
+        KeyError, TypeError, AttributeError: It is no such form.
+    """
+    return _error(data, ERROR_CAUSES_MAX)
+
+
+def _error(data: dict[str, Any], depth: int) -> RemoteError:
+    causes = list(data.get("causes", ()))[:ERROR_CAUSES_MAX] if depth else []
     return RemoteError(
-        type=str(data["type"]),
-        message=str(data["message"]),
-        traceback=str(data.get("traceback", "")),
-        code=str(data.get("code", "exception")),
-        causes=tuple(error_from_json(cause) for cause in data.get("causes", ())),
+        type=_text(data["type"]),
+        message=_text(data["message"]),
+        traceback=_text(data.get("traceback", "")),
+        code=_text(data.get("code", "exception")),
+        causes=tuple(_error(cause, depth - 1) for cause in causes),
     )
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()

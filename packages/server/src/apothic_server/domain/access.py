@@ -83,9 +83,16 @@ class Policy:
     def refusal(self, actor: Actor) -> str | None:
         """Return the sentence that refuses `actor`, or None when the operation is open to them."""
         if self.audience is Audience.WORKER:
-            return None if actor.role is Role.WORKER else "Only a worker's token may do this."
+            return _worker_refusal(actor)
         if self.audience is Audience.OPERATOR and not actor.is_operator:
             return "Only the org that runs this installation may do this."
         if self.scope is not None and not actor.may(self.scope):
             return f"This key lacks the right {self.scope}."
         return None
+
+
+def _worker_refusal(actor: Actor) -> str | None:
+    """A worker gets jobs and archives of all orgs, so only the org that runs the installation may enrol one."""
+    if actor.role is not Role.WORKER:
+        return "Only a worker's token may do this."
+    return None if actor.is_operator else "Only workers of the org that runs this installation may do this."

@@ -71,6 +71,11 @@ class Jobs:
         function = live.function if live is not None else await self._function_of(actor, row)
         return JobView(row, function.app_name, function.spec.name, reason)
 
+    def obstacle(self, actor: Actor, key: JobId) -> str | None:
+        """Return why no connected machine could ever run a job of the actor's org that waits; None when one could."""
+        live = self._board.jobs.get(key)
+        return self._calls.obstacle(live) if live is not None and live.org == actor.org else None
+
     async def outcome(self, actor: Actor, key: JobId) -> Outcome | asyncio.Future[Outcome]:
         """Return the job's end, or a future of it that the caller must not cancel.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import msgspec
 import structlog
 
 from apothic.wire.ids import IncarnationId, is_key
@@ -25,6 +26,10 @@ log = structlog.get_logger("apothic.links")
 HEARTBEAT_S = 10.0
 GRACE_S = 30.0
 """`disconnect_grace_s`: the lease of a worker, from its last answered heartbeat (G3.2)."""
+
+CREDITS_MAX, CPUS_MAX, MEMORY_MB_MAX = 1_000_000, 1_000_000, 1 << 40
+MACHINE_BYTES_MAX = 64 * 1024
+"""What a hello may claim; more is a mistake."""
 
 
 class Links:
@@ -86,13 +91,13 @@ class Links:
         self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
 
     def report(self, worker: Worker, frame: WorkerFrame) -> None:
-        """Act on draining, logs, starts, ends and runners, in that order."""
+        """Act on draining, starts, logs, ends and runners, in that order."""
         if frame.get("draining"):
             worker.is_draining = True
-        for logs in frame.get("logs", []):
-            self._reports.logs(worker, logs)
         for started in frame.get("started", []):
             self._reports.started(worker, started)
+        for logs in frame.get("logs", []):
+            self._reports.logs(worker, logs)
         for finished in frame.get("finished", []):
             self._reports.finished(worker, finished)
         for ended in frame.get("runner_ended", []):
@@ -151,5 +156,10 @@ def _check_hello(hello: Hello) -> None:
         raise Invalid(detail, code="protocol")
     if not is_key(hello.incarnation) or not hello.name or len(hello.name) > 128:
         raise Invalid("the hello has no usable incarnation or name", code="protocol")
-    if hello.credits < 1 or hello.machine.cpus <= 0 or hello.machine.memory_mb <= 0:
-        raise Invalid("the hello offers no credits, processors or memory", code="protocol")
+    machine = hello.machine
+    offers = ((hello.credits, CREDITS_MAX), (machine.cpus, CPUS_MAX), (machine.memory_mb, MEMORY_MB_MAX))
+    if not all(0 < offered <= bound for offered, bound in offers):  # false for what is no number, too
+        raise Invalid("the hello offers no possible number of credits, processors or MiB of memory", code="protocol")
+    described = msgspec.json.encode((hello.name, machine))
+    if len(described) > MACHINE_BYTES_MAX or b"\\u0000" in described:
+        raise Invalid("the hello describes its machine in text that cannot be kept", code="protocol")

@@ -146,8 +146,8 @@ async def _unit(pool: _Pool, begin: str, acquire_deadline_s: float) -> AsyncGene
         async with AsyncExitStack() as stack:
             with store_errors(connecting=True):
                 connection = await stack.enter_async_context(pool.acquire(timeout=acquire_deadline_s))
-            await connection.execute(begin)
             try:
+                await connection.execute(begin)
                 yield connection
             except BaseException:
                 await _roll_back(connection)

@@ -37,7 +37,7 @@ class StoreError(PlatformError):
     """The store cannot be used as it is, and somebody has to change something; the server does not start.
 
     Codes: `data_folder_owner`, `data_folder_foreign`, `data_folder_version`, `data_folder_busy`,
-    `data_folder_unusable`, `store_binaries_missing`, `store_identity`, `store_start_failed`, `store_url`,
+    `data_folder_unusable`, `disk_full`, `store_binaries_missing`, `store_identity`, `store_start_failed`, `store_url`,
     `unsafe_store`, `store_role_missing`, `store_not_prepared`,
     `migration_changed`, `store_newer`.
     """

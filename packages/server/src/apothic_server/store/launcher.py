@@ -307,6 +307,8 @@ def _start_failed(folder: StoreFolder, status: int) -> StoreError:
 
 def _failed(what: str, status: int, output: str) -> StoreError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if any("No space left on device" in line for line in lines):
+        return StoreError(f"{what}: the disk is full; free some space or choose another data folder", code="disk_full")
     telling = [line for line in lines if "FATAL" in line or "error" in line or "cannot" in line] or lines
     reason = telling[-1] if telling else f"exit status {status}"
     if status == pgexec.EXIT_NO_IDENTITY:

@@ -2,8 +2,12 @@
 
 New user, mount, pid, ipc, uts and cgroup namespaces; not the network yet. The root is empty but for what is listed
 here: system libraries and programs, the interpreter, a few files of /etc, the archive at /app, the runtime at
-/apothic, all read-only; a private /tmp, a minimal /dev, its own /proc. No capability is left and no privilege can
-be gained.
+/apothic, all read-only; a private /tmp and /dev/shm, a minimal /dev, its own /proc. No capability is left, no
+privilege can be gained and no user namespace can be made.
+
+/proc is read-only: when the worker is root, the user inside is root to the kernel's files, and the owner's bits of
+/proc/sys would let user code set what the whole machine obeys. For the same reason nothing of /etc is shown that can
+hold a private key.
 """
 
 from __future__ import annotations
@@ -34,10 +38,15 @@ TMP = "/tmp"  # noqa: S108 — inside the sandbox, where it is private
 TMP_BYTES = 1024 * 1024 * 1024
 """Size of the private /tmp; its pages count as memory of the runner that writes them."""
 
+SHM = "/dev/shm"  # noqa: S108 — inside the sandbox, where it is private
+SHM_BYTES = 256 * 1024 * 1024
+"""Size of the private /dev/shm; it lives as long as the zygote, so it needs a bound of its own."""
+
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = (
     "alternatives", "ca-certificates", "ca-certificates.conf", "group", "hosts", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki", "resolv.conf", "ssl",
+    "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki/ca-trust/extracted", "pki/tls/cert.pem",
+    "pki/tls/certs", "resolv.conf", "ssl/certs", "ssl/openssl.cnf",
 )  # fmt: skip
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _PROBE_TIMEOUT_S = 20
@@ -141,7 +150,7 @@ def _flags() -> list[str]:
     environment = user_environment(TMP)
     settings = [part for key, value in environment.items() for part in ("--setenv", key, value)]
     identity = ["--uid", "1000", "--gid", "1000", "--hostname", "runner", "--cap-drop", "ALL"]
-    return [*_NAMESPACES, *identity, "--die-with-parent", "--new-session", "--clearenv", *settings]
+    return [*_NAMESPACES, "--disable-userns", *identity, "--die-with-parent", "--new-session", "--clearenv", *settings]
 
 
 def _root(interpreters: list[Interpreter]) -> list[str]:
@@ -157,7 +166,9 @@ def _root(interpreters: list[Interpreter]) -> list[str]:
             arguments += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     for prefix in _prefixes(interpreters):
         arguments += ["--ro-bind", prefix, prefix]
-    return [*arguments, "--proc", "/proc", "--dev", "/dev", "--size", str(TMP_BYTES), "--tmpfs", TMP]
+    arguments += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
+    arguments += ["--size", str(SHM_BYTES), "--tmpfs", SHM, "--remount-ro", "/dev"]
+    return [*arguments, "--size", str(TMP_BYTES), "--tmpfs", TMP]
 
 
 def _prefixes(interpreters: list[Interpreter]) -> list[str]:

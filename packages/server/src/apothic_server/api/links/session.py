@@ -11,8 +11,9 @@ import structlog
 
 from apothic.wire.limits import LINK_FRAME_MAX
 from apothic.wire.link import Hello, Refused, WorkerFrame
+from apothic_server.api.links.codec import BadMessageError, decode_worker
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import PlatformError
+from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.services.links import Links
 
@@ -22,9 +23,13 @@ SendBytes = Callable[[bytes], Awaitable[None]]
 ReceiveBytes = Callable[[], Awaitable[bytes | None]]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(WorkerFrame).decode
 GOING_AWAY, BAD_FRAME, REFUSED, SUPERSEDED = 1001, 1007, 1008, 4001
 """Close codes, as in `docs/reference/worker-link.md`."""
+
+HELLO_S = 10.0
+"""Time for the first message of a worker."""
+
+SETTLED_DELAY_S = 0.005
 
 FRAME_SOFT_MAX = LINK_FRAME_MAX // 4
 """A frame is cut before the item that would take it past this size."""
@@ -43,6 +48,7 @@ class Session:
         self._is_closed = False
         self._worker: Worker | None = None
         self._close_code = GOING_AWAY
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Serve the link until either side closes it; returns the close code."""
@@ -53,14 +59,27 @@ class Session:
             if self._worker is not None:
                 self._links.closed(self._worker, self)
             self.end(self._close_code)
+            if self._timer is not None:
+                self._timer.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         return self._close_code
 
     def send(self, name: str, item: Any) -> None:
-        """Queue an item; everything queued in one tick of the event loop travels in one frame."""
-        if not self._is_closed:
-            self._outbox.append((name, item))
+        """Queue an item; everything queued in one tick of the event loop travels in one frame.
+
+        `settled` is in no hurry: it rides with the next item, or goes alone after `SETTLED_DELAY_S`.
+        """
+        if self._is_closed:
+            return
+        self._outbox.append((name, item))
+        if name != "settled":
             self._wake.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLED_DELAY_S, self._wake_later)
+
+    def _wake_later(self) -> None:
+        self._timer = None
+        self._wake.set()
 
     def close(self, code: str, detail: str) -> None:
         """Refuse the link: the frame goes out, then the connection ends."""
@@ -80,17 +99,25 @@ class Session:
 
     async def _read(self, writing: asyncio.Task[None]) -> None:
         while not self._is_closed:
-            data = await self._receive()
-            if data is None or writing.done():
-                return
             try:
-                frame = _decode(data)
-                await self._act(frame)
-            except msgspec.DecodeError as error:
+                data = await self._next()
+                if data is None or writing.done():
+                    return
+                await self._act(decode_worker(data))
+            except BadMessageError as error:
                 log.warning("link.bad_frame", org=self._actor.org, error=str(error))
                 self.end(BAD_FRAME)
             except PlatformError as error:
                 self.close(error.code, error.detail)
+
+    async def _next(self) -> bytes | None:
+        if self._worker is not None:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(HELLO_S):
+                return await self._receive()
+        except TimeoutError:
+            raise Unavailable("no hello came in time; dial again") from None
 
     async def _act(self, frame: WorkerFrame) -> None:
         if self._worker is None:

@@ -11,13 +11,12 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
-from apothic.wire.frames import encode_frame
 from apothic.wire.ids import FunctionId
 from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
 from apothic.wire.values import OUTCOME_TYPE
 from apothic_server.api.runtime.apps import app_and_function
 from apothic_server.api.runtime.arguments import read_arguments
-from apothic_server.api.runtime.outcomes import ALIVE_FRAME, outcome_frame, outcome_record
+from apothic_server.api.runtime.outcomes import ALIVE_FRAME, accepted_frame, outcome_frame, outcome_record
 from apothic_server.api.runtime.records import function_key, job_id, job_key
 from apothic_server.api.runtime.waiting import FirstDone
 from apothic_server.api.shared.errors import ClientGoneError
@@ -89,7 +88,7 @@ class CallHandlers:
         return stream_response(self._frames(request, call), OUTCOME_TYPE)
 
     async def _frames(self, request: Request, call: Submitted) -> AsyncGenerator[bytes]:
-        yield encode_frame({"kind": "accepted", "job_id": job_id(call.job)})
+        yield accepted_frame(call.job, self._jobs.obstacle(request.actor, call.job))
         while not call.outcome.done():
             await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
             if not call.outcome.done():

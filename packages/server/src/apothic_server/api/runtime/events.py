@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -152,16 +153,15 @@ class Feed:
         for kind, index, data in self._first:
             yield sse(kind, index, data)
         self._first.clear()
-        silent_s = 0.0
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
         while not self._ended:
-            batch = await self._next(REREAD_S)
-            frames = b"".join(self._selected(batch))
-            silent_s = 0.0 if frames else silent_s + (0.0 if batch.events else REREAD_S)
-            if silent_s >= KEEP_ALIVE_S:
-                silent_s = 0.0
+            frames = b"".join(self._selected(await self._next(REREAD_S)))
+            if not frames and not self._ended and loop.time() - sent_at >= KEEP_ALIVE_S:
                 frames = sse("job.alive", self._after, {"last_index": self._after})
             if frames:
                 yield frames
+                sent_at = loop.time()
 
     def _selected(self, batch: Batch) -> Iterable[bytes]:
         for kind, index, data in self._first:
@@ -196,8 +196,11 @@ class Feed:
 
 
 def sse(kind: str, index: int, data: dict[str, Any]) -> bytes:
-    """Return one server-sent event; JSON has no line breaks, so one data line holds it."""
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (index, kind.encode(), _encode(data))
+    """Return one server-sent event with one data line: line breaks in JSON of user code are but white space."""
+    text = _encode(data)
+    if b"\n" in text or b"\r" in text:
+        text = text.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (index, kind.encode(), text)
 
 
 def _record(kind: str, index: int, data: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +209,9 @@ def _record(kind: str, index: int, data: dict[str, Any]) -> dict[str, Any]:
 
 def event_data(event: Streamed) -> dict[str, Any]:
     """Return the data of an event as the document describes it."""
+    if event.kind == "job.log":
+        at = datetime.fromtimestamp(event.data["time"], UTC)
+        return {**event.data, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     if event.kind != "job.result" or event.value is None:
         return event.data
     return {**event.data, **result_record(event.value)}

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from apothic.wire.frames import encode_frame, join_frame
+from apothic.wire.ids import JobId
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import Value
 from apothic_server.api.runtime.records import job_id
@@ -16,6 +17,12 @@ from apothic_server.domain.views import Outcome
 _to_json = msgspec.json.Encoder().encode
 
 ALIVE_FRAME = encode_frame({"kind": "alive"})
+
+
+def accepted_frame(job: JobId, obstacle: str | None) -> bytes:
+    """Return the first frame of an answer whose outcome is not known yet."""
+    head = {"kind": "accepted", "job_id": job_id(job)}
+    return encode_frame(head if obstacle is None else {**head, "obstacle": obstacle})
 
 
 def outcome_frame(outcome: Outcome) -> bytes:

@@ -58,6 +58,7 @@ def runtime_operations(
             answers=(JSON_TYPE, OUTCOME_TYPE),
             query=_WAIT,
             streams=True,
+            is_frequent=True,
         ),
     ]
 
@@ -209,4 +210,5 @@ def _call(name: str, path: str, handler: Handler) -> Operation:
         answers=(JSON_TYPE, OUTCOME_TYPE),
         query=_WAIT,
         streams=True,
+        is_frequent=True,
     )

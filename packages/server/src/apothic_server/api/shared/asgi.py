@@ -26,6 +26,7 @@ CLIENT_GONE = 499
 class Log(Protocol):
     """The part of a structlog logger that a face uses."""
 
+    def debug(self, event: str, **fields: Any) -> Any: ...
     def info(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
     def exception(self, event: str, **fields: Any) -> Any: ...
@@ -33,6 +34,8 @@ class Log(Protocol):
 
 READER_IDLE_S = 30.0
 """A reader of a streamed answer that takes nothing for this long is cut off (G5.7)."""
+
+BAD_STATUS = 400
 
 Observe = Callable[[str, int, float], None]
 """Told about every request when it is done: operation id, status, seconds."""
@@ -101,7 +104,7 @@ class Face:
         operation = None
         try:
             operation, params = self._router.find(scope["method"], scope["raw_path"])
-            exchange.operation = operation.id
+            exchange.operation, exchange.is_frequent = operation.id, operation.is_frequent
             request = await admit(operation, params, scope, receive, self._authenticate, exchange.id)
             if operation.policy.audience is not Audience.PUBLIC:
                 exchange.org = request.actor.org
@@ -131,7 +134,7 @@ class Face:
         exchange = _Exchange(self._make_request_id(), self._clock())
         try:
             operation, params = self._router.find("GET", scope["raw_path"])
-            exchange.operation = operation.id
+            exchange.operation, exchange.is_frequent = operation.id, operation.is_frequent
             if operation.upgrade is None:
                 raise NotFound(NO_PATH)
             request = await admit(operation, params, scope, receive, self._authenticate, exchange.id)
@@ -149,7 +152,8 @@ class Face:
     def _done(self, exchange: _Exchange, status: int) -> None:
         seconds = self._clock() - exchange.began
         self._observe(exchange.operation, status, seconds)
-        self._log.info(
+        tell = self._log.debug if exchange.is_frequent and status < BAD_STATUS else self._log.info
+        tell(
             "request.done",
             op=exchange.operation,
             status=status,
@@ -162,12 +166,13 @@ class Face:
 class _Exchange:
     """What the log line of one request says."""
 
-    __slots__ = ("began", "id", "operation", "org")
+    __slots__ = ("began", "id", "is_frequent", "operation", "org")
 
     def __init__(self, request_id: str, began: float) -> None:
         self.id = request_id
         self.began = began
         self.operation = "none"
+        self.is_frequent = False
         self.org: str | None = None
 
 

@@ -43,6 +43,7 @@ class Operation:
         accepts: Content types of the body.
         answers: Content types of a success.
         query: Parameters that the query may hold.
+        is_frequent: Data-plane traffic: a success is logged at debug, which is off by default; failures as elsewhere.
         streams: A success may be sent piece by piece.
     """
 
@@ -58,6 +59,7 @@ class Operation:
     answers: tuple[str, ...] = ("application/json",)
     query: frozenset[str] = frozenset()
     streams: bool = False
+    is_frequent: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers too

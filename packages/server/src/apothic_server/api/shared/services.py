@@ -31,6 +31,8 @@ from apothic_server.domain.views import (
 
 
 class Keys(Protocol):
+    """Who a token is."""
+
     async def authenticate(self, token: str) -> Actor:
         """Return who holds a well-formed token; raises `Unauthenticated` when it is unknown, expired or revoked."""
         ...
@@ -39,6 +41,8 @@ class Keys(Protocol):
 
 
 class Apps(Protocol):
+    """Apps, deployments and functions of the actor's org."""
+
     async def list_apps(self, actor: Actor, *, after: AppId | None, limit: int) -> Sequence[AppView]:
         """Return up to `limit` apps with an id greater than `after`, in the order of their ids."""
         ...
@@ -59,6 +63,8 @@ class Apps(Protocol):
 
 
 class Archives(Protocol):
+    """Uploaded app archives."""
+
     async def has(self, actor: Actor, sha256: str) -> bool: ...
 
     async def put(self, actor: Actor, sha256: str, chunks: AsyncIterator[bytes]) -> tuple[int, bool]:
@@ -72,6 +78,8 @@ class Archives(Protocol):
 
 
 class Jobs(Protocol):
+    """Calls and their jobs."""
+
     async def submit(
         self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
     ) -> Submitted:
@@ -83,6 +91,10 @@ class Jobs(Protocol):
         ...
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
+
+    def obstacle(self, actor: Actor, key: JobId) -> str | None:
+        """Return why no connected machine could ever run a job that waits; None when one could."""
+        ...
 
     async def outcome(self, actor: Actor, key: JobId) -> Outcome | Future[Outcome]:
         """Return the outcome of a job that ended, else the future of it; readers never cancel the future."""
@@ -118,16 +130,22 @@ class Streams(Protocol):
 
 
 class Workers(Protocol):
+    """The installation's workers."""
+
     async def list_workers(self, actor: Actor) -> Sequence[WorkerView]: ...
 
 
 class Health(Protocol):
+    """Readiness."""
+
     async def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name; never raises."""
         ...
 
 
 class Metrics(Protocol):
+    """Numbers for Prometheus."""
+
     def render(self) -> bytes: ...
 
 

@@ -25,6 +25,8 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class UseRunner:
+    """An existing runner has a free place."""
+
     runner: Runner
 
 
@@ -38,9 +40,15 @@ class StartOn:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can run it now; `reason` is one plain sentence for the user."""
+    """Nothing can run it now.
+
+    Attributes:
+        reason: One plain sentence for the user.
+        is_hopeless: None of the machines that are connected could ever run it.
+    """
 
     reason: str
+    is_hopeless: bool = False
 
 
 def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
@@ -71,13 +79,14 @@ def _warmth(runner: Runner) -> tuple[bool, float]:
 
 def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
     if need.spec.placement:
-        return Wait(f"no machine offers what placement asks for: {', '.join(sorted(need.spec.placement))}")
+        wishes = ", ".join(sorted(need.spec.placement))
+        return Wait(f"no machine offers what placement asks for: {wishes}", is_hopeless=True)
     able = [worker for worker in fleet.workers.values() if worker.is_linked and not worker.is_draining]
     if not able:
         return Wait("no worker is connected")
     fitting = [worker for worker in able if _could_ever_fit(worker, need)]
     if not fitting:
-        return Wait(_never_fits(able, need))
+        return Wait(_never_fits(able, need), is_hopeless=True)
     chosen: StartOn | None = None
     for worker in sorted(fitting, key=lambda worker: -worker.cpus_free):
         plan = _room_on(worker, need)

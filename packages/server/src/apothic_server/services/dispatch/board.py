@@ -96,23 +96,20 @@ class Board:
     def takes_work(self) -> bool:
         return self.term is not None and not self.is_draining
 
-    def write(self, change: JobChange, then: Callable[[Settled], None]) -> asyncio.Future[Settled]:
-        """Record a move that memory has made already; `then` gets the answer, and so does the returned future.
+    def write(self, change: JobChange, then: Callable[[Settled], None]) -> None:
+        """Record a move that memory has made already; `then` gets the answer, never before this returns.
 
         A record that cannot even be queued is answered like one that the store refused: the job is read again.
         """
-        answer: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda done: then(done.result()))
         try:
             written = self.records.append(change)
         except (Unavailable, ValueError) as error:
-            answer.set_result(error)
-            return answer
-        written.add_done_callback(lambda done: self._answer(change.job, answer, settled_of(done)))
-        return answer
+            written = asyncio.get_running_loop().create_future()
+            written.set_exception(error)
+        written.add_done_callback(lambda done: self._answer(change.job, then, settled_of(done)))
 
-    def _answer(self, job_id: JobId, answer: asyncio.Future[Settled], settled: Settled) -> None:
-        answer.set_result(settled)
+    def _answer(self, job_id: JobId, then: Callable[[Settled], None], settled: Settled) -> None:
+        then(settled)
         if settled is True:
             self.hints.changed(job_id)
 

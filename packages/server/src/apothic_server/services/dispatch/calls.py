@@ -71,9 +71,15 @@ class Calls:
         self._board.dequeue(job)
         fields = JobFields(finished_at=now) if waited else JobFields()
         then = self._cancelled if waited else self._cancelling
-        return self._board.write(
-            move(job, JobEvent.CANCEL_ASKED, now, fields=fields), lambda settled: then(job, settled)
-        )
+        answer: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+
+        def tell(settled: Settled) -> None:
+            then(job, settled)
+            if not answer.done():
+                answer.set_result(settled)
+
+        self._board.write(move(job, JobEvent.CANCEL_ASKED, now, fields=fields), tell)
+        return answer
 
     def waiting_reason(self, job: LiveJob) -> str | None:
         """Return why a job waits, in one plain sentence; None when it does not wait."""
@@ -84,6 +90,11 @@ class Calls:
             return f"waits {left:.0f} s before its next attempt"
         where = place(job.need, self._board.fleet)
         return where.reason if isinstance(where, Wait) else "about to start"
+
+    def obstacle(self, job: LiveJob) -> str | None:
+        """Return why no connected machine could ever run a job that waits; None when one could."""
+        where = place(job.need, self._board.fleet) if job.waits else None
+        return where.reason if isinstance(where, Wait) and where.is_hopeless else None
 
     def send_cancel(self, job: LiveJob) -> None:
         """Tell the worker to stop the attempt; harmless when repeated."""

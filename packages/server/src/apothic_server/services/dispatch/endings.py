@@ -80,11 +80,11 @@ class Endings:
             if settled is False:
                 then()
             return
-        then()
         if verdict.event is not JobEvent.RETRY:
             succeeded = verdict.event is JobEvent.SUCCEEDED
             result = value.value if value is not None and succeeded else None
             self._board.finish(job, Outcome(job.id, final_status(verdict), result, verdict.error, job.attempt))
+        then()
 
 
 def final_status(verdict: Verdict) -> JobStatus:

@@ -22,6 +22,8 @@ from apothic_server.domain.jobs import (
 from apothic_server.services.dispatch.live import LiveJob
 
 NO_FIELDS = JobFields()
+AT_MS_MAX = 253_402_300_799_000
+"""Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
 def new_job(job: LiveJob, created_by: KeyId, now: datetime) -> NewJob:
@@ -96,7 +98,7 @@ def log_lines(job: LiveJob, lines: list[LogLine], now: datetime) -> JobChange:
 
 
 def _line(line: LogLine) -> dict[str, Any]:
-    data: dict[str, Any] = {"stream": line.stream, "line": line.text, "time": line.at_ms / 1000}
+    data: dict[str, Any] = {"stream": line.stream, "line": line.text, "time": min(max(line.at_ms, 0), AT_MS_MAX) / 1000}
     return {**data, "partial": True} if line.is_partial else data
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
-from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.link import AttemptRef, Finished, Hello, Logs, RunnerEnded, Settled, Started
-from apothic.wire.values import RemoteError
+from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
+from apothic.wire.link import AttemptRef, Finished, Hello, LogLine, Logs, RunnerEnded, Settled, Started
+from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
@@ -19,6 +20,8 @@ from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.records import log_lines, move
 
 OUTCOMES = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost"})
+STREAMS = frozenset({"stdout", "stderr", "system"})
+_PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,27 @@ class LargeResult:
     job: LiveJob
 
 
-def storable(error: RemoteError) -> RemoteError:
-    """Return the error without the one character that the store cannot hold."""
+def storable(error: RemoteError, depth: int = ERROR_CAUSES_MAX) -> RemoteError:
+    """Return the error without the one character that the store cannot hold, and without causes deeper than `depth`."""
     return RemoteError(
         type=_clean(error.type),
         message=_clean(error.message),
         traceback=_clean(error.traceback),
         code=_clean(error.code),
-        causes=tuple(storable(cause) for cause in error.causes),
+        causes=tuple(storable(cause, depth - 1) for cause in error.causes[:ERROR_CAUSES_MAX]) if depth else (),
     )
 
 
 def _clean(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable_line(line: LogLine) -> LogLine:
+    return replace(line, text=_clean(line.text), stream=line.stream if line.stream in STREAMS else "system")
+
+
+def _is_value(value: Value) -> bool:
+    return value.encoding in ENCODINGS and (value.python is None or _PYTHON.fullmatch(value.python) is not None)
 
 
 class Reports:
@@ -67,8 +78,7 @@ class Reports:
         """Append output to the job's stream."""
         job = self._job(worker, item.job, item.fence)
         if job is not None and item.lines and not job.status.is_final:
-            lines = [replace(line, text=_clean(line.text)) for line in item.lines]
-            change = log_lines(job, lines, self._board.clock.now())
+            change = log_lines(job, [_storable_line(line) for line in item.lines], self._board.clock.now())
             self._board.write_quietly(change, job)
 
     def finished(self, worker: Worker, item: Finished) -> None:
@@ -78,6 +88,9 @@ class Reports:
             self._settle(worker, item)
             return
         value = item.value
+        if value is not None and not _is_value(value):
+            error = RemoteError("apothic.WorkerLost", "the worker reported a result that is none", code="worker_lost")
+            item, value = replace(item, outcome="lost", value=None, error=error), None
         if item.outcome != "succeeded" or value is None or len(value.data) <= VALUE_INLINE_MAX:
             self._end(worker, item, job, StoredValue(value) if value is not None else None)
         elif len(value.data) > VALUE_MAX:

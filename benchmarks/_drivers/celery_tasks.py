@@ -1,0 +1,23 @@
+"""The Celery application of the benchmark: one task that returns its argument, acknowledged after it ran."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+url = os.environ["BENCH_REDIS_URL"]
+app = Celery("bench", broker=url, backend=url)
+app.conf.update(
+    task_acks_late=True,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    result_expires=600,
+)
+
+
+@app.task
+def noop(x: int) -> int:
+    """Return `x`."""
+    return x

@@ -1,0 +1,62 @@
+"""Driver of Ray: one local node with two processors; a task, and a call of an actor that lives.
+
+Usage: ray_calls.py
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+
+from rounds import claim_output, serve, timed
+
+STORE_BYTES = 200 << 20
+
+
+def main() -> None:
+    """Measure until the input ends, then stop the node."""
+    answer = claim_output()
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0")
+    # The folder holds sockets, whose paths are limited to 107 bytes.
+    folder = tempfile.mkdtemp(prefix="bench-", dir="/tmp")
+    try:
+        _measure(answer, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(answer: object, folder: str) -> None:
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        object_store_memory=STORE_BYTES,
+        _temp_dir=folder,
+    )
+    try:
+        task = ray.remote(_noop)
+        actor = ray.remote(_Noop).remote()
+        cells = {
+            "task": lambda number: ray.get(task.remote(number)),
+            "actor": lambda number: ray.get(actor.call.remote(number)),
+        }
+        serve(answer, {name: timed(call) for name, call in cells.items()})
+    finally:
+        ray.shutdown()
+
+
+def _noop(x: int) -> int:
+    return x
+
+
+class _Noop:
+    def call(self, x: int) -> int:
+        return x
+
+
+if __name__ == "__main__":
+    main()

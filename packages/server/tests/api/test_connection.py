@@ -1,0 +1,130 @@
+"""What peers send that is no request yet, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+
+from apothic.wire.limits import HEADER_BLOCK_MAX
+from apothic_server.api.shared.connection import HELD_MAX, Connection
+
+pytestmark = pytest.mark.anyio
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+MIB = 1024 * 1024
+
+
+async def echo(scope, receive, send) -> None:
+    """Answer the number of bytes of the body."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    text = str(size).encode()
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+class Hasty(Connection):
+    """Waits as long as a test may take."""
+
+    head_timeout_s = 0.05
+
+
+@asynccontextmanager
+async def served(protocol: type[Connection] = Connection) -> AsyncGenerator[Connect]:
+    """Serve `echo`; gives a function that connects."""
+    bound = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(echo, http=protocol, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = uvicorn.server.ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol(config, state, {}), sock=bound)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*bound.getsockname())
+        writers.append(writer)
+        return reader, writer
+
+    try:
+        yield connect
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
+async def pour(writer: asyncio.StreamWriter, piece: bytes, size: int) -> int:
+    """Send `piece` again and again until `size` bytes went out or the peer is gone; returns how many went out."""
+    sent = 0
+    try:
+        while sent < size:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+    except ConnectionError:
+        pass
+    return sent
+
+
+ENDLESS = {
+    "a header line": (HEAD + b"X: ", b"a" * 65536),
+    "header lines": (HEAD, b"A: b\r\n" * 10_000),
+    "an address": (b"GET /", b"a" * 65536),
+    "a chunk's extension": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2;", b"a" * 65536),
+    "trailers": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n" * 10_000),
+}
+
+
+@pytest.mark.parametrize(("start", "piece"), ENDLESS.values(), ids=ENDLESS.keys())
+async def test_what_never_becomes_a_request_is_cut_off(start, piece):
+    async with served() as connect, asyncio.timeout(20):
+        _, writer = await connect()
+        writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        writer.write(start)
+
+        assert await pour(writer, piece, 64 * MIB) < 64 * MIB
+
+
+async def test_a_head_that_is_far_too_long_is_answered_431():
+    async with served() as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(HEAD + b"X: " + b"a" * (HELD_MAX - len(HEAD) - 2))
+
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_bodies_and_many_requests_on_one_connection_are_not_counted_together():
+    async with served() as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        long_head = HEAD + b"X: " + b"a" * (HEADER_BLOCK_MAX - 100) + b"\r\n"
+        for _ in range(10):
+            writer.write(long_head + b"Content-Length: 2\r\n\r\nab")
+            assert (await reader.readuntil(b"\r\n\r\n2")).startswith(b"HTTP/1.1 200 ")
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100_000):
+            writer.write(b"1\r\na\r\n")
+        writer.write(b"0\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n100000")
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"\r\n" + HEAD], ids=["nothing", "half a head", "and half another"])
+async def test_a_connection_that_brings_no_head_in_time_is_closed(sent):
+    async with served(Hasty) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(sent)
+
+        answer = await reader.read()
+
+    assert answer == b"" or answer.endswith(b"\r\n\r\n0")

@@ -1,0 +1,1 @@
+"""Tests of the whole system: real processes, sandboxes, database, SDK and command line."""

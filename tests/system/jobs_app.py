@@ -1,0 +1,122 @@
+"""The app that the tests of the whole system call: one function for each thing that can happen to a job."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from apothic import App
+
+app = App("jobs")
+
+PR_SET_NAME = 15
+
+
+@dataclass
+class Parcel:
+    """A value that is no JSON and whose class lives in the program's file."""
+
+    name: str
+    sent: datetime
+    tags: set[str] = field(default_factory=set)
+    content: bytes = b""
+
+
+@app.function(memory_mb=256)
+def echo(value):
+    return value
+
+
+@app.function(memory_mb=256)
+def stamp(parcel: Parcel) -> Parcel:
+    return Parcel(parcel.name.upper(), parcel.sent, {*parcel.tags, "stamped"}, parcel.content[::-1])
+
+
+@app.function(memory_mb=256)
+def wait(seconds: float) -> str:
+    print("waiting", flush=True)
+    threading.Event().wait(seconds)
+    return "waited"
+
+
+@app.function(memory_mb=256, timeout_s=1)
+def too_long() -> None:
+    print("waiting", flush=True)
+    threading.Event().wait(60)
+
+
+@app.function(memory_mb=256)
+def fail(what: str) -> None:
+    try:
+        {}[what]
+    except KeyError as error:
+        raise ValueError(f"no {what} here") from error
+
+
+@app.function(memory_mb=256)
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+@app.function(memory_mb=256)
+def speak(name: str, lines: int) -> int:
+    for number in range(lines):
+        print(f"{name} {number}")
+    print(f"{name} complains", file=sys.stderr)
+    os.write(1, f"{name} without Python\n".encode())
+    return lines
+
+
+@app.function(memory_mb=256)
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+@app.function(memory_mb=256)
+def leave() -> None:
+    os._exit(3)
+
+
+@app.function(memory_mb=64)
+def grow(mib: int) -> int:
+    return len(b"x" * (mib * 1024 * 1024))
+
+
+@app.function(memory_mb=256)
+def crowd() -> str:
+    """Leave processes named `crowd` behind, outside the session and the family of this one."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"crowd", 0, 0, 0)
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                threading.Event().wait(300)
+            os._exit(0)
+    return "left"
+
+
+@app.function(memory_mb=256)
+def unsendable():
+    return threading.Lock()
+
+
+@app.function(memory_mb=256)
+def big(size: int) -> bytes:
+    return b"x" * size
+
+
+@app.function(memory_mb=256, tasks_per_container=2)
+async def neighbours(seconds: float) -> str:
+    print("waiting", flush=True)
+    await asyncio.sleep(seconds)
+    return "undisturbed"
+
+
+if __name__ == "__main__":
+    print(app.deploy())

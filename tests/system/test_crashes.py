@@ -1,0 +1,175 @@
+"""Processes that are killed: what was acknowledged is there afterwards, and nothing old goes on beside the new."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from apothic_server.store.postmaster import find_postmaster
+from apothic_server.testing.guarantees import guarantee
+
+from .clouds import server_log, until, with_pid
+from .people import APOTHIC, ROOT
+from .processes import adopting, command_of, descendants, wait_gone
+
+READY_S_MAX = 10.0
+
+
+@pytest.fixture
+def deployed(own_cloud, stranger):
+    """Start a cloud that has the app `jobs`."""
+    cloud = own_cloud()
+    stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
+    return cloud
+
+
+@guarantee("G1.1", "job_terminal_once")
+@guarantee("G14.3", "restart_under_10s")
+def test_everything_is_killed_and_the_next_start_finds_its_state(deployed, own_cloud, stranger):
+    ended = deployed.spawn("jobs", "echo", "before")
+    outcome = deployed.outcome(ended)
+    ran = deployed.spawn("jobs", "wait", 1)
+    deployed.wait_line(ran, "waiting")
+    queued = [deployed.spawn("jobs", "wait", 0) for _ in range(3)]
+
+    deployed.kill_everything()
+    again = own_cloud()
+
+    assert again.ready_s < READY_S_MAX
+    assert again.key == deployed.key
+    assert again.outcome(ended) == outcome
+    assert [again.outcome(job_id)["result"] for job_id in queued] == ["waited"] * 3
+    assert again.outcome(ran)["result"] == "waited"
+    assert again.job(ran)["attempt"] == 2
+    assert stranger.apothic("run", "echo", "--app-name", "jobs", "--payload", '{"args": [1]}').ok().out == "1\n"
+
+
+@guarantee("G4.2", "no_process_left")
+@guarantee("G14.3", "restart_under_10s")
+def test_the_server_alone_is_killed_and_nothing_of_its_worker_stays(deployed, own_cloud):
+    postmaster = find_postmaster(deployed.data / "postgres" / "data")
+    began = deployed.spawn("jobs", "wait", 1)
+    deployed.wait_line(began, "waiting")
+    with adopting():
+        below = deployed.kill()
+        store = {postmaster.pid, *descendants(postmaster.pid)}
+        again = own_cloud()
+        wait_gone(set(below) - store)
+
+        assert find_postmaster(again.data / "postgres" / "data") == postmaster
+        assert again.ready_s < READY_S_MAX
+        assert again.outcome(began)["result"] == "waited"
+        assert again.job(began)["attempt"] == 2
+        assert again.stop()[0] == 0
+        wait_gone(store)
+
+
+def test_a_killed_worker_is_replaced_and_its_job_runs_again(deployed):
+    began = deployed.spawn("jobs", "wait", 1)
+    deployed.wait_line(began, "waiting")
+    worker = next(pid for pid in descendants(deployed.pid) if "apothic_worker.cli" in command_of(pid))
+    below = descendants(worker)
+    os.kill(worker, signal.SIGKILL)
+    wait_gone(below)
+
+    assert deployed.outcome(began)["result"] == "waited"
+    assert deployed.job(began)["attempt"] == 2
+
+
+@guarantee("G14.2", "fsync_error_stops")
+def test_a_killed_database_is_started_again_and_calls_go_on(deployed):
+    began = deployed.spawn("jobs", "wait", 3)
+    deployed.wait_line(began, "waiting")
+    _kill_store(deployed)
+    until(lambda: _spawned(deployed), "calls are accepted again")
+
+    assert deployed.outcome(began)["result"] == "waited"
+    assert deployed.outcome(deployed.spawn("jobs", "echo", "after"))["result"] == "after"
+    assert deployed.request("GET", "/readyz").status == 200
+
+
+@guarantee("G14.2", "fsync_error_stops")
+def test_a_database_that_dies_three_times_stops_the_cloud_with_a_sentence(deployed):
+    for number in range(1, 4):
+        _kill_store(deployed)
+        if number < 3:
+            _wait_event(deployed, "store.restarted", number)
+    status, said = deployed.end()
+
+    assert status == 9
+    assert "the database died 3 times within 10 minutes" in said
+    assert "[store_crashed]" in said
+    assert "Traceback" not in said
+
+
+def test_a_database_that_goes_away_is_answered_503_and_clients_wait_until_it_is_back(own_cloud, stranger):
+    store = _ForeignStore(stranger)
+    try:
+        store.start()
+        cloud = own_cloud("--database-url", store.url, data=stranger.home / "data")
+        stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
+        store.stop()
+        away, ready = cloud.request("GET", "/v1/apps"), cloud.request("GET", "/readyz")
+        patient = stranger.popen(APOTHIC, "app", "list", "--json", stdout=subprocess.PIPE)
+        store.start()
+        until(lambda: cloud.request("GET", "/readyz").status == 200, "ready again")
+
+        assert (away.status, away.json["code"], away.json["retryable"]) == (503, "unavailable", True)
+        assert away.headers["Retry-After"]
+        assert (ready.status, ready.json["checks"]["store"]["ok"]) == (503, False)
+        assert [app["name"] for app in json.loads(patient.communicate(timeout=60)[0])["items"]] == ["jobs"]
+        assert cloud.outcome(cloud.spawn("jobs", "echo", "after"))["result"] == "after"
+        assert cloud.stop()[0] == 0
+    finally:
+        store.stop()
+
+
+class _ForeignStore:
+    """A database server in a process of its own, which a cloud knows by its address only."""
+
+    def __init__(self, person):
+        self._person = person
+        self._folder = person.home / "foreign"
+        self._process = None
+        self.url = ""
+
+    def start(self):
+        self._process = self._person.popen(
+            sys.executable,
+            "-m",
+            "tests.system.store_owner",
+            self._folder,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.url = json.loads(self._process.stdout.readline())["url"]
+
+    def stop(self):
+        process, self._process = self._process, None
+        if process is not None:
+            process.communicate("\n", timeout=60)
+
+
+def _kill_store(cloud):
+    postmaster = find_postmaster(cloud.data / "postgres" / "data")
+    below = descendants(postmaster.pid)
+    for pid in (postmaster.pid, *below):
+        with_pid(pid, signal.SIGKILL)
+
+
+def _spawned(cloud):
+    """Try a call while the store may be away: it is accepted, or answered 503."""
+    answer = cloud.request("POST", "/v1/apps/jobs/functions/echo/calls?wait_s=0", {"args": [1]})
+    assert answer.status in (202, 503), answer.body
+    return answer.status == 202
+
+
+def _wait_event(cloud, name, times):
+    def has_come():
+        return sum(line["event"] == name for line in server_log(cloud.data)) >= times
+
+    until(has_come, f"{name} {times} times")

@@ -1,0 +1,74 @@
+"""`make demo`: what it shows and what it leaves, which is nothing."""
+
+import os
+import re
+from pathlib import Path
+
+from .people import ROOT
+from .processes import adopting, command_of, descendants, parents
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def test_the_demo_shows_the_sample_and_leaves_nothing(stranger):
+    before = _traces(stranger)
+    with adopting():
+        own = set(descendants(os.getpid()))
+        ran = stranger.python("-m", "apothic_server.demo", cwd=ROOT, deadline_s=120).ok()
+        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+
+    assert left == []
+    assert re.search(r"^deployments:[0-9a-z]{26}$", ran.out, re.M)
+    assert re.search(r"^job: jobs:[0-9a-z]{26}$", ran.out, re.M)
+    assert "\nhello, world\n" in ran.out
+    assert len(re.findall(r"^  took [0-9.]+ s$", ran.out, re.M)) == 4
+    assert _new(before, _traces(stranger)) == {}
+
+
+def test_make_demo_is_that_program():
+    rule = re.search(r"^demo: .*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.M)
+
+    assert rule is not None
+    assert rule[1] == "$(BIN)/python -m apothic_server.demo"
+
+
+def _traces(person):
+    """Return what a program may leave on this machine: mounts, files, shared memory, control groups."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/apothic-*") if path.is_dir()}
+    folders = (person.home, person.tmp)
+    files = {str(path) for folder in folders for path in folder.rglob("*")}
+    sockets = {str(path) for path in Path("/tmp").glob("apothic-*")}
+    return {"mounts": mounts, "groups": groups, "files": files, "sockets": sockets, "memory": _memory()}
+
+
+def _new(before, after):
+    """Return what is new and in use by no living process: others work on this machine as well."""
+    found = {kind: sorted(after[kind] - before[kind]) for kind in before}
+    found["groups"] = [group for group in found["groups"] if not _is_used(Path(group))]
+    used = _mapped() if found["memory"] else set()
+    found["memory"] = [name for name in found["memory"] if name not in used]
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _memory():
+    return {str(path) for path in SHARED_MEMORY.iterdir() if path.is_file()} if SHARED_MEMORY.is_dir() else set()
+
+
+def _is_used(group):
+    files = [group / "cgroup.procs", *group.rglob("cgroup.procs")]
+    return not group.exists() or any(file.exists() and file.read_text() for file in files)
+
+
+def _mapped():
+    """Return the shared memory that a living process has mapped, and what is gone by now."""
+    maps = [Path(f"/proc/{pid}/maps") for pid in parents()]
+    text = "\n".join(_text(path) for path in maps)
+    return {name for name in _memory() if name in text} | {name for name in _memory() if not Path(name).exists()}
+
+
+def _text(path):
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,108 @@
+"""`apothic up` and `apothic down`: a life without accidents, as root and as a plain user."""
+
+import os
+
+import pytest
+
+from apothic_server.testing.guarantees import guarantee
+from apothic_server.testing.skips import needs
+
+from .clouds import RunningCloud
+from .people import ROOT, Person, says_no_traceback
+from .processes import adopting, command_of, descendants
+
+SAMPLE = ROOT / "examples/hello_world.py"
+NOBODY = 65534
+
+
+@pytest.fixture
+def plain_user(stranger):
+    """Somebody without any right of root's; the files of the tests' user are theirs."""
+    if os.geteuid() != 0:
+        return stranger
+    unshare = needs("unshare", package="util-linux")
+    return Person(stranger.home, (unshare, "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--"))
+
+
+def test_a_detached_cloud_runs_until_down_and_leaves_no_process(stranger):
+    with adopting():
+        own = set(descendants(os.getpid()))
+        up = stranger.apothic("up", "--detach", "--port", "0").ok()
+        ran = stranger.python(SAMPLE).ok()
+        down = stranger.apothic("down").ok()
+        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+        again = stranger.apothic("down").ok()
+
+    assert "is ready" in up.err
+    assert "`apothic down` stops it" in up.err
+    assert ran.out.endswith("hello, world\n")
+    assert "stopped the cloud" in down.err
+    assert "no cloud runs" in again.err
+    assert left == []
+    assert not (stranger.home / ".apothic/endpoint.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for other users the process executor needs no word")
+def test_a_detached_start_that_fails_says_so_as_one_in_the_foreground(stranger):
+    ran = stranger.apothic("up", "--detach", "--port", "0", "--executor", "process")
+
+    assert (ran.status, says_no_traceback(ran)) == (1, True)
+    assert "--trust-user-code" in ran.err
+    assert "[worker_failed]" in ran.err
+
+
+@guarantee("G2.5", "drain_no_lost_no_penalty")
+def test_a_stop_lets_a_running_job_end_and_keeps_what_waits(own_cloud, stranger):
+    cloud = own_cloud()
+    stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
+    running = cloud.spawn("jobs", "wait", 1)
+    cloud.wait_line(running, "waiting")
+    waiting = [cloud.spawn("jobs", "wait", 0) for _ in range(3)]
+    status, said = cloud.stop()
+    again = own_cloud()
+
+    assert (status, said.splitlines()[-1]) == (0, "stopped")
+    assert (again.outcome(running)["status"], again.job(running)["attempt"]) == ("succeeded", 1)
+    assert [again.outcome(job_id)["result"] for job_id in waiting] == ["waited"] * 3
+    assert [again.job(job_id)["attempt"] for job_id in waiting] == [1, 1, 1]
+
+
+@guarantee("G17.2", "token_not_in_store")
+def test_keys_stand_in_no_file_but_their_own(own_cloud, stranger):
+    cloud = own_cloud()
+    stranger.python(SAMPLE).ok()
+    secrets = cloud.data / "secrets"
+    tokens = [(secrets / name).read_bytes().strip() for name in ("key", "worker-token")]
+    cloud.stop()
+    files = [path for path in cloud.data.rglob("*") if path.is_file() and secrets not in path.parents]
+
+    assert all(token.startswith((b"lk_", b"lw_")) for token in tokens)
+    assert len(files) > 100
+    assert [str(path) for path in files if any(token in path.read_bytes() for token in tokens)] == []
+
+
+def test_a_plain_user_runs_the_sample_and_nobody_else_can_read_the_folder(plain_user):
+    cloud = RunningCloud(plain_user)
+    try:
+        who = plain_user.python("-c", "import os; print(os.geteuid())").ok().out
+        ran = plain_user.python(SAMPLE).ok()
+        shown = plain_user.apothic("status", "--json").ok().json
+    finally:
+        cloud.close()
+
+    assert ran.out.endswith("hello, world\n")
+    assert shown["ready"]
+    assert "worker  sandbox" in cloud.told
+    assert int(who) != 0
+    assert cloud.data.stat().st_mode & 0o077 == 0
+    assert cloud.process.returncode == 0
+
+
+def test_a_cloud_that_was_killed_is_said_to_be_away(own_cloud, stranger):
+    cloud = own_cloud()
+    cloud.kill_everything()
+    ran = stranger.apothic("app", "list")
+    own_cloud().stop()
+
+    assert (ran.status, says_no_traceback(ran)) == (9, True)
+    assert "`apothic up`" in ran.err
