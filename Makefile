@@ -45,6 +45,7 @@ format: $(READY) ## format the code and sort the imports
 	$(BIN)/ruff format .
 
 bench: $(READY) ## run every benchmark against its peers
+	@tools/system-packages bench
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md

@@ -332,3 +332,35 @@ async def test_started_twice_and_unknown_jobs_in_reports_are_harmless(cloud):
     worker.succeed(attempt)
 
     assert (await ended(job)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_queued_blocking_call_starts_without_waiting_for_a_commit(cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    first, second = [await cloud.spawn(blocking=True) for _ in range(2)]
+    attempt = await worker.take()
+
+    worker.succeed(attempt)
+    names = [name for name, _ in worker.received]
+    following = await worker.take()
+    worker.succeed(following)
+
+    assert (attempt.job, following.job) == (first.job, second.job)
+    assert names == ["assign"]
+    assert {(await ended(first)).status, (await ended(second)).status} == {JobStatus.SUCCEEDED}
+
+
+async def test_a_spawned_job_is_sent_only_after_its_grant_is_on_disk(cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    await cloud.spawn()
+    second = await cloud.spawn()
+    attempt = await worker.take()
+
+    worker.succeed(attempt)
+    sent_at_once = [name for name, _ in worker.received if name == "assign"]
+    following = await worker.next("assign")
+
+    assert sent_at_once == []
+    assert following.job == second.job
+    assert await cloud.status(second.job) == "starting"

@@ -47,19 +47,17 @@ class Calls:
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome)
         record = new_job(job, created_by, board.clock.now())
-        if where is not None and blocking:
+        job.is_blocking = blocking
+        if blocking:
             board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied))
-            board.jobs[job.id] = job
-            board.write_quietly(self._grants.grant(job, where), job)
-            self._grants.send(job)
-            return submitted
-        inserted = board.records.append(record)
-        inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done)))
+        else:
+            inserted = board.records.append(record)
+            inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done)))
         board.jobs[job.id] = job
         if where is None:
             board.enqueue(job)
         else:
-            self._grants.grant_durably(job, where)
+            self._grants.start(job, where)
         return submitted
 
     def cancel(self, job: LiveJob) -> asyncio.Future[Settled] | None:

@@ -35,9 +35,13 @@ class Grants:
         where = place(job.need, self._board.fleet)
         return None if isinstance(where, Wait) else where
 
-    def grant_durably(self, job: LiveJob, where: UseRunner | StartOn) -> None:
-        """Commit the grant, then send the attempt."""
+    def start(self, job: LiveJob, where: UseRunner | StartOn) -> None:
+        """Grant, and send the attempt: at once for a blocking call (G2.1), else after the commit."""
         change = self.grant(job, where)
+        if job.is_blocking:
+            self._board.write_quietly(change, job)
+            self.send(job)
+            return
         fence = job.fence
         self._board.write(change, lambda settled: self._granted(job, fence, settled))
 
@@ -91,7 +95,7 @@ class Grants:
             if not isinstance(where, Wait):
                 board.ready.pop(job)
                 board.dequeue(job)
-                self.grant_durably(job, where)
+                self.start(job, where)
                 board.ready.served(org)
                 return True
         return False

@@ -28,6 +28,7 @@ class LiveJob:
         runner: The runner that executes it; None while it waits, and while its worker has not come back yet.
         outcome: Told to everybody who waits for the end; never holds an exception that nobody reads.
         due_at: Monotonic seconds before which a retry is not granted.
+        is_blocking: Its caller waits for the outcome, so its frames may leave before their records are durable (D9).
         is_queued: It stands in a ready queue and counts as pending.
         is_sent: Its current attempt was sent to the worker.
     """
@@ -45,6 +46,7 @@ class LiveJob:
     runner: Runner | None = None
     worker: str | None = None
     due_at: float = 0.0
+    is_blocking: bool = False
     is_queued: bool = False
     is_sent: bool = False
 
