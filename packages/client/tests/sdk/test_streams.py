@@ -380,7 +380,9 @@ def test_leaving_a_loop_closes_the_connection(read: Any, job: Any, server: Scrip
         wire.begin_events()
         wire.event(0, "job.queued")
         wire.event(1, "job.running")
-        assert wire.sock.recv(1) == b""
+        # Leaving unread events behind, the client's close may arrive as a reset.
+        with contextlib.suppress(ConnectionResetError):
+            assert wire.sock.recv(1) == b""
         left.set()
 
     server.scripts.append(endless)
@@ -409,7 +411,8 @@ def test_a_cancelled_task_closes_the_connection(server: ScriptedServer, client: 
             wire.begin_events()
             wire.event(0, "job.queued")
             loop.call_soon_threadsafe(begun.set)
-            assert wire.sock.recv(1) == b""
+            with contextlib.suppress(ConnectionResetError):
+                assert wire.sock.recv(1) == b""
             left.set()
 
         async def watch() -> None:

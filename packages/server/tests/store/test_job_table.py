@@ -55,7 +55,7 @@ async def row(database: Database) -> list[tuple]:
 async def test_the_database_takes_the_moves_of_the_life_cycle_and_no_others(database, before):
     for after in JobStatus:
         async with database.system_unit() as unit:
-            await unit.execute("TRUNCATE jobs")
+            await unit.execute("TRUNCATE jobs CASCADE")
         await insert(database, before, paths_to()[before])
         stored = await row(database)
         if (before, after) in LEGAL:

@@ -46,8 +46,8 @@ NAMES: dict[type, str] = {
     link.Hello: "hello",
     link.Heartbeat: "heartbeat",
     link.Draining: "draining",
-    link.Logs: "logs",
     link.Started: "started",
+    link.Logs: "logs",
     link.Finished: "finished",
     link.RunnerEnded: "runner_ended",
 }

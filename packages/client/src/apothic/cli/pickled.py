@@ -115,7 +115,8 @@ def _instance(name: str, argument: Any, taken: list[Any]) -> str:
     made_by = taken[0]
     if not isinstance(made_by, _Global):
         return UNKNOWN
-    is_helper = made_by.rpartition(".")[2].startswith("_")
+    # Early 3.11 pickles a member of an enum as getattr(class, name).
+    is_helper = made_by == "getattr" or made_by.rpartition(".")[2].startswith("_")
     return taken[1].first if is_helper and isinstance(taken[1], _Arguments) else str(made_by)
 
 

@@ -31,8 +31,8 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True):
     hello: list[link.Hello] = []
     heartbeat: list[link.Heartbeat] = []
     draining: list[link.Draining] = []
-    logs: list[link.Logs] = []
     started: list[link.Started] = []
+    logs: list[link.Logs] = []
     finished: list[link.Finished] = []
     runner_ended: list[link.RunnerEnded] = []
 
