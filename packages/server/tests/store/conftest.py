@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from apothic_server.store.binaries import find_binaries
 from apothic_server.store.launcher import EmbeddedPostgres
 from apothic_server.store.postmaster import processes_in
 from apothic_server.testing.postgres import scratch_place
@@ -27,6 +28,23 @@ def made_store():
     asyncio.run(make())
     yield path / "store"
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """The folder of `postgres` and `initdb`, where every user can reach it: a copy when the environment is closed."""
+    folder = find_binaries().folder
+    if all(parent.stat().st_mode & 0o001 for parent in folder.parents):
+        yield folder
+        return
+    copy = Path(tempfile.mkdtemp(prefix="apothic-programs-", dir=scratch_place()))
+    copy.chmod(0o755)
+    # The programs find their libraries relative to themselves, so what lies beside the package goes along.
+    package = folder.parents[1]
+    for part in package.parent.glob(f"{package.name}*"):
+        shutil.copytree(part, copy / part.name)
+    yield copy / folder.relative_to(package.parent)
+    shutil.rmtree(copy)
 
 
 @pytest.fixture

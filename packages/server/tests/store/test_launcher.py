@@ -30,12 +30,12 @@ IDENTITIES = ["user-namespace", "pg-user", "plain"] if IS_ROOT else ["plain"]
 class Owner:
     """A process that owns a server; see launcher_child.py."""
 
-    def __init__(self, folder, identity):
+    def __init__(self, folder, identity, programs):
         self.folder = folder
         self.uid = NOBODY if identity == "plain" and IS_ROOT else os.geteuid()
         pg_user = "nobody" if identity == "pg-user" else ""
         self.process = subprocess.Popen(
-            [sys.executable, str(CHILD), str(folder), str(self.uid), pg_user],
+            [sys.executable, str(CHILD), str(folder), str(self.uid), pg_user, str(programs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -67,7 +67,7 @@ class Owner:
 
 
 @pytest.fixture(params=IDENTITIES)
-def make_owner(request, folder):
+def make_owner(request, folder, programs):
     owners = []
     if request.param != "user-namespace" and IS_ROOT:
         for path in [folder, *folder.rglob("*")]:
@@ -76,7 +76,7 @@ def make_owner(request, folder):
         os.chown(folder, os.geteuid(), -1)
 
     def make(chosen=folder):
-        owners.append(Owner(chosen, request.param))
+        owners.append(Owner(chosen, request.param, programs))
         return owners[-1]
 
     yield make
