@@ -276,8 +276,8 @@ async def test_the_server_says_what_durability_needs(server):
     assert await query(address, "SELECT datcollate FROM pg_database WHERE datname = 'apothic'") == "C"
 
 
-async def test_a_running_server_that_refuses_our_password_is_left_alone(folder):
-    owner = Owner(folder, "own")
+async def test_a_running_server_that_refuses_our_password_is_left_alone(folder, programs):
+    owner = Owner(folder, "own", programs)
     pid = owner.postmaster.pid
     owner.kill()
     right = (folder / "password").read_text()
