@@ -140,7 +140,8 @@ async def test_a_forged_frame_harms_its_own_attempt_only(cloud, app, head):
     assert end.outcome in ("failed", "timed_out")
     assert end.error is not None
     assert "Traceback" not in end.error.traceback
-    assert cloud.lines(order, stream="stdout")[0] == "sending"
+    # A forged line travels by the socket, a printed one by a pipe: which is read first is open.
+    assert "sending" in "".join(cloud.lines(order, stream="stdout"))
     assert await still_serves(cloud)
 
 

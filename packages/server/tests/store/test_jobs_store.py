@@ -117,15 +117,3 @@ async def test_output_is_read_in_pages(writer, database):
 
     assert [(event.index, event.data["line"]) for event in first + rest] == [(3, "a"), (4, "b"), (5, "c")]
     assert end == (5, JobStatus.RUNNING)
-
-
-async def test_the_jobs_of_a_worker_are_those_it_holds_now(writer, database):
-    for number, path in enumerate(["q", "qs", "qsr", "qsrk", "qsry", "qsrF"]):
-        records = [
-            change(job_id(number), step.path, step.expect_fence, worker=WORKER) for step in steps(job_id(number), path)
-        ]
-        await write(writer, new_job(job_id(number)), *records)
-    async with database.system_unit() as unit:
-        held = await jobs.jobs_of_worker(unit, WORKER)
-
-    assert [job.id for job in held] == [job_id(1), job_id(2), job_id(3)]

@@ -164,6 +164,16 @@ def test_a_killed_server_is_started_again(make_owner, folder):
     second.stop()
 
 
+def test_a_server_maps_no_file_that_its_death_would_leave_outside_of_its_folder(make_owner):
+    owner = make_owner()
+
+    mapped = Path(f"/proc/{owner.postmaster.pid}/maps").read_text()
+
+    assert "pg_dynshmem" in mapped
+    assert "/dev/shm/" not in mapped
+    owner.stop()
+
+
 def test_a_second_cloud_on_the_same_folder_is_refused(make_owner, folder):
     first = make_owner()
 

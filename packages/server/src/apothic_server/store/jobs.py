@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import IncarnationId, JobId, OrgId
+from apothic.wire.ids import JobId, OrgId
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
@@ -52,11 +52,6 @@ async def get_log_lines(
     """Return up to `limit` `job.log` events with an index above `after`, in order."""
     rows = await connection.fetch(SQL["get_log_lines"], org, job, after, limit)
     return [StoredEvent(row["index"], row["kind"], row["at"], _json(row["data"]) or {}) for row in rows]
-
-
-async def jobs_of_worker(connection: Connection, worker: IncarnationId) -> list[Job]:
-    """Return the jobs of all orgs that this incarnation holds a grant for, in the order of their ids; as the owner."""
-    return [_job(row) for row in await connection.fetch(SQL["list_held"], worker)]
 
 
 def _job(row: Record) -> Job:

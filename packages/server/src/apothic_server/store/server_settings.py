@@ -30,6 +30,8 @@ _ALWAYS = {
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "max_worker_processes": "2",
+    # In the data folder instead of /dev/shm, where a killed server would leave its segments behind.
+    "dynamic_shared_memory_type": "mmap",
     "autovacuum_max_workers": "2",
     "jit": "off",
     "random_page_cost": "1.1",

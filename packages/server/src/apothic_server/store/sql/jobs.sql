@@ -21,12 +21,3 @@ ORDER BY index LIMIT $4;
 
 -- name: get_last_index
 SELECT next_index - 1 AS last_index, status FROM jobs WHERE org = $1 AND id = $2;
-
--- name: list_held
--- Of all orgs: a worker may execute jobs of several.
-SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at
-FROM jobs
-WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
-    AND status IN ('starting', 'running', 'cancelling') AND worker = $1
-ORDER BY id;
