@@ -58,7 +58,7 @@ def test_names_in_documents_exist_in_the_code():
 
 
 def test_release_notes_move_the_fragments_into_the_changelog(tmp_path: Path):
-    notes = _release_notes()
+    notes = _tool("release_notes")
     (tmp_path / "changes").mkdir()
     (tmp_path / "changes/README.md").write_text("how to\n")
     (tmp_path / "changes/b.added.md").write_text("A new thing.\n")
@@ -76,7 +76,15 @@ def test_release_notes_move_the_fragments_into_the_changelog(tmp_path: Path):
 
 
 def test_every_change_fragment_has_a_known_kind_and_a_text():
-    assert _release_notes().fragments(ROOT / "changes") != []
+    assert _tool("release_notes").fragments(ROOT / "changes") != []
+
+
+def test_the_life_cycle_on_the_page_is_the_one_the_server_decides_with():
+    tool = _tool("draw_life_cycle")
+    page = (ROOT / "docs/concepts/life-of-a-job.md").read_text("utf-8")
+
+    assert tool.drawing() in page
+    assert page == tool.drawn(page)
 
 
 def _leads_somewhere(document: Path, target: str) -> bool:
@@ -125,10 +133,10 @@ def _names_of(node: ast.AST) -> set[str]:
     return set()
 
 
-def _release_notes():
-    spec = spec_from_file_location("release_notes", ROOT / "tools/release_notes.py")
+def _tool(name: str):
+    spec = spec_from_file_location(name, ROOT / f"tools/{name}.py")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules.pop("release_notes", None)
+    sys.modules.pop(name, None)
     spec.loader.exec_module(module)
     return module
