@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from children import child, free_port, listens, wait_until
+from holding import cancelled
 from rounds import claim_output, serve, timed
 
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
@@ -30,10 +31,14 @@ def main() -> None:
         process = stack.enter_context(child(store))
         wait_until(lambda: listens(port), "redis-server", process)
         stack.enter_context(child(worker, cwd=here))
-        from celery_tasks import noop
+        from celery_tasks import hold, noop
 
         noop.delay(0).get(timeout=60)
-        serve(answer, {"call": timed(lambda number: noop.delay(number).get(timeout=60, interval=0.001))})
+        cells = {
+            "call": timed(lambda number: noop.delay(number).get(timeout=60, interval=0.001)),
+            "cancel": cancelled(hold.delay, lambda result: result.revoke(terminate=True, signal="SIGKILL")),
+        }
+        serve(answer, cells)
 
 
 if __name__ == "__main__":

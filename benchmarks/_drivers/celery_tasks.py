@@ -1,9 +1,10 @@
-"""The Celery application of the benchmark: one task that returns its argument, acknowledged after it ran."""
+"""The Celery application of the benchmarks; tasks are acknowledged after they ran."""
 
 from __future__ import annotations
 
 import os
 
+import holding
 from celery import Celery
 
 url = os.environ["BENCH_REDIS_URL"]
@@ -21,3 +22,9 @@ app.conf.update(
 def noop(x: int) -> int:
     """Return `x`."""
     return x
+
+
+@app.task
+def hold(port: int) -> None:
+    """Run until cancelled."""
+    holding.hold(port)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from children import child, wait_until
+from holding import cancelled
 from rounds import claim_output, serve, timed
 
 NOOP = Path(__file__).parent.parent / "_noop" / "noop.py"
@@ -44,6 +45,7 @@ def _serve(answer: Any, place: dict[str, Any]) -> None:
     from apothic import RemoteFunction
 
     noop = RemoteFunction.from_name("bench-call", "noop")
+    hold = RemoteFunction.from_name("bench-call", "hold")
 
     def call(number: int) -> None:
         if noop.remote(number) != number:
@@ -59,7 +61,8 @@ def _serve(answer: Any, place: dict[str, Any]) -> None:
         return {"seconds": seconds, **{name: after[name] - before[name] for name in after}}
 
     extra = {"counters": lambda _: _counters(place), "burst": burst}
-    serve(answer, {"call": timed(call)}, {"pid": place["pid"]}, extra)
+    cells = {"call": timed(call), "cancel": cancelled(hold.spawn, lambda job: job.cancel())}
+    serve(answer, cells, {"pid": place["pid"]}, extra)
 
 
 def _counters(place: dict[str, Any]) -> dict[str, Any]:

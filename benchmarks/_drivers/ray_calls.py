@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 
+import holding
 from rounds import claim_output, serve, timed
 
 STORE_BYTES = 200 << 20
@@ -39,12 +40,14 @@ def _measure(answer: object, folder: str) -> None:
     )
     try:
         task = ray.remote(_noop)
+        hold = ray.remote(holding.hold).options(max_retries=0)
         actor = ray.remote(_Noop).remote()
         cells = {
-            "task": lambda number: ray.get(task.remote(number)),
-            "actor": lambda number: ray.get(actor.call.remote(number)),
+            "task": timed(lambda number: ray.get(task.remote(number))),
+            "actor": timed(lambda number: ray.get(actor.call.remote(number))),
+            "cancel": holding.cancelled(hold.remote, lambda reference: ray.cancel(reference, force=True)),
         }
-        serve(answer, {name: timed(call) for name, call in cells.items()})
+        serve(answer, cells)
     finally:
         ray.shutdown()
 
