@@ -49,6 +49,16 @@ async def running(server: ScriptedServer, function: str, *args: object) -> link.
     return order
 
 
+def refs(hello: link.Hello) -> list[link.AttemptRef]:
+    """The attempts of a hello, as a welcome names them."""
+    return [link.AttemptRef(held.job, held.fence) for held in hello.held]
+
+
+def names(hello: link.Hello) -> list[str]:
+    """The runners of a hello, as a welcome names them."""
+    return [ref.runner for ref in hello.runners]
+
+
 async def test_a_token_that_is_not_accepted_ends_the_worker_with_3(tmp_path):
     async with ScriptedServer() as server:
         worker = await start_worker(server, tmp_path / "data", token=new_token("lw"))
@@ -98,8 +108,8 @@ async def test_an_end_that_was_not_settled_is_told_again_on_the_next_link(tmp_pa
 
         second = await server.call(runner)
 
-    assert hello.held == [link.AttemptRef(end.job, end.fence)]
-    assert hello.runners == [runner]
+    assert hello.held == [link.HeldAttempt(end.job, end.fence, runner)]
+    assert names(hello) == [runner]
     assert again == end
     assert second.value == end.value
 
@@ -113,7 +123,8 @@ async def test_work_goes_on_while_the_link_is_away(tmp_path):
 
         end = await server.finished(order)
 
-    assert hello.held == [link.AttemptRef(order.job, order.fence)]
+    assert hello.held == [link.HeldAttempt(order.job, order.fence, order.runner)]
+    assert names(hello) == [order.runner]
     assert (end.outcome, end.value.data) == ("succeeded", b'"rested"')
 
 
@@ -121,7 +132,7 @@ async def test_what_the_server_does_not_know_is_stopped_in_silence(tmp_path):
     async with linked(tmp_path / "data") as (server, worker):
         order = await running(server, "wait", "x")
         server.items.clear()
-        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 10.0, 30.0, 1, hello.held, [])]}
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 10.0, 30.0, 1, refs(hello), [])]}
         await server.links[-1].close(1001)
         await server.wait_for_hello(worker.process)
 
@@ -135,7 +146,7 @@ async def test_a_runner_that_the_server_does_not_know_is_ended(tmp_path):
         runner = await server.started_runner(server.deploy({"app.py": APP}), "pid")
         await server.call(runner)
         server.items.clear()
-        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1, [], hello.runners)]}
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1, [], names(hello))]}
         await server.links[-1].close(1001)
         await server.wait_for_hello(worker.process)
         await server.wait_for(link.Heartbeat)

@@ -12,6 +12,7 @@ from apothic_worker.link_state import AWAY_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Dro
 from apothic_worker.testing.scripted_server import WorkerMessage
 
 MACHINE = link.Machine("h", "sandbox", [], [], {}, 1.0, 1024, ["3.11"])
+RUNNER = link.RunnerRef("r1", "o1", "d1", "f", 1, 256, 1)
 KEY = ("j1", 1)
 END = link.Finished("j1", 1, "succeeded", Value("json", b"1"))
 
@@ -49,7 +50,7 @@ def state(wakes: Wakes) -> LinkState:
 
 
 def welcome(state: LinkState, now_ms: int = 5, **changes: object) -> list[object]:
-    state.open(now_ms, ["r1"])
+    state.open(now_ms, [RUNNER])
     state.take()
     found = state.receive(encode(welcome=[link.Welcome("w1", 10.0, 30.0, 1, **changes)]))
     return list(found)

@@ -28,6 +28,7 @@ from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.health import Health
@@ -168,7 +169,8 @@ class Cloud:
             url=self._url,
             grace_s=GRACE_S,
         )
-        self.links = Links(database, board, grants, reports)
+        reattach = Reattach(board, grants, calls, reports, self.recovery)
+        self.links = Links(database, board, grants, reports, reattach)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
         apps = Apps(database, clock, new_key=key)
         jobs = Jobs(database, board, calls, apps, blobs, new_key=key)

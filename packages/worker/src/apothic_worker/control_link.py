@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from apothic.wire.link import Assign, Cancel, Refused, StartRunner, StopRunner, Welcome
+from apothic.wire.link import Assign, Cancel, Refused, RunnerRef, StartRunner, StopRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
@@ -27,7 +27,7 @@ class Obeys(Protocol):
     """Who carries out what the server says."""
 
     @property
-    def runners(self) -> list[str]:
+    def runners(self) -> list[RunnerRef]:
         """Runners alive or starting."""
         ...
 

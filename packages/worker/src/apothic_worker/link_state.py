@@ -17,12 +17,14 @@ from apothic.wire.link import (
     Finished,
     Heartbeat,
     HeartbeatAnswer,
+    HeldAttempt,
     Hello,
     LogLine,
     Logs,
     Machine,
     Refused,
     RunnerEnded,
+    RunnerRef,
     Settled,
     Started,
     Welcome,
@@ -49,6 +51,7 @@ class Drop:
 
 @dataclass
 class _Held:
+    runner: str
     has_started: bool = False
     finished: Finished | None = None
     lost_log_bytes: int = 0
@@ -84,11 +87,11 @@ class LinkState:
 
     # --- the connection
 
-    def open(self, now_ms: int, runners: list[str]) -> None:
+    def open(self, now_ms: int, runners: list[RunnerRef]) -> None:
         """A connection is up: say hello. `runners` are those alive or starting."""
         self._out = [
             *(item for item in self._out if isinstance(item, Logs)),
-            replace(self._hello, held=self.held, runners=runners),
+            replace(self._hello, held=self._described(), runners=runners),
         ]
         self._is_welcome = False
         self._asked_at_ms = now_ms
@@ -194,6 +197,9 @@ class LinkState:
 
     # --- inside
 
+    def _described(self) -> list[HeldAttempt]:
+        return [HeldAttempt(job, fence, held.runner) for (job, fence), held in self._held.items()]
+
     def _take_hello(self) -> list[bytes]:
         hello = [item for item in self._out if isinstance(item, Hello)]
         self._out = [item for item in self._out if not isinstance(item, Hello)]
@@ -221,7 +227,7 @@ class LinkState:
                 key = (item.job, item.fence)
                 if key in self._held:
                     return []
-                self._held[key] = _Held()
+                self._held[key] = _Held(item.runner)
                 return [item]
             case _:
                 return [item]

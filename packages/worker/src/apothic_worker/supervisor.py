@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.link import Assign, Cancel, Finished, RunnerEnded, StartRunner
+from apothic.wire.link import Assign, Cancel, Finished, RunnerEnded, RunnerRef, StartRunner
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
 from apothic_worker.failures import StartFailed, failure
@@ -38,9 +38,9 @@ class Supervisor:
         self._is_draining = False
 
     @property
-    def runners(self) -> list[str]:
+    def runners(self) -> list[RunnerRef]:
         """Runners alive or starting."""
-        return list(self._runners)
+        return [_described(runner.spec) for runner in self._runners.values()]
 
     def start_runner(self, item: StartRunner) -> None:
         """Start a runner; the same order twice is one."""
@@ -152,3 +152,7 @@ class Supervisor:
         if runner.zygote is not None:
             self._zygotes.released(runner.zygote)
         self._changed.set()
+
+
+def _described(spec: StartRunner) -> RunnerRef:
+    return RunnerRef(spec.runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.tasks)

@@ -48,6 +48,28 @@ class AttemptRef:
 
 
 @dataclass(frozen=True)
+class HeldAttempt:
+    """An attempt that a worker still has when it dials in: the grant, and the runner that got it, alive or not."""
+
+    job: str
+    fence: int
+    runner: str
+
+
+@dataclass(frozen=True)
+class RunnerRef:
+    """A runner that is alive or starting, as its `StartRunner` described it; `function` is the function's name."""
+
+    runner: str
+    org: str
+    deployment: str
+    function: str
+    cpu: int
+    memory_mb: int
+    tasks: int
+
+
+@dataclass(frozen=True)
 class Hello:
     """First frame of a worker. `held` lists the attempts it still executes or has not seen settled."""
 
@@ -57,8 +79,8 @@ class Hello:
     name: str
     machine: Machine
     credits: int
-    held: list[AttemptRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
-    runners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    held: list[HeldAttempt] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    runners: list[RunnerRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)

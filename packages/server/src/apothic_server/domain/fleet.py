@@ -49,6 +49,7 @@ class Worker:
         lease_expires_at: Monotonic seconds after which its attempts are given to others.
         is_draining: It stops soon and takes nothing more.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
+        finishing: Attempts whose runner was gone when the worker dialled in; their ends are on the way.
     """
 
     id: IncarnationId
@@ -60,6 +61,7 @@ class Worker:
     is_linked: bool = True
     is_draining: bool = False
     runners: dict[RunnerId, Runner] = field(default_factory=dict[RunnerId, Runner])
+    finishing: set[JobId] = field(default_factory=set[JobId])
 
     @property
     def held(self) -> int:

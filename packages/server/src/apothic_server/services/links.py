@@ -16,6 +16,7 @@ from apothic_server.domain.errors import Fenced, Invalid, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.services.dispatch.board import Board, Link
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.reattach import Deployed, Reattach
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.store import recovery
 from apothic_server.store import workers as rows
@@ -29,6 +30,7 @@ GRACE_S = 30.0
 
 CREDITS_MAX, CPUS_MAX, MEMORY_MB_MAX = 1_000_000, 1_000_000, 1 << 40
 MACHINE_BYTES_MAX = 64 * 1024
+HELD_MAX, RUNNERS_MAX = 100_000, 10_000
 """What a hello may claim; more is a mistake."""
 
 
@@ -39,11 +41,12 @@ class Links:
         linked: Set once the first worker was greeted.
     """
 
-    def __init__(self, database: Database, board: Board, grants: Grants, reports: Reports) -> None:
+    def __init__(self, database: Database, board: Board, grants: Grants, reports: Reports, reattach: Reattach) -> None:
         self._database = database
         self._board = board
         self._grants = grants
         self._reports = reports
+        self._reattach = reattach
         self.linked = asyncio.Event()
 
     async def opened(self, actor: Actor, hello: Hello, link: Link) -> Worker:
@@ -70,9 +73,10 @@ class Links:
                 now=now,
                 lease_expires_at=now + timedelta(seconds=GRACE_S),
             )
+            deployed = await self._reattach.read(unit, hello) if is_live else {}
         if not is_live:
             raise Fenced("the lease of this incarnation ended; start again")
-        return self._attach(actor, hello, link)
+        return self._attach(actor, hello, link, deployed)
 
     async def heartbeat(self, worker: Worker, item: Heartbeat) -> None:
         """Extend the lease in the store, then in memory, then answer.
@@ -87,8 +91,17 @@ class Links:
         if not is_live or worker.id not in self._board.fleet.workers:
             raise Fenced("the lease of this incarnation ended; start again")
         worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S
+        self._give_up_finishing(worker)
         unknown = self._reports.unknown(worker, item.held)
         self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
+
+    def _give_up_finishing(self, worker: Worker) -> None:
+        """Ends that were on the way when the link opened came before its first heartbeat, or never come."""
+        for job_id in worker.finishing:
+            job = self._board.jobs.get(job_id)
+            if job is not None and job.runner is None and job.worker == worker.id:
+                self._reports.lose(job_id, "the runner of the attempt is gone and its end was never reported")
+        worker.finishing.clear()
 
     def report(self, worker: Worker, frame: WorkerFrame) -> None:
         """Act on draining, starts, logs, ends and runners, in that order."""
@@ -123,7 +136,7 @@ class Links:
                 self._reports.lose_unattached(incarnation, reason)
         self._grants.grant_ready()
 
-    def _attach(self, actor: Actor, hello: Hello, link: Link) -> Worker:
+    def _attach(self, actor: Actor, hello: Hello, link: Link, deployed: Deployed) -> Worker:
         board = self._board
         incarnation = IncarnationId(hello.incarnation)
         worker = board.fleet.workers.get(incarnation)
@@ -131,21 +144,29 @@ class Links:
         if worker is None:
             worker = Worker(incarnation, actor.org, hello.name, hello.machine, hello.credits, expires_at)
             board.fleet.add_worker(worker)
-            self._reports.lose_unattached(incarnation, "the server restarted and could not attach the attempt again")
-        previous = board.links.get(incarnation)
-        if previous is not None and previous is not link:
-            previous.supersede()
-        board.links[incarnation] = link
-        worker.is_linked = True
+            self._reattach.rebuild(worker, hello, deployed)
+        worker.is_linked = False  # nothing is granted to it before the welcome
         worker.lease_expires_at = expires_at
-        unknown = self._reports.unknown(worker, hello.held)
-        unknown_runners = [runner for runner in hello.runners if runner not in worker.runners]
-        link.send("welcome", Welcome(worker.id, HEARTBEAT_S, GRACE_S, board.term or 0, unknown, unknown_runners))
-        self._reports.reattach(worker, hello)
+        self._reattach.reconcile(worker, hello)
+        self._link(worker, link)
+        link.send("welcome", self._welcome(worker, hello))
+        self._reattach.repeat_cancels(worker)
         self.linked.set()
         log.info("link.opened", worker=worker.id, name=worker.name, host=hello.machine.host)
         self._grants.grant_ready()
         return worker
+
+    def _link(self, worker: Worker, link: Link) -> None:
+        previous = self._board.links.get(worker.id)
+        if previous is not None and previous is not link:
+            previous.supersede()
+        self._board.links[worker.id] = link
+        worker.is_linked = True
+
+    def _welcome(self, worker: Worker, hello: Hello) -> Welcome:
+        unknown = self._reattach.unknown(worker, hello.held)
+        unknown_runners = [ref.runner for ref in hello.runners if ref.runner not in worker.runners]
+        return Welcome(worker.id, HEARTBEAT_S, GRACE_S, self._board.term or 0, unknown, unknown_runners)
 
 
 def _check_hello(hello: Hello) -> None:
@@ -160,6 +181,8 @@ def _check_hello(hello: Hello) -> None:
     offers = ((hello.credits, CREDITS_MAX), (machine.cpus, CPUS_MAX), (machine.memory_mb, MEMORY_MB_MAX))
     if not all(0 < offered <= bound for offered, bound in offers):  # false for what is no number, too
         raise Invalid("the hello offers no possible number of credits, processors or MiB of memory", code="protocol")
+    if len(hello.held) > HELD_MAX or len(hello.runners) > RUNNERS_MAX:
+        raise Invalid("the hello claims more attempts or runners than a worker can have", code="protocol")
     described = msgspec.json.encode((hello.name, machine))
     if len(described) > MACHINE_BYTES_MAX or b"\\u0000" in described:
         raise Invalid("the hello describes its machine in text that cannot be kept", code="protocol")

@@ -39,6 +39,13 @@ async def deployed_function(
     return function_of(await connection.fetchrow(SQL["get_deployed_function"], org, deployment, function))
 
 
+async def find_deployed_functions(connection: Connection, wanted: list[tuple[str, str, str]]) -> list[Function]:
+    """Return the functions of these (org, deployment, name), once each and in no order; unknown ones are left out."""
+    orgs, deployments, names = ([each[place] for each in wanted] for place in range(3))
+    rows = await connection.fetch(SQL["find_deployed_functions"], orgs, deployments, names)
+    return [found for row in rows if (found := function_of(row)) is not None]
+
+
 async def deployed_archive(connection: Connection, deployment: DeploymentId) -> tuple[OrgId, str] | None:
     """Return org and digest of a deployment's archive: workers serve the whole installation."""
     row = await connection.fetchrow(SQL["get_deployed_archive"], deployment)

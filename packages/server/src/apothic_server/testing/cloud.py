@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from apothic.wire.link import (
     AttemptRef,
     Finished,
     Heartbeat,
+    HeldAttempt,
     Hello,
     LogLine,
     Logs,
     Machine,
+    RunnerRef,
     Started,
+    StartRunner,
     WorkerFrame,
 )
 from apothic.wire.values import RemoteError, Value
@@ -149,11 +152,14 @@ class ScriptedWorker:
         self.worker: Worker | None = None
         self.received: deque[tuple[str, Any]] = deque()
         self.close_code: str | None = None
+        self.started: dict[str, StartRunner] = {}
         self._arrived = asyncio.Event()
 
     def send(self, name: str, item: Any) -> None:
         """The server sends."""
         self.received.append((name, item))
+        if isinstance(item, StartRunner):
+            self.started[item.runner] = item
         self._arrived.set()
 
     def close(self, code: str, detail: str) -> None:
@@ -164,13 +170,31 @@ class ScriptedWorker:
         """The server has a newer link of this worker."""
         self.close_code = "superseded"
 
-    async def connect(self, *held: Assign) -> ScriptedWorker:
-        """Dial in; returns when greeted."""
-        refs = [AttemptRef(item.job, item.fence) for item in held]
-        runners = [item.runner for item in held]
+    async def connect(
+        self, *held: Assign, idle: Sequence[str] = (), on: CloudUnderTest | None = None
+    ) -> ScriptedWorker:
+        """Dial in; returns when greeted.
+
+        Args:
+            held: Attempts it says it has, in runners that live.
+            idle: Runners it says it has, without an attempt.
+            on: Another cloud, from now on.
+        """
+        self._cloud = on or self._cloud
+        refs = [HeldAttempt(item.job, item.fence, item.runner) for item in held]
+        runners = [self.described(name) for name in dict.fromkeys([*(item.runner for item in held), *idle])]
+        return await self.greet(refs, runners)
+
+    async def greet(self, refs: list[HeldAttempt], runners: list[RunnerRef]) -> ScriptedWorker:
+        """Dial in with whatever hello."""
         hello = Hello(LINK_PROTOCOL, VERSION, self.incarnation, self.name, self.machine, 256, refs, runners)
         self.worker = await self._cloud.inner.links.opened(self._cloud.worker_actor, hello, self)
         return self
+
+    def described(self, runner: str) -> RunnerRef:
+        """Return what a hello says of a runner that the server started here."""
+        spec = self.started[runner]
+        return RunnerRef(runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.tasks)
 
     def disconnect(self) -> None:
         """The link breaks; the worker goes on."""

@@ -214,6 +214,13 @@ class Board:
             else:
                 waiter.set_result(outcome)
 
+    def dial_again(self, worker: Worker, why: str) -> None:
+        """Close a worker's link so that it dials in again and says what it has."""
+        worker.is_linked = False
+        link = self.links.pop(worker.id, None)
+        if link is not None:
+            link.close("unavailable", why)
+
     def send(self, worker: Worker, name: str, item: Any) -> None:
         """Send to a worker; dropped when its link is down, because `hello` compares what both sides hold."""
         link = self.links.get(worker.id)

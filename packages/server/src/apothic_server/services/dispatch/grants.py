@@ -83,6 +83,11 @@ class Grants:
         """Whether the runner's worker was told to start it."""
         return runner.id in self._announced
 
+    def found_runner(self, runner: Runner) -> None:
+        """Take in a runner that its worker has since before this process knew it."""
+        self._announced.add(runner.id)
+        self._board.fleet.add_runner(runner)
+
     def runner_gone(self, runner: Runner) -> None:
         """Forget a runner that its worker reported as ended."""
         self._announced.discard(runner.id)

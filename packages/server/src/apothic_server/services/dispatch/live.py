@@ -58,6 +58,11 @@ class LiveJob:
     def waits(self) -> bool:
         return self.status in WAITING
 
+    @property
+    def is_granted(self) -> bool:
+        """Whether a worker holds its current attempt, by what memory and the store say."""
+        return not self.waits and not self.status.is_final
+
 
 @dataclass(slots=True)
 class ReadyQueues:

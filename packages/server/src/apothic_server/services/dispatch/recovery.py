@@ -121,6 +121,18 @@ class Recovery:
         self._time_out_waiting()
         self._grants.grant_ready()
 
+    async def adopt_held(self, unit: Connection, worker: IncarnationId, jobs: list[JobId]) -> None:
+        """Take those of `jobs` into memory that it lacks and that their rows grant to `worker`."""
+        missing = [job_id for job_id in jobs if not self._is_known(job_id)]
+        for row in await rows.get_jobs(unit, missing) if missing else []:
+            if row.job.worker == worker and not row.job.status.is_final:
+                await self._adopt_row(unit, row)
+
+    async def _adopt_row(self, unit: Connection, row: UnfinishedJob) -> None:
+        function = await self._function_of(unit, row.job)
+        if not self._is_known(row.job.id):
+            self._adopt(row, function)
+
     async def _end_expired_workers(self) -> None:
         board = self._board
         async with self._database.system_unit() as unit:
@@ -148,9 +160,7 @@ class Recovery:
             page = await rows.unfinished_ids(unit, after=self._swept_to, limit=PAGE)
             missing = [job_id for job_id in page if not self._is_known(job_id)]
             for row in await rows.get_jobs(unit, missing) if missing else []:
-                function = await self._function_of(unit, row.job)
-                if not self._is_known(row.job.id):
-                    self._adopt(row, function)
+                await self._adopt_row(unit, row)
         self._swept_to = page[-1] if len(page) == PAGE else None
 
     def _is_known(self, job_id: JobId) -> bool:
@@ -209,9 +219,18 @@ class Recovery:
             board.adopt(live, _seconds_until(row.job.run_at, board.clock.now()))
             return live
         board.adopt(live, 0.0)
-        if live.runner is None and live.worker is not None and live.worker not in board.fleet.workers:
-            self._foreign_leases.setdefault(IncarnationId(live.worker), board.clock.monotonic() + self._grace_s)
+        if live.runner is None and live.worker is not None:
+            self._ask_worker(IncarnationId(live.worker))
         return live
+
+    def _ask_worker(self, incarnation: IncarnationId) -> None:
+        """Memory does not know what became of an attempt: its worker says so in its next hello, or is lost in time."""
+        board = self._board
+        worker = board.fleet.workers.get(incarnation)
+        if worker is None:
+            self._foreign_leases.setdefault(incarnation, board.clock.monotonic() + self._grace_s)
+        elif worker.is_linked:
+            board.dial_again(worker, "the server has to compare what the worker holds; dial again")
 
     def _lose_foreign(self) -> None:
         """Leases met at start run one full grace from then on (G3.5); then their attempts are given back."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
 from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.link import AttemptRef, Finished, Hello, LogLine, Logs, RunnerEnded, Settled, Started
+from apothic.wire.link import AttemptRef, Finished, LogLine, Logs, RunnerEnded, Settled, Started
 from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
@@ -122,7 +122,7 @@ class Reports:
         attempts = list(runner.attempts)
         self._grants.runner_gone(runner)
         for job_id in attempts:
-            self._lose(job_id, reason)
+            self.lose(job_id, reason)
 
     def worker_lost(self, worker: Worker, reason: str) -> None:
         """The lease of `worker` is over or its death is proven: give its attempts back."""
@@ -130,7 +130,7 @@ class Reports:
         self._board.fleet.remove_worker(worker)
         self._board.links.pop(worker.id, None)
         for job_id in held:
-            self._lose(job_id, reason)
+            self.lose(job_id, reason)
         self.lose_unattached(worker.id, reason)
         self._grants.grant_ready()
 
@@ -138,41 +138,23 @@ class Reports:
         """Give back attempts that the store says `incarnation` holds and no runner in memory does."""
         for job in list(self._board.jobs.values()):
             if job.worker == incarnation and job.runner is None and not job.waits:
-                self._lose(job.id, reason)
+                self.lose(job.id, reason)
+
+    def lose(self, job_id: JobId, reason: str) -> None:
+        """Give an attempt back: it was lost through no fault of user code. Nothing happens when none is granted."""
+        job = self._board.jobs.get(job_id)
+        if job is None or not job.is_granted:
+            return
+        error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
+        self._endings.end_attempt(job, Ended("lost", error))
 
     def unknown(self, worker: Worker, held: list[AttemptRef]) -> list[AttemptRef]:
         """Return those of `held` that are not, or no longer, granted to this worker."""
         return [ref for ref in held if self._job(worker, ref.job, ref.fence, count=False) is None]
 
-    def reattach(self, worker: Worker, hello: Hello) -> None:
-        """After a reconnect: runners and attempts that were sent and that the worker does not hold are gone (G2.6)."""
-        held = {(ref.job, ref.fence) for ref in hello.held}
-        lost = [
-            job.id
-            for runner in worker.runners.values()
-            for job_id in runner.attempts
-            if (job := self._board.jobs.get(job_id)) is not None and job.is_sent and (job.id, job.fence) not in held
-        ]
-        gone = [runner for runner in worker.runners.values() if self._is_gone(runner, hello)]
-        for runner in gone:
-            lost += [job_id for job_id in runner.attempts if job_id not in lost]
-            self._grants.runner_gone(runner)
-        for job_id in lost:
-            self._lose(job_id, "the grant did not survive the reconnect of its worker")
-
-    def _is_gone(self, runner: Runner, hello: Hello) -> bool:
-        return self._grants.is_announced(runner) and runner.id not in hello.runners
-
     def _end(self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None) -> None:
         ended = Ended(item.outcome, storable(item.error) if item.error is not None else None)
         self._endings.end_attempt(job, ended, value, then=lambda: self._settle(worker, item))
-
-    def _lose(self, job_id: JobId, reason: str) -> None:
-        job = self._board.jobs.get(job_id)
-        if job is None or job.status.is_final or job.waits:
-            return
-        error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
-        self._endings.end_attempt(job, Ended("lost", error))
 
     def _job(self, worker: Worker, job_id: str, fence: int, *, count: bool = True) -> LiveJob | None:
         job = self._board.jobs.get(JobId(job_id))

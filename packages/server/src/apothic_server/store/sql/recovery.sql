@@ -24,6 +24,18 @@ FROM functions AS function
     JOIN deployments AS deployment ON deployment.app = app.id AND deployment.org = app.org
 WHERE function.org = $1 AND deployment.id = $2 AND function.id = $3;
 
+-- name: find_deployed_functions
+SELECT function.id, function.org, function.app, app.name AS app_name, deployment.id AS deployment,
+    deployment.archive, deployment.manifest ->> 'module' AS module,
+    deployment.manifest ->> 'app_variable' AS app_variable, deployment.manifest ->> 'python' AS python,
+    jsonb_path_query_first(
+        deployment.manifest, '$.functions[*] ? (@.name == $name)', jsonb_build_object('name', function.name)
+    ) AS spec
+FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[]) AS t (org, deployment, name)) AS wanted
+    JOIN deployments AS deployment ON deployment.id = wanted.deployment AND deployment.org = wanted.org
+    JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
+    JOIN functions AS function ON function.app = app.id AND function.org = app.org AND function.name = wanted.name;
+
 -- name: get_deployed_archive
 SELECT org, archive FROM deployments WHERE id = $1;
 
