@@ -172,7 +172,7 @@ class Cloud:
         reattach = Reattach(board, grants, calls, reports, self.recovery)
         self.links = Links(database, board, grants, reports, reattach)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
-        apps = Apps(database, clock, new_key=key)
+        apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, new_key=key)
         streams = Streams(database, jobs, blobs)
         self.retention = Retention(database, clock)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
+from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.services.streams import WATCHERS_PER_ORG_MAX
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -195,7 +196,7 @@ async def test_bad_queries_are_refused(cloud, client, query):
 async def test_places_are_given_back_and_bounded(cloud, client):
     job = await finished_job(cloud)
     streams = cloud.services.streams
-    watches = [await streams.watch(cloud.actor, job) for _ in range(WATCHERS_PER_ORG_MAX)]
+    watches = [await streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job)) for _ in range(WATCHERS_PER_ORG_MAX)]
 
     refused = await client.request("GET", f"/v1/jobs/jobs:{job}/events")
     for watch in watches:
@@ -226,7 +227,7 @@ async def test_without_any_wake_up_events_come_with_the_next_reading(cloud, clie
     worker = await ScriptedWorker(cloud).connect()
     job = await cloud.spawn()
     attempt = await worker.take()
-    watch = await cloud.services.streams.watch(cloud.actor, job.job)
+    watch = await cloud.services.streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job.job))
     batch = await watch.next(-1, timeout_s=0.0)
     while batch.last_index < 2:
         batch = await watch.next(batch.last_index, timeout_s=0.0)

@@ -45,7 +45,7 @@ def deployment(number: int, *names: str, app: str = "shop", org: OrgId = ALPHA) 
 
 async def deploy(store: Database, new: apps.NewDeployment):
     async with store.request_unit(new.org) as unit:
-        return await apps.create_deployment(unit, new)
+        return (await apps.create_deployment(unit, new))[0]
 
 
 async def test_the_first_deploy_makes_the_app(store):

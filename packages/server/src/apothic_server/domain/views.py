@@ -10,7 +10,7 @@ from typing import Any
 from apothic.wire.ids import IncarnationId, JobId, KeyId
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
-from apothic_server.domain.apps import App
+from apothic_server.domain.apps import App, Deployment
 from apothic_server.domain.jobs import Job, JobStatus
 
 
@@ -169,9 +169,13 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A job as of `index`: the next event is that index + 1 (G5.3)."""
+    """What a stream tells of, as of `index`: the next event is that index + 1 (G5.3).
 
-    view: JobView
+    Attributes:
+        value: The result of a job that succeeded.
+    """
+
+    view: JobView | AppView | Deployment
     value: Value | None
     index: int
     is_final: bool

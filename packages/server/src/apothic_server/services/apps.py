@@ -12,6 +12,7 @@ from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.errors import Conflict, Invalid, NotFound, no_such
 from apothic_server.domain.views import AppView
 from apothic_server.ports.clock import Clock
+from apothic_server.services.deployment_events import tell_deployed
 from apothic_server.store import apps as rows
 from apothic_server.store import archives
 from apothic_server.store.connection import Connection
@@ -22,10 +23,17 @@ FunctionRef = tuple[OrgId, str, str]
 
 
 class Apps:
-    """Apps of all orgs. Functions that are called stay in memory until their app is deployed again."""
+    """Apps of all orgs. Functions that are called stay in memory until their app is deployed again.
 
-    def __init__(self, database: Database, clock: Clock, *, new_key: Callable[[], str]) -> None:
+    Args:
+        changed: Told the key of a stream that something was committed to.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, *, new_key: Callable[[], str], changed: Callable[[str], None]
+    ) -> None:
         self._database = database
+        self._changed = changed
         self._clock = clock
         self._new_key = new_key
         self._by_id: dict[tuple[OrgId, str], Function] = {}
@@ -36,7 +44,7 @@ class Apps:
         """Return up to `limit` apps with an id above `after`, in the order of their ids."""
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.list_apps(unit, actor.org, after=after or "", limit=limit)
-        return [_view(app) for app in found]
+        return [app_view(app) for app in found]
 
     async def get_app(self, actor: Actor, name: str) -> AppView:
         """Raises: NotFound, naming near matches."""
@@ -44,7 +52,11 @@ class Apps:
             found = await rows.get_app(unit, actor.org, name)
             if found is None:
                 raise await _no_app(unit, actor.org, name)
-        return _view(found)
+        return app_view(found)
+
+    async def app_key(self, actor: Actor, name: str) -> AppId:
+        """Return the id of an app; raises NotFound, naming near matches."""
+        return (await self.get_app(actor, name)).app.id
 
     async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
         """Make a deployment and switch the app to it, in one commit (G11.1).
@@ -59,8 +71,12 @@ class Apps:
             if not await archives.has_archive(unit, actor.org, archive_sha256):
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
             new = self._new_deployment(actor, app_name, manifest, archive_sha256)
-            deployment = await rows.create_deployment(unit, new)
+            deployment, superseded = await rows.create_deployment(unit, new)
+            await tell_deployed(unit, deployment, superseded)
         self._forget(actor.org, deployment)
+        for key in (deployment.app, superseded, deployment.id):
+            if key is not None:
+                self._changed(key)
         return deployment
 
     async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment:
@@ -131,7 +147,8 @@ class Apps:
                 self._by_name.pop((org, function.app_name, function.spec.name), None)
 
 
-def _view(found: rows.ActiveApp) -> AppView:
+def app_view(found: rows.ActiveApp) -> AppView:
+    """Return a row as services answer it."""
     return AppView(found.app, found.version, found.functions)
 
 

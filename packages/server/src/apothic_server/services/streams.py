@@ -1,4 +1,4 @@
-"""Event streams of jobs for watchers: dense, resumable, shared (G5).
+"""Event streams for watchers: dense, resumable, shared (G5).
 
 A stream that is watched has one tail in memory, fed by one reader, whoever asks first: all watchers at the front share
 its events. Who is behind the tail is served from the store. Wake-ups are hints; the store is read again every
@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from apothic.wire.ids import JobId, OrgId
+from apothic.wire.ids import AppId, DeploymentId, JobId, OrgId
 from apothic.wire.limits import VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
+from apothic_server.domain.apps import Deployment
 from apothic_server.domain.errors import TooMany, no_such
 from apothic_server.domain.jobs import StoredEvent, StoredValue
-from apothic_server.domain.views import Batch, Gap, Snapshot, Streamed
+from apothic_server.domain.streams import StreamKind, StreamRef
+from apothic_server.domain.views import AppView, Batch, Gap, Snapshot, Streamed
 from apothic_server.ports.blobs import Blobs
+from apothic_server.services.apps import app_view
 from apothic_server.services.jobs import Jobs
+from apothic_server.store import apps as app_rows
 from apothic_server.store import jobs as job_rows
 from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
@@ -40,7 +44,7 @@ class Streams:
         self._database = database
         self._jobs = jobs
         self._blobs = blobs
-        self._tails: dict[JobId, Tail] = {}
+        self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
 
     @property
@@ -48,32 +52,41 @@ class Streams:
         """Open watches of all orgs."""
         return sum(self._watchers.values())
 
-    def hint(self, job: JobId) -> None:
-        """Something of `job` was committed: wake its watchers."""
-        tail = self._tails.get(job)
-        if tail is not None:
+    def hint(self, key: str) -> None:
+        """Something of the stream with this key was committed: wake its watchers."""
+        for tail in self._tails.get(key, ()):
             tail.wake()
 
-    async def read(self, actor: Actor, job: JobId, *, after: int, limit: int = PAGE) -> Batch | Gap:
+    async def read(self, actor: Actor, stream: StreamRef, *, after: int, limit: int = PAGE) -> Batch | Gap:
         """Return up to `limit` events after an index, or the gap that is there.
 
         Raises:
-            NotFound: The org has no such job.
+            NotFound: The org has no such stream.
         """
         async with self._database.request_unit(actor.org) as unit:
-            bounds = await rows.get_bounds(unit, actor.org, job)
+            bounds = await rows.get_bounds(unit, actor.org, stream)
             if bounds is None:
-                raise no_such("job")
+                raise no_such(stream.kind.value)
             if after > bounds.newest or after + 1 < bounds.oldest:
                 return Gap(after, bounds.oldest, bounds.newest)
-            found = await rows.get_events(unit, actor.org, job, after=after, upto=bounds.newest, limit=limit)
-            result = await self._result(unit, actor, job, found)
+            found = await rows.get_events(unit, actor.org, stream, after=after, upto=bounds.newest, limit=limit)
+            result = await self._result(unit, actor, JobId(stream.key), found)
         last = found[-1].index if found else bounds.newest
         events = tuple([_streamed(event, result) for event in found])
         return Batch(events, last, bounds.is_final and last == bounds.newest)
 
-    async def snapshot(self, actor: Actor, job: JobId) -> Snapshot:
-        """Return a job and the index up to which its stream is contained in it; raises NotFound."""
+    async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot:
+        """Return what a stream tells of and the index up to which the stream is contained in it; raises NotFound."""
+        if stream.kind is StreamKind.JOB:
+            return await self._job(actor, JobId(stream.key))
+        async with self._database.request_unit(actor.org) as unit:
+            held = await rows.hold(unit, actor.org, stream)
+            view = await _subject(unit, actor.org, stream) if held is not None else None
+        if held is None or view is None:
+            raise no_such(stream.kind.value)
+        return Snapshot(view, None, *held)
+
+    async def _job(self, actor: Actor, job: JobId) -> Snapshot:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_job_and_index(unit, actor.org, job)
         if found is None:
@@ -83,20 +96,17 @@ class Streams:
         value = await self._whole(actor.org, stored) if stored is not None else None
         return Snapshot(view, value, index, row.status.is_final)
 
-    async def watch(self, actor: Actor, job: JobId) -> Watch:
-        """Open a watch; close it when done.
+    async def watch(self, actor: Actor, stream: StreamRef) -> Watch:
+        """Open a watch; close it when done. Whether there is such a stream is told by the first reading.
 
         Raises:
-            NotFound: The org has no such job.
             TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches.
         """
         count = self._watchers.get(actor.org, 0)
         if count >= WATCHERS_PER_ORG_MAX:
             raise TooMany(f"{count} streams are open; close some", code="too_many_watchers", retry_after_s=5)
         self._watchers[actor.org] = count + 1
-        tail = self._tails.setdefault(job, Tail(job))
-        tail.users += 1
-        return Watch(self, actor, tail)
+        return Watch(self, actor, self._tail(actor.org, stream))
 
     def close(self, actor: Actor, tail: Tail) -> None:
         """Give a watch's place back."""
@@ -107,7 +117,20 @@ class Streams:
             del self._watchers[actor.org]
         tail.users -= 1
         if not tail.users:
-            self._tails.pop(tail.job, None)
+            tails = self._tails[tail.stream.key]
+            tails.remove(tail)
+            if not tails:
+                del self._tails[tail.stream.key]
+
+    def _tail(self, org: OrgId, stream: StreamRef) -> Tail:
+        """Return the tail that the watchers of one org share: who asks for another org's stream finds it empty."""
+        tails = self._tails.setdefault(stream.key, [])
+        tail = next((found for found in tails if (found.org, found.stream) == (org, stream)), None)
+        if tail is None:
+            tail = Tail(org, stream)
+            tails.append(tail)
+        tail.users += 1
+        return tail
 
     async def _result(self, unit: Connection, actor: Actor, job: JobId, found: list[StoredEvent]) -> Value | None:
         if not any(event.kind == "job.result" for event in found):
@@ -123,10 +146,11 @@ class Streams:
 
 
 class Tail:
-    """The newest events of one watched stream, in memory."""
+    """The newest events of one watched stream, in memory; for watchers of its org."""
 
-    def __init__(self, job: JobId) -> None:
-        self.job = job
+    def __init__(self, org: OrgId, stream: StreamRef) -> None:
+        self.org = org
+        self.stream = stream
         self.users = 0
         self.events: deque[Streamed] = deque(maxlen=TAIL_EVENTS_MAX)
         self.newest: int | None = None
@@ -189,7 +213,7 @@ class Watch:
         """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
 
         Raises:
-            NotFound: The job is gone.
+            NotFound: There is no such stream.
         """
         tail = self._tail
         seen = tail.changes
@@ -221,7 +245,7 @@ class Watch:
             found = tail.after(after)
             if found is not None and (found.events or found.is_final):
                 return found
-            read = await self._streams.read(self._actor, tail.job, after=after)
+            read = await self._streams.read(self._actor, tail.stream, after=after)
             if isinstance(read, Batch) and tail.newest in (None, after):
                 tail.extend(read)
             return read
@@ -229,3 +253,10 @@ class Watch:
 
 def _streamed(event: StoredEvent, result: Value | None) -> Streamed:
     return Streamed(event.index, event.kind, event.data, result if event.kind == "job.result" else None)
+
+
+async def _subject(unit: Connection, org: OrgId, stream: StreamRef) -> AppView | Deployment | None:
+    if stream.kind is StreamKind.DEPLOYMENT:
+        return await app_rows.get_deployment(unit, org, DeploymentId(stream.key))
+    app = await app_rows.get_app_by_id(unit, org, AppId(stream.key))
+    return None if app is None else app_view(app)

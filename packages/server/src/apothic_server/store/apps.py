@@ -61,6 +61,12 @@ async def get_app(connection: Connection, org: OrgId, name: str) -> ActiveApp | 
     return None if row is None else _active_app(row)
 
 
+async def get_app_by_id(connection: Connection, org: OrgId, app: AppId) -> ActiveApp | None:
+    """Return an app by id, or None when the org has none of that id."""
+    row = await connection.fetchrow(SQL["get_app_by_id"], org, app)
+    return None if row is None else _active_app(row)
+
+
 async def app_names(connection: Connection, org: OrgId) -> list[str]:
     """Return the names of the org's deployed apps, at most `NAMES_MAX`, for near matches."""
     return [row["name"] for row in await connection.fetch(SQL["list_app_names"], org, NAMES_MAX)]
@@ -94,8 +100,11 @@ async def find_function(connection: Connection, org: OrgId, app_name: str, name:
     return function_of(await connection.fetchrow(SQL["find_function"], org, app_name, name))
 
 
-async def create_deployment(connection: Connection, new: NewDeployment) -> Deployment:
+async def create_deployment(connection: Connection, new: NewDeployment) -> tuple[Deployment, DeploymentId | None]:
     """Make a new version of an app and activate it; the app is made by its first deploy.
+
+    Returns:
+        The deployment, and the one that was active before.
 
     Two deploys of one app follow each other: the second waits for the commit of the first. The archive must be in the
     org's table of archives.
@@ -106,13 +115,13 @@ async def create_deployment(connection: Connection, new: NewDeployment) -> Deplo
     app, version = AppId(row["id"]), int(row["versions"])
     names = [spec.name for spec in new.manifest.functions]
     ids = [new.function_ids[name] for name in names]
-    await connection.execute(SQL["supersede"], new.org, app)
+    superseded: DeploymentId | None = await connection.fetchval(SQL["supersede"], new.org, app)
     await _add_deployment(connection, new, app, version)
     await connection.execute(SQL["add_functions"], new.org, app, ids, names, new.created_at)
     await connection.execute(SQL["activate"], new.org, app, new.id)
     made = await get_deployment(connection, new.org, new.id)
     assert made is not None, "the deployment was inserted in this transaction"
-    return made
+    return made, superseded
 
 
 async def _add_deployment(connection: Connection, new: NewDeployment, app: AppId, version: int) -> None:

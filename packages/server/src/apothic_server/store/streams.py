@@ -1,7 +1,8 @@
-"""Reading and trimming the event streams of jobs; the batching writer is the only one that appends."""
+"""Reading, trimming and appending to event streams; to those of jobs only the batching writer appends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,8 @@ import msgspec
 
 from apothic.wire.ids import JobId, OrgId
 from apothic.wire.values import Value
-from apothic_server.domain.jobs import Job, StoredEvent, StoredValue
+from apothic_server.domain.jobs import Job, StoredEvent, StoredValue, StreamEvent
+from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.recovery import job_of
 from apothic_server.store.statements import load
@@ -36,17 +38,51 @@ class Trim:
     first_index: int
 
 
-async def get_bounds(connection: Connection, org: OrgId, job: JobId) -> Bounds | None:
-    """Return the stream's bounds, or None when the org has no such job."""
-    row = await connection.fetchrow(SQL["get_bounds"], org, job)
+async def get_bounds(connection: Connection, org: OrgId, stream: StreamRef) -> Bounds | None:
+    """Return the stream's bounds, or None when the org has no such one."""
+    if stream.kind is StreamKind.JOB:
+        row = await connection.fetchrow(SQL["get_job_bounds"], org, stream.key)
+    else:
+        row = await connection.fetchrow(SQL["get_bounds"], org, stream.key, stream.kind.value)
     return None if row is None else Bounds(row["oldest"], row["newest"], row["is_final"])
 
 
+async def hold(connection: Connection, org: OrgId, stream: StreamRef) -> tuple[int, bool] | None:
+    """Keep a stream, not of a job, as it is until the transaction ends.
+
+    Returns:
+        Its newest index, -1 without any, and whether it has ended; None when the org has no such stream.
+    """
+    row = await connection.fetchrow(SQL["hold"], org, stream.key, stream.kind.value)
+    return None if row is None else (row["newest"], row["is_final"])
+
+
+async def append(
+    connection: Connection,
+    org: OrgId,
+    stream: StreamRef,
+    events: Sequence[StreamEvent],
+    *,
+    ended_at: datetime | None = None,
+) -> None:
+    """Give events, not of a job, the next indexes; the stream is made by its first.
+
+    Who appends to several streams in one transaction does it app first, then deployments by version, so that two
+    transactions never wait in a circle.
+
+    Args:
+        ended_at: Nothing follows the last of `events`.
+    """
+    kinds, times = [event.kind for event in events], [event.at for event in events]
+    data = [msgspec.json.encode(event.data).decode() for event in events]
+    await connection.execute(SQL["append"], stream.key, org, stream.kind.value, kinds, times, data, ended_at)
+
+
 async def get_events(
-    connection: Connection, org: OrgId, job: JobId, *, after: int, upto: int, limit: int
+    connection: Connection, org: OrgId, stream: StreamRef, *, after: int, upto: int, limit: int
 ) -> list[StoredEvent]:
     """Return up to `limit` events with an index above `after` and at most `upto`, in order."""
-    return [_event(row) for row in await connection.fetch(SQL["list_events"], org, job, after, upto, limit)]
+    return [_event(row) for row in await connection.fetch(SQL["list_events"], org, stream.key, after, upto, limit)]
 
 
 async def get_job_and_index(

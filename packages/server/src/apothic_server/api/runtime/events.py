@@ -1,6 +1,7 @@
-"""Event streams of jobs: server-sent events for watchers, pages of JSON for pollers.
+"""Event streams: server-sent events for watchers, pages of JSON for pollers.
 
-An event is encoded once and the bytes are shared by all its watchers. A stream ends after `job.end`.
+An event is encoded once and the bytes are shared by all its watchers. A stream ends after `job.end` or
+`deployment.end`; that of an app goes on.
 """
 
 from __future__ import annotations
@@ -8,28 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import JobId
+from apothic.wire.ids import parse_record_id
 from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
 from apothic_server.api.runtime import records
-from apothic_server.api.runtime.outcomes import result_record
+from apothic_server.api.runtime.apps import app_name
+from apothic_server.api.runtime.event_kinds import APP, DEPLOYMENT, JOB, Vocabulary, event_data, snapshot_data
 from apothic_server.api.shared.query import refusal, seconds, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, stream_response
 from apothic_server.api.shared.services import Services, Watch
 from apothic_server.domain.access import Actor
+from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import Batch, Gap, Snapshot, Streamed
 from apothic_server.services.streams import PAGE, REREAD_S
 
 SSE_TYPE = "text/event-stream"
-STATUS_KINDS = ("job.queued", "job.running", "job.status")
-KINDS = frozenset(
-    {*STATUS_KINDS, "job.log", "job.stream_item", "job.result", "job.error", "job.end", "job.reset", "job.snapshot"}
-)
 INDEX_MAX = 2**63 - 1
 ENCODED_MAX = 4_096
 """Encoded events that are kept for watchers that come to them later."""
@@ -41,20 +39,35 @@ class EventHandlers:
     """Handlers of event streams."""
 
     def __init__(self, services: Services) -> None:
+        self._apps = services.apps
         self._streams = services.streams
         self._encoded: OrderedDict[tuple[str, int], bytes] = OrderedDict()
 
     async def get_events(self, request: Request) -> Response:
         """Answer a job's events after an index, as a stream or as one page."""
-        key = records.job_key(request.params["job_id"])
-        kinds = _kinds(request.query.get("types"))
+        return await self._answer(request, JOB, records.job_key(request.params["job_id"]))
+
+    async def get_deployment_events(self, request: Request) -> Response:
+        """Answer a deployment's events."""
+        return await self._answer(request, DEPLOYMENT, records.deployment_key(request.params["deployment_id"]))
+
+    async def get_app_events(self, request: Request) -> Response:
+        """Answer the events of an app, given by name or id."""
+        key = parse_record_id(request.params["app"], "apps")
+        if key is None:
+            key = await self._apps.app_key(request.actor, app_name(request))
+        return await self._answer(request, APP, key)
+
+    async def _answer(self, request: Request, words: Vocabulary, key: str) -> Response:
+        chosen = words.chosen(request.query.get("types"))
         after = _after(request)
         wants_snapshot = _flag(request.query.get("snapshot"), "snapshot")
         wait_s = seconds(request.query, "wait_s", WAIT_S_MAX, 0.0)
         limit = whole_number(request.query, "limit", 1, 1_000, PAGE)
         await request.body()
-        watch = await self._streams.watch(request.actor, key)
-        feed = Feed(self, watch, request.actor, key, kinds, after)
+        stream = StreamRef(words.kind, key)
+        watch = await self._streams.watch(request.actor, stream)
+        feed = Feed(self, watch, request.actor, stream, words, chosen, after)
         try:
             if wants_snapshot:
                 await feed.begin_with_snapshot()
@@ -69,13 +82,13 @@ class EventHandlers:
         watch.close()
         return json_response(page)
 
-    async def snapshot(self, actor: Actor, key: JobId) -> Snapshot:
-        """Return a job's snapshot."""
-        return await self._streams.snapshot(actor, key)
+    async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot:
+        """Return what a stream tells of, as of an index."""
+        return await self._streams.snapshot(actor, stream)
 
-    def frame(self, job: str, event: Streamed) -> bytes:
-        """Return the encoded event; made once for all watchers."""
-        place = (job, event.index)
+    def frame(self, key: str, event: Streamed) -> bytes:
+        """Return the encoded event of the stream with this key; made once for all watchers."""
+        place = (key, event.index)
         found = self._encoded.get(place)
         if found is None:
             found = self._encoded[place] = sse(event.kind, event.index, event_data(event))
@@ -88,13 +101,21 @@ class Feed:
     """The pieces of one answer; gives the watch's place back however it ends."""
 
     def __init__(
-        self, handlers: EventHandlers, watch: Watch, actor: Actor, job: JobId, kinds: frozenset[str], after: int
+        self,
+        handlers: EventHandlers,
+        watch: Watch,
+        actor: Actor,
+        stream: StreamRef,
+        words: Vocabulary,
+        chosen: frozenset[str],
+        after: int,
     ) -> None:
         self._handlers = handlers
         self._watch = watch
         self._actor = actor
-        self._job = job
-        self._kinds = kinds
+        self._stream = stream
+        self._words = words
+        self._chosen = chosen
         self._after = after
         self._first: list[tuple[str, int, dict[str, Any]]] = []
         self._fetched: Batch | Gap | None = None
@@ -122,13 +143,13 @@ class Feed:
 
     async def begin_with_snapshot(self) -> None:
         """Put a snapshot before everything else and go on after its index."""
-        found = await self._handlers.snapshot(self._actor, self._job)
-        self._first.append(("job.snapshot", found.index, snapshot_data(found)))
+        found = await self._handlers.snapshot(self._actor, self._stream)
+        self._first.append((self._words.snapshot, found.index, snapshot_data(found)))
         self._after = found.index
         self._ended = found.is_final
 
     async def prefetch(self) -> None:
-        """Read what is there before the answer begins, so that a missing job is still a 404."""
+        """Read what is there before the answer begins, so that a missing stream is still a 404."""
         self._fetched = await self._watch.next(self._after, timeout_s=0.0)
 
     async def page(self, limit: int, wait_s: float) -> dict[str, Any]:
@@ -140,7 +161,7 @@ class Feed:
             batch = await self._next(min(left, REREAD_S))
             events += [_record(kind, index, data) for kind, index, data in self._first]
             self._first.clear()
-            chosen = [event for event in batch.events if event.kind in self._kinds]
+            chosen = [event for event in batch.events if event.kind in self._chosen]
             events += [_record(event.kind, event.index, event_data(event)) for event in chosen]
             if events or batch.is_final or left <= 0:
                 break
@@ -158,7 +179,7 @@ class Feed:
         while not self._ended:
             frames = b"".join(self._selected(await self._next(REREAD_S)))
             if not frames and not self._ended and loop.time() - sent_at >= KEEP_ALIVE_S:
-                frames = sse("job.alive", self._after, {"last_index": self._after})
+                frames = sse(self._words.alive, self._after, {"last_index": self._after})
             if frames:
                 yield frames
                 sent_at = loop.time()
@@ -168,8 +189,8 @@ class Feed:
             yield sse(kind, index, data)
         self._first.clear()
         for event in batch.events:
-            if event.kind in self._kinds:
-                yield self._handlers.frame(self._job, event)
+            if event.kind in self._chosen:
+                yield self._handlers.frame(self._stream.key, event)
 
     async def _next(self, timeout_s: float) -> Batch:
         found, self._fetched = self._fetched, None
@@ -183,14 +204,14 @@ class Feed:
 
     async def _reset(self, gap: Gap) -> Batch:
         """Tell of the gap with a fresh snapshot and go on behind it (G5.5)."""
-        fresh = await self._handlers.snapshot(self._actor, self._job)
+        fresh = await self._handlers.snapshot(self._actor, self._stream)
         data = {
             "requested_index": gap.requested,
             "oldest_index": gap.oldest,
             "latest_index": fresh.index,
             "snapshot": snapshot_data(fresh),
         }
-        self._first.append(("job.reset", fresh.index, data))
+        self._first.append((self._words.reset, fresh.index, data))
         self._after, self._ended = fresh.index, fresh.is_final
         return Batch((), fresh.index, fresh.is_final)
 
@@ -205,33 +226,6 @@ def sse(kind: str, index: int, data: dict[str, Any]) -> bytes:
 
 def _record(kind: str, index: int, data: dict[str, Any]) -> dict[str, Any]:
     return {"index": index, "event": kind, "data": data}
-
-
-def event_data(event: Streamed) -> dict[str, Any]:
-    """Return the data of an event as the document describes it."""
-    if event.kind == "job.log":
-        at = datetime.fromtimestamp(event.data["time"], UTC)
-        return {**event.data, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
-    if event.kind != "job.result" or event.value is None:
-        return event.data
-    return {**event.data, **result_record(event.value)}
-
-
-def snapshot_data(found: Snapshot) -> dict[str, Any]:
-    """Return the data of `job.snapshot`."""
-    data: dict[str, Any] = {"job": records.job_record(found.view), "index": found.index}
-    return data if found.value is None else {**data, **result_record(found.value)}
-
-
-def _kinds(text: str | None) -> frozenset[str]:
-    if text is None:
-        return KINDS
-    asked = text.split(",")
-    unknown = [kind for kind in asked if kind not in KINDS]
-    if unknown:
-        raise refusal("types", f"holds no event type {unknown[0]!r}; known: {', '.join(sorted(KINDS))}", "unknown_type")
-    wanted = {*asked, "job.reset"}
-    return frozenset(wanted | set(STATUS_KINDS) if "job.status" in wanted else wanted)
 
 
 def _after(request: Request) -> int:

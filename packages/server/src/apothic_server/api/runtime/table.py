@@ -45,7 +45,7 @@ def runtime_operations(
         *_apps(AppHandlers(services)),
         *_archives(AppHandlers(services)),
         *_jobs(JobHandlers(services)),
-        _events(EventHandlers(services)),
+        *_events(EventHandlers(services)),
         _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
         _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
         Operation(
@@ -179,14 +179,23 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
     ]
 
 
-def _events(handlers: EventHandlers) -> Operation:
+def _events(handlers: EventHandlers) -> list[Operation]:
+    app, deployment = "/v1/apps/{app}/events", "/v1/deployments/{deployment_id}/events"
+    return [
+        _stream("get_events", "/v1/jobs/{job_id}/events", _JOBS_READ, handlers.get_events),
+        _stream("get_app_events", app, _APPS_READ, handlers.get_app_events),
+        _stream("get_deployment_events", deployment, _APPS_READ, handlers.get_deployment_events),
+    ]
+
+
+def _stream(name: str, path: str, policy: Policy, handler: Handler) -> Operation:
     return Operation(
-        id="get_events",
+        id=name,
         method="GET",
-        path="/v1/jobs/{job_id}/events",
-        policy=_JOBS_READ,
+        path=path,
+        policy=policy,
         statuses=_READ_ONE | {429},
-        handler=handlers.get_events,
+        handler=handler,
         answers=(JSON_TYPE, SSE_TYPE),
         query=frozenset({"after", "limit", "snapshot", "types", "wait_s"}),
         streams=True,

@@ -15,6 +15,7 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
     AppView,
     Batch,
@@ -48,6 +49,8 @@ class Apps(Protocol):
         ...
 
     async def get_app(self, actor: Actor, name: str) -> AppView: ...
+
+    async def app_key(self, actor: Actor, name: str) -> AppId: ...
 
     async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
         """Raises `Conflict` with code `archive_missing` when the archive is not stored in the actor's org."""
@@ -120,13 +123,13 @@ class Watch(Protocol):
 
 
 class Streams(Protocol):
-    """Event streams of jobs."""
+    """Event streams of jobs, apps and deployments."""
 
-    async def watch(self, actor: Actor, job: JobId) -> Watch:
+    async def watch(self, actor: Actor, stream: StreamRef) -> Watch:
         """Open a watch; raises `TooMany` with code `too_many_watchers`."""
         ...
 
-    async def snapshot(self, actor: Actor, job: JobId) -> Snapshot: ...
+    async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot: ...
 
 
 class Workers(Protocol):

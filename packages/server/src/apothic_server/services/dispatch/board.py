@@ -54,7 +54,7 @@ class Hints:
 
     feed: Callable[[], None] = lambda: None
     reload: Callable[[], None] = lambda: None
-    changed: Callable[[JobId], None] = lambda _: None
+    changed: Callable[[str], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
 
 

@@ -19,6 +19,15 @@ SELECT app.id, app.org, app.name, app.active_deployment AS active, app.created_a
 FROM apps AS app LEFT JOIN deployments AS active ON active.id = app.active_deployment AND active.org = app.org
 WHERE app.org = $1 AND app.name = $2;
 
+-- name: get_app_by_id
+SELECT app.id, app.org, app.name, app.active_deployment AS active, app.created_at, active.version,
+    coalesce((
+        SELECT array_agg(spec ->> 'name' ORDER BY spec ->> 'name')
+        FROM jsonb_array_elements(active.manifest -> 'functions') AS spec
+    ), '{}') AS functions
+FROM apps AS app LEFT JOIN deployments AS active ON active.id = app.active_deployment AND active.org = app.org
+WHERE app.org = $1 AND app.id = $2;
+
 -- name: list_app_names
 SELECT name FROM apps WHERE org = $1 AND active_deployment IS NOT NULL ORDER BY name LIMIT $2;
 
@@ -70,7 +79,7 @@ INSERT INTO apps (id, org, name, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT
 UPDATE apps SET versions = versions + 1 WHERE org = $1 AND name = $2 RETURNING id, versions;
 
 -- name: supersede
-UPDATE deployments SET status = 'superseded' WHERE org = $1 AND app = $2 AND status = 'active';
+UPDATE deployments SET status = 'superseded' WHERE org = $1 AND app = $2 AND status = 'active' RETURNING id;
 
 -- name: add_deployment
 INSERT INTO deployments (id, org, app, version, status, archive, manifest, created_by, created_at)

@@ -1,9 +1,30 @@
--- Event streams of jobs.
+-- Event streams: those of jobs have their bounds in the job's row, all others in `streams`.
 
--- name: get_bounds
+-- name: get_job_bounds
 SELECT jobs.next_index - 1 AS newest, coalesce(floor.first_index, 0) AS oldest, jobs.finished_at IS NOT NULL AS is_final
 FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id AND floor.org = jobs.org
 WHERE jobs.org = $1 AND jobs.id = $2;
+
+-- name: get_bounds
+SELECT next_index - 1 AS newest, first_index AS oldest, ended_at IS NOT NULL AS is_final
+FROM streams WHERE org = $1 AND stream = $2 AND kind = $3;
+
+-- name: hold
+-- Nobody appends until this transaction ends, so what it reads next is as of that index.
+SELECT next_index - 1 AS newest, ended_at IS NOT NULL AS is_final
+FROM streams WHERE org = $1 AND stream = $2 AND kind = $3 FOR SHARE;
+
+-- name: append
+WITH grown AS (
+    INSERT INTO streams (stream, org, kind, next_index, ended_at) VALUES ($1, $2, $3, cardinality($4::text[]), $7)
+    ON CONFLICT (stream) DO UPDATE SET
+        next_index = streams.next_index + excluded.next_index, ended_at = coalesce(streams.ended_at, excluded.ended_at)
+        WHERE streams.org = excluded.org AND streams.kind = excluded.kind
+    RETURNING next_index - cardinality($4::text[]) AS first_index
+)
+INSERT INTO events (stream, index, org, kind, at, data)
+SELECT $1, grown.first_index + given.place - 1, $2, given.kind, given.at, given.data::jsonb
+FROM grown, unnest($4::text[], $5::timestamptz[], $6::text[]) WITH ORDINALITY AS given (kind, at, data, place);
 
 -- name: list_events
 SELECT index, kind, at, data FROM events
