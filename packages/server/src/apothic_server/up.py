@@ -35,6 +35,7 @@ EXIT_CODES = {
     "unavailable": 9,
     "store_crashed": 9,
     "invalid_option": 2,
+    "failpoints_refused": 2,
 }
 """Exit codes by error code, as in the CLI reference; everything else is 1."""
 
@@ -167,9 +168,10 @@ def _run(settings: Settings, ready_fd: int | None) -> None:
     # Imported late: `apothic --help` and `apothic down` stay quick.
     import uvloop
 
-    from apothic_server import logs
+    from apothic_server import failpoints, logs
     from apothic_server.listener import bind
 
+    failpoints.arm(os.environ)
     bound = bind(settings.host, settings.port)
     with bound, _open_log(settings.data).open("a", buffering=1) as log:
         logs.configure(log, is_terminal=False)

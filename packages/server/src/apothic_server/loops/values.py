@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apothic.wire.limits import VALUE_MAX
 from apothic_server.domain.errors import PlatformError
+from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
@@ -46,7 +47,9 @@ class Values:
             return
         try:
             digest = digest_of(value.data)
+            await fp("value.before")
             await write_blob(self._blobs, large.job.org, digest, value.data)
+            await fp("value.after")
         except (PlatformError, OSError):
             self._reports.large_results.appendleft(large)
             raise

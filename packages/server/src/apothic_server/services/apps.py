@@ -11,6 +11,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.errors import Conflict, Invalid, NotFound, no_such
 from apothic_server.domain.views import AppView
+from apothic_server.failpoints import fp
 from apothic_server.ports.clock import Clock
 from apothic_server.services.deployment_events import tell_deployed
 from apothic_server.store import apps as rows
@@ -73,6 +74,8 @@ class Apps:
             new = self._new_deployment(actor, app_name, manifest, archive_sha256)
             deployment, superseded = await rows.create_deployment(unit, new)
             await tell_deployed(unit, deployment, superseded)
+            await fp("deploy.before")
+        await fp("deploy.after")
         self._forget(actor.org, deployment)
         for key in (deployment.app, superseded, deployment.id):
             if key is not None:

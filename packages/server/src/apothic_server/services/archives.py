@@ -8,6 +8,7 @@ from apothic.wire.ids import DeploymentId
 from apothic.wire.limits import ARCHIVE_PACKED_MAX
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import no_such
+from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
 from apothic_server.store import archives as rows
@@ -36,8 +37,10 @@ class Archives:
             TooLarge: More than `ARCHIVE_PACKED_MAX` bytes.
         """
         stored = await self._blobs.put(actor.org, sha256, chunks, size_max=ARCHIVE_PACKED_MAX)
+        await fp("archive.before")
         async with self._database.request_unit(actor.org) as unit:
             is_new = await rows.insert_archive(unit, actor.org, sha256, stored.size_bytes, self._clock.now())
+        await fp("archive.after")
         return stored.size_bytes, is_new
 
     async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]:

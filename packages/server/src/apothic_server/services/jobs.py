@@ -16,6 +16,7 @@ from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import TooLarge, no_such
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
+from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
 from apothic_server.services.blobs import digest_of, write_blob
@@ -123,6 +124,7 @@ class Jobs:
             committed = self._calls.cancel(live)
             status = live.status
             settled = True if committed is None else await committed
+            await fp("cancel.committed")
             if settled is True:
                 return status
             if isinstance(settled, BaseException):

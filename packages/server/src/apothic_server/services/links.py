@@ -14,6 +14,7 @@ from apothic.wire.version import LINK_PROTOCOL
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import Fenced, Invalid, Unavailable
 from apothic_server.domain.fleet import Worker
+from apothic_server.failpoints import fp
 from apothic_server.services.dispatch.board import Board, Link
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.reattach import Deployed, Reattach
@@ -63,6 +64,7 @@ class Links:
             raise Unavailable("this server does not dispatch now; dial again")
         incarnation = IncarnationId(hello.incarnation)
         now = board.clock.now()
+        await fp("hello.before")
         async with self._database.system_unit() as unit:
             is_live = await rows.record_hello(
                 unit,
@@ -74,6 +76,7 @@ class Links:
                 lease_expires_at=now + timedelta(seconds=GRACE_S),
             )
             deployed = await self._reattach.read(unit, hello) if is_live else {}
+        await fp("hello.after")
         if not is_live:
             raise Fenced("the lease of this incarnation ended; start again")
         return self._attach(actor, hello, link, deployed)
@@ -86,8 +89,10 @@ class Links:
             Unavailable: The store is away; the worker dials again and keeps what it has.
         """
         expires_at = self._board.clock.now() + timedelta(seconds=GRACE_S)
+        await fp("heartbeat.before")
         async with self._database.system_unit() as unit:
             is_live = await rows.renew_lease(unit, worker.org, worker.id, expires_at)
+        await fp("heartbeat.after")
         if not is_live or worker.id not in self._board.fleet.workers:
             raise Fenced("the lease of this incarnation ended; start again")
         worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S

@@ -10,6 +10,7 @@ from typing import Protocol
 import asyncpg
 
 from apothic_server.domain.errors import Unavailable
+from apothic_server.failpoints import fp
 from apothic_server.store.connection import Connection, Statement
 from apothic_server.store.pending import Pending
 from apothic_server.store.rows import ARGUMENTS, RESULT, Row, document
@@ -158,6 +159,7 @@ class FlushConnection:
             if trouble_of(error) is not Trouble.LOST:
                 await self._connection.execute("ROLLBACK", timeout=self._timeout_s)
             raise
+        await fp("writer.commit")
         if self._before_commit is not None:
             await self._before_commit()
         await self._connection.execute("COMMIT", timeout=self._timeout_s)

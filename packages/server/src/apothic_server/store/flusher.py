@@ -12,6 +12,7 @@ from itertools import zip_longest
 import structlog
 
 from apothic_server.domain.errors import Unavailable
+from apothic_server.failpoints import fp
 from apothic_server.store.flush import Connect, FlushConnection, Trouble, trouble_of
 from apothic_server.store.pending import Pending
 
@@ -148,7 +149,10 @@ class Flusher:
         if self._link is None:
             raise Unavailable("the store is away", retry_after_s=1)
         self._counters.commits += 1
-        return await self._link.write(group, number)
+        await fp("writer.taken")
+        written = await self._link.write(group, number)
+        await fp("writer.committed")
+        return written
 
     def _settle(self, group: list[Pending], done: set[str]) -> list[list[Pending]]:
         """Answer a group that was written. A refused fold goes on, record by record: its beginning may still fit."""

@@ -26,6 +26,7 @@ from apothic_server.api.shared.response import Response, json_response, raw_resp
 from apothic_server.api.shared.services import Services
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.views import Outcome, Submitted
+from apothic_server.failpoints import fp
 
 AT_ONCE_S = 0.005
 """Time in which a known outcome is the whole answer."""
@@ -67,6 +68,7 @@ class CallHandlers:
         call = await self._jobs.submit(request.actor, function, value, blocking=wait_s > 0)
         if wait_s == 0:
             await asyncio.shield(call.accepted)
+            await fp("call.accepted")
             return json_response({"job_id": job_id(call.job), "status": JobStatus.QUEUED.value}, status=202)
         await self._wait(request, (call.outcome,), wait_s)
         return await self._json(request, call)

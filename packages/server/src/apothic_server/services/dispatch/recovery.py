@@ -19,6 +19,7 @@ from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import NotFound, Unavailable
 from apothic_server.domain.jobs import Job, JobEvent, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
+from apothic_server.failpoints import fp
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.endings import Endings
@@ -72,10 +73,12 @@ class Recovery:
     async def hold_role(self) -> None:
         """Take or renew the dispatcher's term; a term lost to another process empties this one's memory."""
         board = self._board
+        await fp("term.before")
         async with self._database.system_unit() as unit:
             if board.term is not None and await dispatcher.renew_term(unit, term=board.term, holder=self._holder):
                 return
             term = await dispatcher.take_term(unit, holder=self._holder, url=self._url)
+        await fp("term.after")
         log.info("dispatcher.term", term=term, previous=board.term)
         board.term = term
         if term is not None:
@@ -110,7 +113,9 @@ class Recovery:
         """Look at leases and unfinished rows; at all rows when `pages` is None."""
         if self._board.term is None:
             return
+        await fp("sweep.before")
         await self._end_expired_workers()
+        await fp("sweep.after")
         while pages is None or pages > 0:
             await self._sweep_page()
             if self._swept_to is None:
