@@ -86,6 +86,11 @@ class RunningCloud:
         """Return what a job has written so far."""
         return [line["line"] for line in self.request("GET", f"/v1/jobs/{job_id}/logs").json["lines"]]
 
+    def events_of(self, job_id, kind):
+        """Return what the events of one kind say that a job has had so far, in order."""
+        page = self.request("GET", f"/v1/jobs/{job_id}/events?types={kind}", headers={"Accept": "application/json"})
+        return [event["data"] for event in page.json["events"]]
+
     def wait_line(self, job_id, text):
         """Wait until a job has written a line that holds `text`, and return that line."""
         return until(lambda: next((line for line in self.lines(job_id) if text in line), None), f"{job_id}: {text}")

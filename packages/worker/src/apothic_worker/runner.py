@@ -61,6 +61,8 @@ class Runner:
         self.spec = spec
         self.phase = Phase.STARTING
         self.is_dropped = False
+        self.is_out_of_memory = False
+        """Whether it was killed for the memory it used."""
         self._limits = limits
         self._reports = reports
         self._on_end = on_end
@@ -334,6 +336,7 @@ class Runner:
             self._channel.drain()
         is_lost = is_zygote_gone or (code is None and number is None)
         kills = self._group.memory_kills() if self._group is not None else 0
+        self.is_out_of_memory = kills > 0
         error = death(code, number, self.spec.memory_mb if kills and number == KILL else None)
         if is_lost:
             error = failure("worker_lost", "the parent process of the runner is gone")

@@ -150,6 +150,9 @@ class Supervisor:
         self._deadlines.pop(name).cancel()
         self._starts.pop(name, None)
         if runner.zygote is not None:
+            if runner.is_out_of_memory:
+                # What it left in the sandbox's /tmp may be the reason, and counts as memory of nobody now.
+                self._zygotes.retire(runner.zygote)
             self._zygotes.released(runner.zygote)
         self._changed.set()
 

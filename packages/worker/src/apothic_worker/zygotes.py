@@ -47,6 +47,7 @@ class Zygotes:
         self._alive: dict[Zygote, tuple[Slot, Path]] = {}
         self._idle: dict[Zygote, asyncio.TimerHandle] = {}
         self._not_preloaded: set[str] = set()
+        self._retired: set[Zygote] = set()
 
     async def get(self, spec: StartRunner) -> Zygote:
         """Return the ready zygote of the spec's deployment, starting it when there is none.
@@ -71,10 +72,20 @@ class Zygotes:
 
     def released(self, zygote: Zygote) -> None:
         """A runner of it is gone: without runners it is ended after a while."""
-        if zygote.is_alive and not zygote.runners and zygote not in self._idle:
+        if zygote.runners or not zygote.is_alive:
+            return
+        if zygote in self._retired:
+            zygote.kill()
+        elif zygote not in self._idle:
             self._idle[zygote] = asyncio.get_running_loop().call_later(IDLE_S, zygote.kill)
             for surplus in list(self._idle)[: max(0, len(self._idle) - ZYGOTES_MAX)]:
                 surplus.kill()
+
+    def retire(self, zygote: Zygote) -> None:
+        """Fork nothing from it any more: the next runner gets a new sandbox. It ends with its last runner."""
+        if zygote.is_alive:
+            self._retired.add(zygote)
+            self._forget_start(zygote)
 
     async def close(self) -> None:
         """End all zygotes; returns when nothing of them runs any more."""
@@ -147,7 +158,15 @@ class Zygotes:
                 await asyncio.sleep(FETCH_RETRY_S)
 
     def _ended(self, zygote: Zygote) -> None:
-        slot, _ = self._alive.pop(zygote)
+        self._retired.discard(zygote)
+        self._forget_start(zygote)
+        del self._alive[zygote]
+        if timer := self._idle.pop(zygote, None):
+            timer.cancel()
+
+    def _forget_start(self, zygote: Zygote) -> None:
+        """Let the next runner of its deployment start another one."""
+        slot, _ = self._alive[zygote]
         start = self._starts.get(slot)
         if (
             start is not None
@@ -157,8 +176,6 @@ class Zygotes:
             and start.result() is zygote
         ):
             del self._starts[slot]
-        if timer := self._idle.pop(zygote, None):
-            timer.cancel()
 
 
 def _lost(message: str) -> StartFailed:
