@@ -118,6 +118,7 @@ class App:
         timeout_s: int = 600,
         retries: int | Retries | None = None,
         max_retries: int = 0,
+        at_most_once: bool = False,
         concurrent_requests: int = 1,
         max_pending_tasks: int = 100,
         max_containers: int = 1,
@@ -131,6 +132,7 @@ class App:
         Args:
             timeout_s: Seconds one attempt may run.
             retries: Further attempts after a failure of the function; wins over `max_retries`.
+            at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
             schedule, liv, image, secrets, volumes: Not in this release; only None.
 
         Raises:
@@ -165,6 +167,7 @@ class App:
             memory_mb=memory_mb,
             timeout_s=timeout_s,
             retries=retries_of(retries, max_retries),
+            at_most_once=at_most_once,
             concurrent_requests=concurrent_requests,
             max_pending_tasks=max_pending_tasks,
             max_containers=max_containers,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from apothic._ranges import number, whole, wrong
+from apothic._ranges import flag, number, whole, wrong
+from apothic.errors import InvalidRequestError
 from apothic.placement import Placement
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import (
@@ -68,6 +69,7 @@ class FunctionOptions:
         memory_mb: Memory of one runner in MiB, 32 to 16,777,216.
         timeout_s: Seconds one attempt may run, 1 to 604,800.
         retries: Further attempts after a failure of user code; None for none.
+        at_most_once: A job gets one attempt only, also when its machine is lost; excludes `retries`.
         concurrent_requests: Requests one runner serves at once, 1 to 1,000; for services.
         max_pending_tasks: Single calls that may wait for a runner, 1 to 1,000,000.
         max_containers: Runners at once, 1 to 10,000.
@@ -79,6 +81,7 @@ class FunctionOptions:
     memory_mb: int = 1024
     timeout_s: int = 600
     retries: Retries | None = None
+    at_most_once: bool = False
     concurrent_requests: int = 1
     max_pending_tasks: int = PENDING_PER_FUNCTION_DEFAULT
     max_containers: int = 1
@@ -93,6 +96,11 @@ class FunctionOptions:
         whole("max_pending_tasks", self.max_pending_tasks, 1, QUEUED_JOBS_PER_ORG_MAX)
         whole("max_containers", self.max_containers, 1, CONTAINERS_MAX)
         whole("tasks_per_container", self.tasks_per_container, 1, TASKS_PER_CONTAINER_MAX)
+        if flag("at_most_once", self.at_most_once) and self.retries is not None and self.retries.max_retries:
+            raise InvalidRequestError(
+                "at_most_once and retries exclude each other: a function that may run at most once is never tried "
+                "again. Leave one of them out."
+            )
 
     @property
     def concurrency(self) -> ConcurrencySpec:
@@ -117,6 +125,7 @@ class FunctionOptions:
             retry_initial_delay_s=float(retries.initial_delay),
             retry_backoff_coefficient=float(retries.backoff_coefficient),
             retry_max_delay_s=float(retries.max_delay),
+            at_most_once=self.at_most_once,
             max_containers=self.max_containers,
             tasks_per_container=self.tasks_per_container,
             concurrent_requests=self.concurrent_requests,

@@ -96,6 +96,11 @@ class RemoteFunction:
         return retries_of_spec(self._info)
 
     @property
+    def at_most_once(self) -> bool:
+        """Whether a job is never started a second time, as of the look-up."""
+        return self._info.at_most_once
+
+    @property
     def concurrency(self) -> ConcurrencySpec | None:
         """Bounds on calls at once, as of the look-up."""
         info = self._info

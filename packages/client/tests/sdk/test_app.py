@@ -94,6 +94,7 @@ def test_an_app_name_must_follow_the_rule(name: Any) -> None:
 WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("cpu", 0), ("cpu", 1.0), ("cpu", True), ("cpu", "1"), ("cpu", 1025), ("memory_mb", 31), ("memory_mb", None),
     ("timeout_s", 0), ("timeout_s", 604_801), ("timeout_s", 1.5), ("max_retries", -1), ("max_retries", 101),
+    ("at_most_once", 1), ("at_most_once", None),
     ("retries", True), ("retries", "3"), ("retries", -1), ("concurrent_requests", 0), ("max_pending_tasks", 0),
     ("max_containers", 10_001), ("tasks_per_container", 1_001), ("gpu", ""), ("gpu", []), ("gpu", [1]), ("gpu", 7),
     ("gpu_count", 0), ("gpu_count", 1.0), ("min_vram_gb", "8"), ("geolocation", [""]), ("disk_gb", -1),
@@ -135,6 +136,13 @@ def test_retries_win_over_max_retries() -> None:
     assert decorate(retries=2, max_retries=5).options.retries == Retries(max_retries=2)
     assert decorate(max_retries=5).options.retries == Retries(max_retries=5)
     assert decorate().options.retries is None
+
+
+@pytest.mark.parametrize("retries", [{"retries": 1}, {"retries": Retries(max_retries=1)}, {"max_retries": 1}])
+def test_at_most_once_and_retries_exclude_each_other(retries: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^at_most_once and retries exclude each other"):
+        decorate(at_most_once=True, **retries)
+    assert decorate(at_most_once=True, retries=0).options.at_most_once
 
 
 def test_a_function_must_be_where_runners_find_it() -> None:
@@ -382,6 +390,7 @@ def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, cl
 
     assert isinstance(remote, RemoteFunction)
     assert (remote.name, remote.app_name, remote.kind, remote.timeout_s) == ("greet", "hello-world", "function", 7)
+    assert remote.at_most_once is False
     assert remote.function_id.startswith("functions:")
     assert remote.retries == Retries(max_retries=2, initial_delay=5.0)
     assert remote.concurrency is not None

@@ -59,6 +59,7 @@ def test_every_field_is_kept():
         "tasks_per_container": 8,
         "concurrent_requests": 9,
         "max_pending_tasks": 10,
+        "at_most_once": False,
         "is_async": True,
         "placement": {"gpu": "A100", "offer_filters": {"dph": {"lt": 0.5}}},
     }
@@ -138,6 +139,13 @@ def test_kinds_of_later_releases_are_refused():
     found = problems({"manifest": function(kind="service"), "archive_sha256": DIGEST})
 
     assert found == [(["manifest", "functions", 0, "kind"], "unknown_kind")]
+
+
+def test_a_function_that_runs_at_most_once_has_no_retries():
+    read({"manifest": function(at_most_once=True), "archive_sha256": DIGEST})
+    found = problems({"manifest": function(at_most_once=True, max_retries=1), "archive_sha256": DIGEST})
+
+    assert found == [(["manifest", "functions", 0, "max_retries"], "excluded")]
 
 
 def test_a_repeated_function_is_named():

@@ -60,6 +60,24 @@ def test_a_job_that_always_kills_its_worker_ends_within_nine_grants():
     assert verdict.error.code == "worker_lost"
 
 
+@pytest.mark.parametrize("status", [JobStatus.STARTING, JobStatus.RUNNING])
+@pytest.mark.parametrize("outcome", ["failed", "timed_out", "cancelled", "lost"])
+def test_at_most_once_leaves_no_second_attempt(status, outcome):
+    spec = FunctionSpec("work", at_most_once=True)
+
+    verdict = judge(status, Ended(outcome, None), Tally(1, 0), spec, 0.0)
+
+    assert JOB.fire(status, verdict.event).is_final
+
+
+def test_at_most_once_says_that_the_worker_was_lost():
+    verdict = judge(JobStatus.RUNNING, Ended("lost", None), Tally(1, 0), FunctionSpec("work", at_most_once=True), 0.0)
+
+    assert verdict.event is JobEvent.FAILED
+    assert verdict.error is not None
+    assert verdict.error.code == "worker_lost"
+
+
 @guarantee("G2.4", "retry_delay_law")
 @given(st.integers(1, 100), st.floats(0, 100), st.floats(1, 10), st.floats(1, 3600), st.floats(0, 0.999))
 def test_delays_grow_by_the_coefficient_and_stay_in_bounds(retry, initial, coefficient, longest, jitter):

@@ -24,6 +24,7 @@ class FunctionSpec:
         retry_initial_delay_s: Delay before the first retry (G2.4).
         retry_backoff_coefficient: Factor from one retry to the next, 1 to 10.
         retry_max_delay_s: Longest delay between attempts.
+        at_most_once: An attempt is never followed by another; excludes `max_retries`.
         max_containers: Runners of this function at once.
         tasks_per_container: Jobs one runner executes at once.
         concurrent_requests: Requests one runner serves at once; for services only.
@@ -43,6 +44,7 @@ class FunctionSpec:
     retry_initial_delay_s: float = 1.0
     retry_backoff_coefficient: float = 2.0
     retry_max_delay_s: float = 60.0
+    at_most_once: bool = False
     max_containers: int = 1
     tasks_per_container: int = 1
     concurrent_requests: int = 1

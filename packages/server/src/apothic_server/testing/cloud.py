@@ -34,6 +34,7 @@ from apothic_server.bootstrap import Cloud, Services, Sources
 from apothic_server.domain.access import Actor, Role
 from apothic_server.domain.apps import Deployment
 from apothic_server.domain.fleet import Worker
+from apothic_server.domain.jobs import JobChange, JobFields, JobStatus, StreamEvent
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.loops.base import Loop
 from apothic_server.store.address import StoreAddress
@@ -126,6 +127,19 @@ class CloudUnderTest:
         """Let time pass, then step every loop."""
         self.clock.advance(seconds)
         await self.step()
+
+    async def settle(self) -> None:
+        """Wait until every record that somebody waits for is on disk or refused, and was acted on."""
+        nobody = JobChange(
+            org=self.inner.org,
+            job=JobId(new_key()),
+            expect_status=JobStatus.QUEUED,
+            expect_fence=0,
+            path="",
+            fields=JobFields(),
+            events=(StreamEvent("job.log", self.clock.now(), {}),),
+        )
+        assert not await self.inner.writer.append(nobody), "no such job"
 
     async def status(self, job: JobId) -> str:
         """Status in the store."""

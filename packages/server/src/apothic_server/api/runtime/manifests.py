@@ -152,6 +152,8 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
     for name, (low, high) in BOUNDS.items():
         if not low <= getattr(spec, name) <= high:
             problems.append(problem([*loc, name], f"must be from {low} to {high}", "out_of_range"))
+    if spec.at_most_once and spec.max_retries:
+        problems.append(problem([*loc, "max_retries"], "must be 0 with at_most_once", "excluded"))
     if len(json.dumps(spec.placement)) > limits.FUNCTION_SPEC_MAX:
         problems.append(problem([*loc, "placement"], f"exceeds {limits.FUNCTION_SPEC_MAX} bytes", "too_long"))
     return problems

@@ -60,7 +60,7 @@ def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jit
         return Verdict(JobEvent.SUCCEEDED, None, tally.losses)
     if ended.outcome in ("failed", "timed_out"):
         return _user_failure(ended, tally, spec, jitter)
-    return _lost(ended, tally, jitter)
+    return _lost(ended, tally, spec, jitter)
 
 
 def retry_delay_s(retry: int, spec: FunctionSpec, jitter: float) -> float:
@@ -72,7 +72,7 @@ def retry_delay_s(retry: int, spec: FunctionSpec, jitter: float) -> float:
 
 def _user_failure(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
     retries_used = tally.attempt - tally.losses - 1
-    is_retryable = ended.error is None or ended.error.code not in NEVER_RETRIED
+    is_retryable = not spec.at_most_once and (ended.error is None or ended.error.code not in NEVER_RETRIED)
     if is_retryable and retries_used < spec.max_retries:
         delay = retry_delay_s(retries_used + 1, spec, jitter)
         return Verdict(JobEvent.RETRY, ended.error, tally.losses, delay)
@@ -80,12 +80,12 @@ def _user_failure(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float)
     return Verdict(final, ended.error, tally.losses)
 
 
-def _lost(ended: Ended, tally: Tally, jitter: float) -> Verdict:
+def _lost(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
     losses = tally.losses + 1
     error = ended.error or RemoteError(
         "apothic.WorkerLost", "the worker that executed the attempt is gone", code="worker_lost"
     )
-    if losses <= INFRASTRUCTURE_LOSSES_MAX:
+    if losses <= INFRASTRUCTURE_LOSSES_MAX and not spec.at_most_once:
         delay = 0.0 if losses == 1 else min(2.0 ** (losses - 2), 30.0) * (1 + 0.1 * jitter)
         return Verdict(JobEvent.RETRY, error, losses, delay)
     return Verdict(JobEvent.FAILED, error, losses)

@@ -32,7 +32,8 @@ class Calls:
     def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool) -> Submitted:
         """Take a new job in; with a slot free, its grant shares the commit.
 
-        A blocking call's frame leaves before its insert is durable (D9); `accepted` waits for the commit all the same.
+        A blocking call's frame leaves before its insert is durable (D9), unless it may run at most once; `accepted`
+        waits for the commit all the same.
 
         Raises:
             TooMany: `max_pending_tasks` calls wait already.
@@ -47,7 +48,7 @@ class Calls:
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome)
         record = new_job(job, created_by, board.clock.now())
-        job.is_blocking = blocking
+        job.is_blocking = blocking and not job.need.spec.at_most_once
         if blocking:
             board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied))
         else:

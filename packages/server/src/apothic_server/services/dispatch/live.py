@@ -29,6 +29,7 @@ class LiveJob:
         outcome: Told to everybody who waits for the end; never holds an exception that nobody reads.
         due_at: Monotonic seconds before which a retry is not granted.
         is_blocking: Its caller waits for the outcome, so its frames may leave before their records are durable (D9).
+            Never with `at_most_once`: a frame whose grant could be forgotten might leave twice (G2.1).
         is_queued: It stands in a ready queue and counts as pending.
         is_sent: Its current attempt was sent to the worker.
     """
