@@ -4,16 +4,18 @@
 #   make up      run a cloud in the foreground
 #   make test    the whole test suite; STRICT=1 makes a skipped test a failure
 #   make check   formatting, lint, types, import contracts, declared dependencies
+#   make mutants plant faults and see whether the tests find them
 
 PYTHON ?=
 BIN := .venv/bin
 READY := .venv/.ready
 TEST_ARGS ?=
+ONLY ?=
 MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench guarantees system-packages clean
+.PHONY: help setup demo up test check format bench guarantees mutants system-packages clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -50,6 +52,9 @@ bench: $(READY) ## run every benchmark against its peers
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 	@$(BIN)/python -m apothic_server.testing.guarantees
+
+mutants: $(READY) ## plant faults and see whether the tests find them (ONLY=words)
+	@$(BIN)/python tools/mutants.py --only "$(ONLY)" $(if $(ONLY),,--write docs/mutants.md)
 
 system-packages: ## install what the tests use beside Python and make (Debian, root)
 	@tools/system-packages

@@ -98,6 +98,24 @@ async def test_a_report_with_an_old_fence_changes_nothing_and_is_counted(cloud):
     assert frozen.close_code == "fenced"
 
 
+@guarantee("G1.3", "stale_attempt_rejected")
+async def test_a_worker_that_has_the_next_attempt_cannot_end_it_with_the_fence_of_the_last(cloud):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_retries=1))
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    first = await worker.take()
+    worker.fail(first)
+    await cloud.advance(2)
+    second = await worker.take()
+
+    worker.succeed(first, b'"of the first"')
+    worker.succeed(second, b'"of the second"')
+    outcome = await ended(job)
+
+    assert (outcome.attempt, outcome.value) == (2, Value("json", b'"of the second"'))
+    assert cloud.inner.board.fenced_reports == 1
+
+
 @guarantee("G3.6", "same_name_new_incarnation")
 async def test_a_lease_that_ended_is_not_revived_by_the_same_incarnation(cloud):
     await cloud.deploy()
