@@ -43,6 +43,19 @@ def wait(seconds: float) -> str:
     return "waited"
 
 
+@app.function(memory_mb=256, max_containers=2)
+def gate() -> str:
+    """Wait, as a process named `gate`, for the signal that opens it."""
+    opened = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: opened.set())
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"gate", 0, 0, 0)
+    print("waiting", flush=True)
+    while not opened.wait(0.1):  # a signal does not end a wait, but its handler runs between two
+        pass
+    print("opened", flush=True)
+    return "opened"
+
+
 @app.function(memory_mb=256, timeout_s=1)
 def too_long() -> None:
     print("waiting", flush=True)

@@ -42,6 +42,13 @@ def command_of(pid):
     return ""
 
 
+def name_of(pid):
+    """Return the name that a process gave itself; empty when it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def wait_gone(pids, deadline_s=GONE_S):
     """Wait until none of these processes lives."""
     deadline = time.monotonic() + deadline_s

@@ -13,7 +13,7 @@ from apothic_server.testing.guarantees import guarantee
 
 from .clouds import server_log, until, with_pid
 from .people import APOTHIC, ROOT
-from .processes import adopting, command_of, descendants, wait_gone
+from .processes import adopting, command_of, descendants, name_of, wait_gone
 
 READY_S_MAX = 10.0
 
@@ -47,30 +47,81 @@ def test_everything_is_killed_and_the_next_start_finds_its_state(deployed, own_c
     assert stranger.apothic("run", "echo", "--app-name", "jobs", "--payload", '{"args": [1]}').ok().out == "1\n"
 
 
-@guarantee("G4.2", "no_process_left")
 @guarantee("G14.3", "restart_under_10s")
-def test_the_server_alone_is_killed_and_nothing_of_its_worker_stays(deployed, own_cloud):
+def test_jobs_go_on_while_the_server_is_killed_and_started_again(deployed, own_cloud):
     postmaster = find_postmaster(deployed.data / "postgres" / "data")
-    began = deployed.spawn("jobs", "wait", 1)
-    deployed.wait_line(began, "waiting")
+    during, after = (_began(deployed, "gate") for _ in range(2))
+    worker = _worker_of(deployed)
     with adopting():
         below = deployed.kill()
-        store = {postmaster.pid, *descendants(postmaster.pid)}
+        opened_first, opened_later = _gates(worker)
+        os.kill(opened_first, signal.SIGUSR1)
         again = own_cloud()
-        wait_gone(set(below) - store)
+        os.kill(opened_later, signal.SIGUSR1)
+        outcomes = [again.outcome(job_id) for job_id in (during, after)]
+        fresh = again.outcome(again.spawn("jobs", "echo", "fresh"))
 
         assert find_postmaster(again.data / "postgres" / "data") == postmaster
         assert again.ready_s < READY_S_MAX
+        assert _worker_in(again.data) == worker
+        assert [outcome["result"] for outcome in outcomes] == ["opened"] * 2
+        assert [again.job(job_id)["attempt"] for job_id in (during, after)] == [1, 1]
+        assert [again.lines(job_id) for job_id in (during, after)] == [["waiting", "opened"]] * 2
+        assert fresh["result"] == "fresh"
+        assert again.stop()[0] == 0
+        wait_gone(below)
+
+
+@guarantee("G4.2", "no_process_left")
+def test_down_ends_the_worker_that_a_killed_server_left(deployed, stranger):
+    began = _began(deployed, "gate")
+    with adopting():
+        own = set(descendants(os.getpid()))
+        deployed.kill()
+        down = stranger.apothic("down", "--data", deployed.data).ok()
+        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+
+    assert began
+    assert "stopped the worker and the database that was left" in down.err
+    assert left == []
+    assert not (deployed.data / "worker" / "worker.json").exists()
+
+
+def test_a_worker_with_other_settings_is_replaced_and_its_job_runs_again(deployed, own_cloud):
+    began = deployed.spawn("jobs", "wait", 1)
+    deployed.wait_line(began, "waiting")
+    worker = _worker_of(deployed)
+    with adopting():
+        deployed.kill()
+        below = [worker, *descendants(worker)]
+        again = own_cloud("--cpus", "1")
+        wait_gone(below)
+
         assert again.outcome(began)["result"] == "waited"
         assert again.job(began)["attempt"] == 2
-        assert again.stop()[0] == 0
-        wait_gone(store)
+        again.stop()
+
+
+def test_a_worker_that_died_with_its_server_is_not_waited_for(deployed, own_cloud):
+    began = deployed.spawn("jobs", "wait", 1)
+    deployed.wait_line(began, "waiting")
+    worker = _worker_of(deployed)
+    with adopting():
+        os.kill(worker, signal.SIGSTOP)  # it cannot say goodbye
+        deployed.kill()
+        os.kill(worker, signal.SIGKILL)
+        again = own_cloud()
+
+        assert again.ready_s < READY_S_MAX
+        assert again.outcome(began)["result"] == "waited"
+        assert again.job(began)["attempt"] == 2
+        again.stop()
 
 
 def test_a_killed_worker_is_replaced_and_its_job_runs_again(deployed):
     began = deployed.spawn("jobs", "wait", 1)
     deployed.wait_line(began, "waiting")
-    worker = next(pid for pid in descendants(deployed.pid) if "apothic_worker.cli" in command_of(pid))
+    worker = _worker_of(deployed)
     below = descendants(worker)
     os.kill(worker, signal.SIGKILL)
     wait_gone(below)
@@ -152,6 +203,27 @@ class _ForeignStore:
         process, self._process = self._process, None
         if process is not None:
             process.communicate("\n", timeout=60)
+
+
+def _began(cloud, function):
+    job_id = cloud.spawn("jobs", function)
+    cloud.wait_line(job_id, "waiting")
+    return job_id
+
+
+def _worker_of(cloud):
+    """Return the worker's process."""
+    return next(pid for pid in descendants(cloud.pid) if "apothic_worker.cli" in command_of(pid))
+
+
+def _worker_in(data):
+    """Return the process that a data folder names as its worker."""
+    return json.loads((data / "worker" / "worker.json").read_text())["pid"]
+
+
+def _gates(worker):
+    """Return the processes of the jobs that wait in `gate`, the one that began first in front."""
+    return sorted(pid for pid in descendants(worker) if name_of(pid) == "gate")
 
 
 def _kill_store(cloud):

@@ -40,11 +40,17 @@ class WorkerProcess:
 
 
 async def start_worker(
-    server: ScriptedServer, data: Path, *options: str, token: str | None = None, path: str | None = None
+    server: ScriptedServer | None,
+    data: Path,
+    *options: str | Path,
+    token: str | None = None,
+    path: str | None = None,
 ) -> WorkerProcess:
-    """Start `apothic-worker run` against the server, with another PATH when given."""
-    command = [sys.executable, "-m", "apothic_worker.cli", "run", "--url", server.url, "--data", str(data), *options]
-    environment = {**os.environ, "APOTHIC_WORKER_TOKEN": token or server.token, "PATH": path or os.environ["PATH"]}
+    """Start `apothic-worker run` against the server, if one is named, with another PATH when given."""
+    address = ["--url", server.url] if server else []
+    command = [sys.executable, "-m", "apothic_worker.cli", "run", *address, "--data", str(data), *map(str, options)]
+    given = token or (server.token if server else "")
+    environment = {**os.environ, "APOTHIC_WORKER_TOKEN": given, "PATH": path or os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024
     )

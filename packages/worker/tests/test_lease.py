@@ -2,7 +2,7 @@
 
 import pytest
 
-from apothic_worker.lease import Stage, next_check_s, stage
+from apothic_worker.lease import Stage, is_abandoned, next_check_s, stage
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,19 @@ def test_each_check_leads_to_the_next_stage_before_the_lease_ends(grace_s):
 
     assert seen == [Stage.LIVE, Stage.TERM, Stage.KILL]
     assert age_s < grace_s
+
+
+@pytest.mark.parametrize(
+    ("away_s", "executes", "owes", "ends"),
+    [
+        (59.9, False, False, False),
+        (60.0, False, False, True),
+        (60.0, False, True, False),
+        (86_399.0, False, True, False),
+        (86_400.0, False, True, True),
+        (1e9, True, False, False),
+        (1e9, True, True, False),
+    ],
+)
+def test_a_worker_beside_its_server_ends_when_nothing_waits_for_it(away_s, executes, owes, ends):
+    assert is_abandoned(away_s, executes=executes, owes=owes) is ends

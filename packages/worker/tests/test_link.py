@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +31,7 @@ def nap(s):
     return "rested"
 """
 REMOTE = ("--name", "tester")
+BESIDE = ("--local", "--name", "tester")
 
 
 async def ended(worker) -> tuple[int, str]:
@@ -283,30 +282,86 @@ async def test_a_token_file_that_others_can_read_is_refused(tmp_path):
     assert "chmod 600" in written
 
 
-async def worker_wrote(worker, event: str) -> None:
-    """Read the worker's log until the event."""
+async def worker_wrote(worker, event: str, words: str = "") -> None:
+    """Read the worker's log until the event, with these words in its line."""
     async with asyncio.timeout(30):
-        while json.loads(await worker.process.stderr.readline())["event"] != event:
+        while (line := await worker.process.stderr.readline()) and not (
+            json.loads(line)["event"] == event and words.encode() in line
+        ):
             pass
+    assert line
 
 
 def all_members(group: Path) -> list[int]:
     return [int(line) for file in group.rglob("cgroup.procs") for line in file.read_text().split()]
 
 
-async def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
-    async with ScriptedServer() as server:
-        options = f"--url {server.url} --data {tmp_path}/data --local --exit-with-parent"
-        command = f'"{sys.executable}" -m apothic_worker.cli run {options} & wait'
-        environment = {**os.environ, "APOTHIC_WORKER_TOKEN": server.token}
-        parent = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", command, env=environment, stderr=asyncio.subprocess.PIPE
-        )
-        await server.wait_for_hello(parent)
-        await running(server, "wait", "x")
-        parent.kill()
-        written = await asyncio.wait_for(parent.stderr.read(), 30)
-        await parent.wait()
+async def test_a_worker_beside_its_server_outlives_it_and_finds_the_next_one_by_its_files(tmp_path):
+    address, token = tmp_path / "address", tmp_path / "token"
+    token.touch(0o600)
 
-    assert '"finish_s": 0.0' in written.decode()
+    def hand_over(server: ScriptedServer) -> None:
+        token.write_text(server.token)
+        address.write_text(server.url)
+
+    async with ScriptedServer() as first:
+        hand_over(first)
+        worker = await start_worker(None, tmp_path / "data", *BESIDE, "--url-file", address, "--token-file", token)
+        await first.wait_for_hello(worker.process)
+        order = await running(first, "nap", 0.5)
+    async with ScriptedServer() as stranger, ScriptedServer() as second:
+        address.write_text(stranger.url)  # somebody else at the old address does not accept the token
+        await worker_wrote(worker, "link.away", "does not accept")
+        hand_over(second)
+        hello = await second.wait_for_hello(worker.process)
+        end = await second.finished(order)
+        code = await worker.stop()
+
+    assert hello.held == [link.HeldAttempt(order.job, order.fence, order.runner)]
+    assert (end.outcome, code) == ("succeeded", 0)
+
+
+async def test_a_worker_that_holds_nothing_and_finds_no_server_ends_by_itself(tmp_path):
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, tmp_path / "data", *BESIDE, "--alone-s", "0.2")
+        await server.wait_for_hello(worker.process)
+        recorded = json.loads((tmp_path / "data" / "worker.json").read_text())
+    code, written = await ended(worker)
+
+    assert recorded["pid"] == worker.process.pid
+    assert code == 0
+    assert "worker.alone" in written
     assert list((tmp_path / "data" / "scratch").iterdir()) == []
+    assert not (tmp_path / "data" / "worker.json").exists()
+
+
+async def test_a_worker_that_still_executes_stays_until_its_result_is_delivered(tmp_path):
+    address = tmp_path / "address"
+    async with ScriptedServer() as first:
+        address.write_text(first.url)
+        options = (*BESIDE, "--alone-s", "0.1", "--url-file", address)
+        worker = await start_worker(None, tmp_path / "data", *options, token=first.token)
+        await first.wait_for_hello(worker.process)
+        order = await running(first, "nap", 1)
+        key = first.token
+    await worker_wrote(worker, "link.away")
+    async with ScriptedServer(token=key) as second:
+        address.write_text(second.url)
+        await second.wait_for_hello(worker.process)
+        end = await second.finished(order)
+        await worker.stop()
+
+    assert end.outcome == "succeeded"
+
+
+async def test_a_worker_without_a_server_stops_user_code_at_once_when_told_to_stop(tmp_path):
+    async with ScriptedServer() as server:
+        worker = await start_worker(server, tmp_path / "data", *BESIDE)
+        await server.wait_for_hello(worker.process)
+        await running(server, "wait", "x")
+    await worker_wrote(worker, "link.away")
+    worker.process.send_signal(signal.SIGTERM)
+    code, written = await ended(worker)
+
+    assert code == 0
+    assert '"finish_s": 0.0' in written

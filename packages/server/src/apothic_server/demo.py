@@ -48,13 +48,13 @@ def _cloud(folder: Path) -> Generator[dict[str, str]]:
         try:
             told = _wait_for(endpoint, cloud, folder / "up.log")
         except BaseException:
-            _stop(cloud)
+            _stop(cloud, folder / "data")
             raise
     try:
         yield {**os.environ, "APOTHIC_BASE_URL": told["url"], "APOTHIC_API_KEY": told["key"]}
     finally:
         with _step("stop the cloud"):
-            _stop(cloud)
+            _stop(cloud, folder / "data")
             log.close()
 
 
@@ -69,13 +69,14 @@ def _wait_for(endpoint: Path, cloud: subprocess.Popen[bytes], log: Path) -> dict
     raise SystemExit(f"the cloud was not ready within {READY_S:.0f} s:\n{log.read_text()}")
 
 
-def _stop(cloud: subprocess.Popen[bytes]) -> None:
+def _stop(cloud: subprocess.Popen[bytes], data: Path) -> None:
     cloud.send_signal(signal.SIGTERM)
     try:
         cloud.wait(STOP_S)
     except subprocess.TimeoutExpired:
         cloud.kill()
         cloud.wait()
+        subprocess.run([sys.executable, "-P", "-m", "apothic", "down", "--data", str(data)], check=False)
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> None:

@@ -139,8 +139,9 @@ async def local_key(folder: Path, keys: Keys, org: OrgId) -> str:
 async def worker_token(folder: Path, keys: Keys, org: OrgId) -> Path:
     """Make a fresh token for the local worker, revoke the one before, and return the file that holds it."""
     path = folder / "secrets" / "worker-token"
-    if path.exists():
-        await keys.revoke(path.read_text().strip())
+    before = path.read_text().strip() if path.exists() else None
     token = await keys.create(org, name=WORKER_KEY, role=Role.WORKER)
     write_private(path, token.encode())
+    if before is not None:  # only now: a worker that was left running reads the new one when it dials
+        await keys.revoke(before)
     return path

@@ -1,18 +1,24 @@
-"""The worker beside the server: a child process that is restarted when it dies and never outlives us."""
+"""The worker beside the server: a process that is started again when it dies, and that outlives a server that dies.
+
+A server that is killed leaves its worker and all user code running. The next one on the same data folder finds the
+process, tells it the new address by a file and takes it over; its attempts go on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import signal
-import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
+from apothic.wire.version import VERSION
+from apothic_server.identity import write_private
+from apothic_server.local_process import WorkerProcess, find, start
 from apothic_server.settings import Settings
 
 log = structlog.get_logger("apothic.worker")
@@ -21,30 +27,56 @@ NAME = "local"
 STOP_S = 25.0
 """A worker that is told to stop lets jobs run for 15 s (G2.5) and then ends them."""
 
+READY_S = 60.0
+TAKE_OVER_S = 30.0
+"""A worker that was found alive and does not dial in within this time is replaced."""
+
 RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
+
+
+class OnDeath(Protocol):
+    """Gives back the leases of local workers whose death is proven."""
+
+    def __call__(self, why: str, /, *, but: str = "") -> Awaitable[None]:
+        """Give them back, but not those of the incarnation `but`."""
+        ...
 
 
 class LocalWorker:
     """Keeps one worker process running.
 
     Args:
+        url: Where it finds the server.
+        token: File with its token.
+        linked: Set whenever a local worker has dialled in.
         on_death: Told after a process ended, before the next one starts.
     """
 
-    def __init__(
-        self, settings: Settings, *, url: str, token: Path, on_death: Callable[[str], Awaitable[None]]
-    ) -> None:
-        self._command = _command(settings, url, token)
+    def __init__(self, settings: Settings, *, url: str, token: Path, linked: asyncio.Event, on_death: OnDeath) -> None:
+        self._address = settings.data / "worker-address"
+        self._command = _command(settings, self._address, token)
+        self._folder = settings.data / "worker"
         self._log = settings.data / "worker.log"
+        self._url = url
+        self._linked = linked
         self._on_death = on_death
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
-        self.failed = asyncio.Event()
 
-    async def start(self) -> None:
-        """Start the process and keep it running from then on."""
-        await self._spawn()
+    async def start(self) -> bool:
+        """Take over the worker that runs, or start one, and keep it running from then on.
+
+        Returns:
+            Whether it has dialled in; `why_failed` says why not.
+        """
+        self._process = await self._take_over()
+        if self._process is None:
+            await self._on_death("the cloud was stopped and started again")
+            self._process = self._spawn()
+            if not await self._dials_in(self._process, READY_S):
+                return False
         self._task = asyncio.create_task(self._keep(), name="local worker")
+        return True
 
     async def stop(self) -> None:
         """Drain and end the process; kill it when it takes longer than `STOP_S`."""
@@ -53,15 +85,9 @@ class LocalWorker:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await asyncio.to_thread(process.end, STOP_S)
+            process.close()
 
     def why_failed(self) -> str:
         """Return the reason that the worker wrote last, and where its log is."""
@@ -72,29 +98,51 @@ class LocalWorker:
         said = [line for line in lines if line.strip()] or ["it said nothing"]
         return f"{_reason(said[-1])}; see {self._log}"
 
-    async def _spawn(self) -> None:
-        descriptor = self._log.open("wb")
+    async def _take_over(self) -> WorkerProcess | None:
+        found = find(self._folder)
+        if found is None:
+            return None
+        is_ours = found.version == VERSION and found.command == self._command
+        if is_ours:
+            await self._on_death("another start of the worker replaced it", but=found.incarnation)
+            self._tell_address()
+            if await self._dials_in(found, TAKE_OVER_S):
+                log.info("worker.taken_over", pid=found.pid, incarnation=found.incarnation)
+                return found
+        log.warning("worker.replaced", pid=found.pid, version=found.version, is_ours=is_ours)
+        await asyncio.to_thread(found.end, STOP_S, hurry=True)
+        found.close()
+        return None
+
+    async def _dials_in(self, process: WorkerProcess, deadline_s: float) -> bool:
+        waits = [asyncio.create_task(self._linked.wait()), asyncio.create_task(process.wait())]
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=descriptor,
-                start_new_session=True,
-            )
+            await asyncio.wait(waits, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            return waits[0].done() and not waits[1].done()
         finally:
-            descriptor.close()
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    def _tell_address(self) -> None:
+        write_private(self._address, f"{self._url}\n".encode())
+
+    def _spawn(self) -> WorkerProcess:
+        self._tell_address()
+        self._linked.clear()
+        return start(self._command, self._log)
 
     async def _keep(self) -> None:
         wait_s = RESTART_FIRST_S
         while self._process is not None:
             status = await self._process.wait()
-            self.failed.set()
+            self._process.close()
             log.warning("worker.exited", status=status, restart_in_s=wait_s)
-            await self._on_death(f"the local worker ended with status {status}")
+            how = "is gone" if status is None else f"ended with status {status}"
+            await self._on_death(f"the local worker {how}")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RESTART_MAX_S)
-            await self._spawn()
+            self._process = self._spawn()
 
 
 def _reason(line: str) -> str:
@@ -103,10 +151,10 @@ def _reason(line: str) -> str:
     return line.strip()
 
 
-def _command(settings: Settings, url: str, token: Path) -> list[str]:
+def _command(settings: Settings, address: Path, token: Path) -> list[str]:
     # -P: modules of the folder in which somebody starts a cloud are none of ours.
-    command = [sys.executable, "-P", "-m", "apothic_worker.cli", "run", "--url", url, "--token-file", str(token)]
-    command += ["--data", str(settings.data / "worker"), "--name", NAME, "--local", "--exit-with-parent"]
+    command = [sys.executable, "-P", "-m", "apothic_worker.cli", "run", "--url-file", str(address)]
+    command += ["--token-file", str(token), "--data", str(settings.data / "worker"), "--name", NAME, "--local"]
     for flag, value in (
         ("--executor", settings.executor),
         ("--cpus", settings.cpus),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -19,8 +19,6 @@ from apothic_server.listener import Listener, url_of
 from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import NAME, LocalWorker
 from apothic_server.settings import Settings
-
-WORKER_READY_S = 60.0
 
 
 class WorkerFailed(PlatformError):
@@ -63,7 +61,6 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s, holder=holder)
         stack.push_async_callback(cloud.stop)
         await cloud.start()
-        await cloud.links.declare_dead(NAME, "the cloud was stopped and started again")
         key = await identity.local_key(settings.data, cloud.keys, cloud.org)
         token = await identity.worker_token(settings.data, cloud.keys, cloud.org)
         listener = Listener(cloud.asgi, bound)
@@ -77,18 +74,16 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
 
 
 async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack: AsyncExitStack) -> None:
-    worker = LocalWorker(settings, url=url, token=token, on_death=lambda why: cloud.links.declare_dead(NAME, why))
-    await worker.start()
+    worker = LocalWorker(
+        settings,
+        url=url,
+        token=token,
+        linked=cloud.links.linked(NAME),
+        on_death=functools.partial(cloud.links.declare_dead, NAME),
+    )
     stack.push_async_callback(worker.stop)
-    linked = asyncio.create_task(cloud.links.linked.wait())
-    failed = asyncio.create_task(worker.failed.wait())
-    try:
-        await asyncio.wait({linked, failed}, timeout=WORKER_READY_S, return_when=asyncio.FIRST_COMPLETED)
-        if not cloud.links.linked.is_set():
-            raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
-    finally:
-        linked.cancel()
-        failed.cancel()
+    if not await worker.start():
+        raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
 
 
 @contextlib.contextmanager
@@ -127,7 +122,7 @@ def _names_live_cloud(path: Path) -> bool:
 
 
 def _machine(cloud: Cloud) -> str:
-    worker = next(iter(cloud.board.fleet.workers.values()), None)
+    worker = next((worker for worker in cloud.board.fleet.workers.values() if worker.name == NAME), None)
     if worker is None:
         raise Unavailable("the local worker is gone")
     machine = worker.machine

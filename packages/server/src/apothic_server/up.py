@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from apothic.wire.version import VERSION
-from apothic_server import identity
+from apothic_server import identity, local_process
 from apothic_server.domain.errors import PlatformError
 from apothic_server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
 
@@ -146,7 +146,7 @@ def down(data: Path | None) -> None:
     folder = (data or _home() / "data").absolute()
     pid = identity.lock_holder(folder)
     if pid is None:
-        _stop_orphan(folder)
+        _stop_left(folder)
         return
     with contextlib.suppress(ProcessLookupError):
         _stop_process(pid)
@@ -293,17 +293,25 @@ def _detach(data: Path) -> None:
     raise UpFailed(said or "the cloud did not start", child.wait() or 1, "internal")
 
 
-def _stop_orphan(folder: Path) -> None:
-    """Stop a database that a killed cloud left running."""
+def _stop_left(folder: Path) -> None:
+    """Stop what a killed cloud left running: its worker with all user code, and its database."""
+    left: list[str] = []
+    worker = local_process.find(folder / "worker")
+    if worker is not None:
+        worker.end(STOP_DEADLINE_S)
+        worker.close()
+        left.append("worker")
+    if (folder / "postgres" / "data" / "postmaster.pid").exists():
+        asyncio.run(_stop_database(folder))
+        left.append("database")
+    what = " and the ".join(left)
+    said = f"no cloud ran in {folder}; stopped the {what} that was left" if left else f"no cloud runs in {folder}"
+    click.echo(said, err=True)
+
+
+async def _stop_database(folder: Path) -> None:
     from apothic_server.store.launcher import EmbeddedPostgres
 
-    async def stop() -> None:
-        store = EmbeddedPostgres(folder / "postgres")
-        await store.start()
-        await store.stop()
-
-    if (folder / "postgres" / "data" / "postmaster.pid").exists():
-        asyncio.run(stop())
-        click.echo(f"no cloud ran in {folder}; stopped the database that was left", err=True)
-    else:
-        click.echo(f"no cloud runs in {folder}", err=True)
+    store = EmbeddedPostgres(folder / "postgres")
+    await store.start()
+    await store.stop()

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from apothic.wire.limits import ARCHIVE_PACKED_MAX
 from apothic_worker.archive import ArchiveRefused, unpack
+from apothic_worker.config import ConfigError
 from apothic_worker.folders import make_read_only, remove
 
 ARCHIVES_KEPT = 64
@@ -99,11 +100,19 @@ class Archives:
             raise
 
 
-def http_fetch(url: str, token: str) -> Fetch:
-    """Return a `Fetch` from `GET {url}/v1/link/archives/{deployment}` with the worker's token."""
-    parts = urllib.parse.urlsplit(url)
+def http_fetch(where: Callable[[], tuple[str, str]]) -> Fetch:
+    """Return a `Fetch` from `GET {url}/v1/link/archives/{deployment}` with the worker's token.
+
+    Args:
+        where: Returns address and token; asked before each fetch.
+    """
 
     def fetch(deployment: str, out: BinaryIO) -> str:
+        try:
+            url, token = where()
+        except ConfigError as error:
+            raise FetchFailed(str(error)) from error
+        parts = urllib.parse.urlsplit(url)
         connection = _connect(parts)
         try:
             path = f"{parts.path.rstrip('/')}/v1/link/archives/{deployment}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,19 @@ import uvloop
 from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN
 from apothic.wire.version import VERSION
 from apothic_worker import journal
-from apothic_worker.config import EXECUTORS, TOKEN_VARIABLE, Config, ConfigError, check_url, default_name, read_token
+from apothic_worker.config import (
+    EXECUTORS,
+    TOKEN_VARIABLE,
+    Config,
+    ConfigError,
+    check_url,
+    default_name,
+    token_of_environment,
+)
 from apothic_worker.executors.base import ExecutorUnavailable
 from apothic_worker.folders import DataFolderBusy
+from apothic_worker.lease import ALONE_S
 from apothic_worker.link_socket import LinkRefused
-from apothic_worker.processes import end_with_parent
 from apothic_worker.worker import run
 
 EXIT_FAILED = 1
@@ -29,14 +36,10 @@ AUTH_CODES = ("unauthenticated", "forbidden")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 after a drain, 1 failed, 2 wrong use, 3 the token is not accepted."""
     options = _parser().parse_args(arguments)
-    parent = os.getppid()
     try:
         config = _config(options)
-        if config.exit_with_parent:
-            end_with_parent()
-            if os.getppid() != parent:
-                return 0
-        uvloop.run(run(config, parent))
+        config.where()
+        uvloop.run(run(config))
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     except LinkRefused as error:
@@ -53,8 +56,8 @@ def _fail(text: str, code: int) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     return Config(
-        url=check_url(options.url),
-        token=read_token(options.token_file),
+        url=options.url_file or check_url(options.url),
+        token=options.token_file or token_of_environment(),
         data=options.data.expanduser().resolve(),
         executor=options.executor,
         cpus=options.cpus,
@@ -62,7 +65,7 @@ def _config(options: argparse.Namespace) -> Config:
         name=options.name or default_name(),
         trust_user_code=options.trust_user_code,
         is_local=options.local,
-        exit_with_parent=options.exit_with_parent,
+        alone_s=options.alone_s,
     )
 
 
@@ -72,9 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "run", help="link this machine and work"
     )
-    command.add_argument("--url", required=True, help="address of the control plane")
+    address = command.add_mutually_exclusive_group(required=True)
+    address.add_argument("--url", help="address of the control plane")
+    address.add_argument("--url-file", type=Path, help="file with the address, read again before each try to link")
     command.add_argument(
-        "--token-file", type=Path, help=f"file with the worker token, mode 0600; default: ${TOKEN_VARIABLE}"
+        "--token-file",
+        type=Path,
+        help=f"file with the worker token, mode 0600, read before each try; default: ${TOKEN_VARIABLE}",
     )
     command.add_argument("--data", type=Path, required=True, help="folder of this worker alone")
     command.add_argument("--executor", choices=EXECUTORS, default="sandbox", help="how user code is isolated")
@@ -83,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name shown to people; default: the host's")
     command.add_argument("--trust-user-code", action="store_true", help="allow `process` as root and for several orgs")
     command.add_argument("--local", action="store_true", help="the server is on this host: keep work while it is away")
-    command.add_argument("--exit-with-parent", action="store_true", help="stop when the starting process ends")
+    command.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
     return parser
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from apothic.wire.limits import LINK_CREDITS
 from apothic.wire.tokens import token_kind
+from apothic_worker.lease import ALONE_S
 
 TOKEN_VARIABLE = "APOTHIC_WORKER_TOKEN"  # noqa: S105
 EXECUTORS = ("sandbox", "process")
@@ -25,19 +26,19 @@ class Config:
     """All settings.
 
     Attributes:
-        url: Address of the control plane, http or https.
-        token: Worker token, `lw_…`.
+        url: Address of the control plane, http or https; a file that holds it when the address can change.
+        token: Worker token, `lw_…`; a file that holds it when it can change.
         data: Folder of this worker alone.
         executor: One of `EXECUTORS`.
         cpus: Processors to offer; None for all.
         memory_mb: MiB to offer; None for a share of the machine's.
         trust_user_code: Allow the executor `process` as root and for several orgs.
         is_local: The server runs on this host, so work goes on while it is away.
-        exit_with_parent: End when the process that started this one ends.
+        alone_s: With `is_local`: end when nothing is held and no server was there for this long.
     """
 
-    url: str
-    token: str
+    url: str | Path
+    token: str | Path
     data: Path
     executor: str = "sandbox"
     cpus: float | None = None
@@ -45,8 +46,17 @@ class Config:
     name: str = ""
     trust_user_code: bool = False
     is_local: bool = False
-    exit_with_parent: bool = False
+    alone_s: float = ALONE_S
     credits: int = LINK_CREDITS
+
+    def where(self) -> tuple[str, str]:
+        """Return address and token as they are now.
+
+        Raises:
+            ConfigError: A file that holds one of them cannot be read or holds something else.
+        """
+        url = _read(self.url, "the address file") if isinstance(self.url, Path) else self.url
+        return check_url(url), _read_token(self.token) if isinstance(self.token, Path) else self.token
 
 
 def check_url(url: str) -> str:
@@ -65,17 +75,23 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def read_token(file: Path | None) -> str:
-    """Return the worker's token from a file that only its owner can read, else from `APOTHIC_WORKER_TOKEN`.
+def token_of_environment() -> str:
+    """Return the worker's token from `APOTHIC_WORKER_TOKEN`, which is not passed on to any other process.
 
     Raises:
-        ConfigError: There is none, others could read it, or it is malformed.
+        ConfigError: There is none, or it is malformed.
     """
-    if file is None:
-        token = os.environ.pop(TOKEN_VARIABLE, "")
-        source = TOKEN_VARIABLE
-    else:
-        token, source = _read_private(file), str(file)
+    return _checked(os.environ.pop(TOKEN_VARIABLE, ""), TOKEN_VARIABLE)
+
+
+def _read_token(file: Path) -> str:
+    text = _read(file, "the token file")
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"others may read the token file {file}; run: chmod 600 {file}")
+    return _checked(text, str(file))
+
+
+def _checked(token: str, source: str) -> str:
     if not token:
         raise ConfigError(f"no worker token: name a file with --token-file or set {TOKEN_VARIABLE}")
     if token_kind(token) != "lw":
@@ -88,12 +104,8 @@ def default_name() -> str:
     return socket.gethostname()
 
 
-def _read_private(file: Path) -> str:
+def _read(file: Path, what: str) -> str:
     try:
-        mode = file.stat().st_mode
-        text = file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {file} cannot be read: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"others may read the token file {file}; run: chmod 600 {file}")
-    return text
+        raise ConfigError(f"{what} {file} cannot be read: {error}") from error

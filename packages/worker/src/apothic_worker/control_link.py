@@ -20,6 +20,10 @@ from apothic_worker.link_state import Drop, LinkState
 STARTED_DELAY_S = 0.005
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
+BACKOFF_LOCAL_MAX_S = 1.0
+"""A server on the same host is looked for more often: it costs nobody else anything."""
+
+AUTH_CODES = ("unauthenticated", "forbidden")
 RETRY_CODES = ("unavailable", "moved")
 
 
@@ -64,10 +68,13 @@ def boot_ms() -> int:
 
 @dataclass(frozen=True)
 class Dial:
-    """Where and how to link."""
+    """Where and how to link.
 
-    url: str
-    token: str
+    Attributes:
+        where: Returns address and token, asked before each try; raises `LinkUnavailable` when they are not known now.
+    """
+
+    where: Callable[[], tuple[str, str]]
     is_local: bool
 
 
@@ -100,6 +107,8 @@ class ControlLink:
         self._refused: Refused | None = None
         self._bound_s = BACKOFF_FIRST_S
         self._obeys: Obeys | None = None
+        self._away_since: float | None = asyncio.get_running_loop().time()
+        self._reason = ""
         self.state = make_state(self._wake)
 
     async def run(self, obeys: Obeys) -> None:
@@ -109,24 +118,28 @@ class ControlLink:
             LinkRefused: The server does not want this worker; trying again is of no use.
         """
         self._obeys = obeys
-        url = self._dial.url
+        moved: str | None = None
         try:
             while True:
-                try:
-                    reason = await self._once(url, obeys)
-                except LinkUnavailable as error:
-                    reason = str(error)
+                reason = await self._try(moved, obeys)
                 if self._is_closing:
                     return
-                url = self._after(reason)
+                moved = self._after(reason)
                 delay_s = self._jitter() * self._bound_s
-                self._bound_s = min(self._bound_s * 2, BACKOFF_MAX_S)
-                journal.warning("link.away", reason=reason, retry_s=round(delay_s, 3))
+                self._bound_s = min(self._bound_s * 2, BACKOFF_LOCAL_MAX_S if self._dial.is_local else BACKOFF_MAX_S)
+                if reason != self._reason:
+                    self._reason = reason
+                    journal.warning("link.away", reason=reason, retry_s=round(delay_s, 3))
                 await asyncio.sleep(delay_s)
         finally:
             self._cancel_timers()
             if self._fence_timer:
                 self._fence_timer.cancel()
+
+    @property
+    def away_s(self) -> float:
+        """Seconds since the last link; 0 while there is one."""
+        return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until every end is on disk at the server, but no longer than this."""
@@ -143,10 +156,23 @@ class ControlLink:
         if self._socket is not None:
             await self._socket.close(code)
 
-    async def _once(self, url: str, obeys: Obeys) -> str:
+    async def _try(self, moved: str | None, obeys: Obeys) -> str:
+        """Be linked once, at `moved` or the usual address; return why that ended."""
+        try:
+            url, token = self._dial.where()
+            return await self._once(moved or url, token, obeys)
+        except LinkUnavailable as error:
+            return str(error)
+        except LinkRefused as error:
+            # While our server is away, any other program may listen at its address.
+            if self._dial.is_local and self.state.session is not None and error.code in AUTH_CODES:
+                return str(error)
+            raise
+
+    async def _once(self, url: str, token: str, obeys: Obeys) -> str:
         self._welcomed.clear()
         self._refused = None
-        socket = LinkSocket(url, self._dial.token, self._message)
+        socket = LinkSocket(url, token, self._message)
         await socket.open()
         self._socket = socket
         try:
@@ -160,20 +186,22 @@ class ControlLink:
         finally:
             socket.abort()
             self._socket = None
+            if self._away_since is None:
+                self._away_since = asyncio.get_running_loop().time()
             self._cancel_timers()
             self.state.close()
 
-    def _after(self, reason: str) -> str:
-        """Return the address to dial next."""
-        refused = self._refused
+    def _after(self, reason: str) -> str | None:
+        """Return the address to dial next; None for the usual one."""
+        refused, self._refused = self._refused, None
         if refused is None:
-            return self._dial.url
+            return None
         if refused.code not in RETRY_CODES:
             raise LinkRefused(refused.code, refused.detail or reason)
         if refused.code == "moved" and refused.url and refused.url.startswith(("http://", "https://")):
             self._bound_s = BACKOFF_FIRST_S
             return refused.url
-        return self._dial.url
+        return None
 
     # --- incoming
 
@@ -207,6 +235,7 @@ class ControlLink:
             case Welcome():
                 journal.info("link.open", worker=item.worker, term=item.term)
                 self._bound_s = BACKOFF_FIRST_S
+                self._away_since, self._reason = None, ""
                 self._welcomed.set()
                 self._beat_later(item.heartbeat_s)
             case _:

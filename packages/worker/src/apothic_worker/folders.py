@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -10,6 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from apothic.wire.version import VERSION
+
+RECORD = "worker.json"
+"""Names the process that holds the folder: pid, its start in clock ticks since boot, version, incarnation."""
 
 
 class DataFolderBusy(Exception):
@@ -68,6 +74,20 @@ def lock_folder(root: Path, *, wait_s: float) -> int:
             raise DataFolderBusy(f"another worker uses the data folder {root}; stop it or name another one with --data")
         time.sleep(0.05)
     return descriptor
+
+
+def record(root: Path, incarnation: str) -> None:
+    """Write down which process holds the folder, so that a server can find it again. Call with the lock held."""
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    told = {"pid": os.getpid(), "started": int(started), "version": VERSION, "incarnation": incarnation}
+    half = root / f".{RECORD}"
+    half.write_text(json.dumps(told))
+    half.replace(root / RECORD)
+
+
+def unrecord(root: Path) -> None:
+    """Remove what `record` wrote. Call with the lock held."""
+    (root / RECORD).unlink(missing_ok=True)
 
 
 def empty(folder: Path) -> None:

@@ -1,10 +1,16 @@
-"""When a worker that cannot reach its server stops user code by itself (G3.2). Pure arithmetic."""
+"""What a worker that cannot reach its server does by itself (G3.2): stop user code, or end. Pure arithmetic."""
 
 from __future__ import annotations
 
 import enum
 
 MARGIN_S = 10.0
+
+ALONE_S = 60.0
+"""A worker beside its server that holds nothing ends when no server was there for this long."""
+
+UNDELIVERED_S = 86_400.0
+"""So long it keeps results that no server came to fetch."""
 
 
 class Stage(enum.Enum):
@@ -33,3 +39,15 @@ def next_check_s(age_s: float, grace_s: float) -> float:
     margin = margin_s(grace_s)
     edges = (grace_s - margin, grace_s - margin / 2)
     return next((edge - age_s for edge in edges if edge > age_s), 0.0)
+
+
+def is_abandoned(away_s: float, *, executes: bool, owes: bool, alone_s: float = ALONE_S) -> bool:
+    """Return whether a worker beside its server ends by itself, because the server is not coming back.
+
+    Args:
+        away_s: Seconds since the last link.
+        executes: It holds attempts that have not ended; they go on, however long the server is away.
+        owes: It holds ends that the server has not settled.
+        alone_s: `ALONE_S`, or what a test can wait for.
+    """
+    return not executes and away_s >= (UNDELIVERED_S if owes else alone_s)

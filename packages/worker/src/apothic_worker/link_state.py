@@ -154,6 +154,11 @@ class LinkState:
         """Whether a `Finished` waits for the server."""
         return any(held.finished for held in self._held.values())
 
+    @property
+    def executes(self) -> bool:
+        """Whether an attempt has not ended yet."""
+        return any(held.finished is None for held in self._held.values())
+
     def started(self, key: Key) -> None:
         """User code got the call. May wait a little for company."""
         if held := self._held.get(key):

@@ -8,7 +8,6 @@ import os
 import signal
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -70,11 +69,6 @@ def is_alive(pid: int) -> bool:
 def become_subreaper() -> None:
     """Adopt orphans from below this process."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with_parent() -> None:
-    """Have this process get TERM when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _kill(pid: int) -> None:

@@ -13,12 +13,13 @@ from apothic.wire.ids import new_key
 from apothic.wire.link import Machine
 from apothic_worker import journal
 from apothic_worker.archives import Archives, http_fetch
-from apothic_worker.config import Config
+from apothic_worker.config import Config, ConfigError
 from apothic_worker.control_link import ControlLink, Dial
-from apothic_worker.folders import Folders, empty, lock_folder, open_folders
+from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
 from apothic_worker.interpreters import Interpreter, find_interpreters
+from apothic_worker.lease import is_abandoned
 from apothic_worker.limits import Limits, machine_hierarchies, sweep
-from apothic_worker.link_socket import LinkRefused
+from apothic_worker.link_socket import LinkRefused, LinkUnavailable
 from apothic_worker.link_state import LinkState
 from apothic_worker.machine import choose_executor, describe
 from apothic_worker.supervisor import Supervisor
@@ -29,6 +30,7 @@ from apothic_worker.zygotes import Zygotes
 DRAIN_S = 15.0
 SETTLE_S = 2.0
 LOCK_WAIT_S = 5.0
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,8 @@ class _Prepared:
     machine: Machine
 
 
-async def run(config: Config, parent: int) -> None:
-    """Work until a signal, then drain.
-
-    Args:
-        parent: Process id of the parent at the start; when it is another one at a stop, nobody waits for results.
+async def run(config: Config) -> None:
+    """Work until a signal, then drain. With `is_local` also until no server is there any more and nothing is held.
 
     Raises:
         DataFolderBusy: Another worker uses the data folder.
@@ -53,15 +52,18 @@ async def run(config: Config, parent: int) -> None:
     """
     lock = lock_folder(config.data, wait_s=LOCK_WAIT_S)
     prepared: _Prepared | None = None
+    incarnation = new_key()
+    record(config.data, incarnation)
     try:
         sweep(config.data / "cgroups")
         folders = open_folders(config.data)
         prepared = _prepare(config, folders)
-        await _serve(config, prepared, parent)
+        await _serve(config, prepared, incarnation)
     finally:
         if prepared is not None:
             prepared.limits.close()
             empty(prepared.folders.scratch)
+        unrecord(config.data)
         os.close(lock)
 
 
@@ -74,37 +76,61 @@ def _prepare(config: Config, folders: Folders) -> _Prepared:
     return _Prepared(folders, limits, Site(executor, limits, tree), interpreters, machine)
 
 
-async def _serve(config: Config, prepared: _Prepared, parent: int) -> None:
+async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
     def make_state(wake: Callable[[bool], None]) -> LinkState:
         name = config.name or prepared.machine.host
-        return LinkState(incarnation=new_key(), name=name, machine=prepared.machine, credit=config.credits, wake=wake)
+        return LinkState(incarnation=incarnation, name=name, machine=prepared.machine, credit=config.credits, wake=wake)
 
-    link = ControlLink(Dial(config.url, config.token, config.is_local), make_state)
-    archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(config.url, config.token))
+    link = ControlLink(Dial(lambda: _where(config), config.is_local), make_state)
+    archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(config.where))
     zygotes = Zygotes(prepared.site, prepared.interpreters, archives)
     supervisor = Supervisor(zygotes, prepared.limits, link.state)
     stop, hurry = _stop_signals()
     linking = asyncio.ensure_future(link.run(supervisor))
-    stopping = asyncio.ensure_future(stop.wait())
+    reasons = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_abandoned(config, link))]
     try:
-        await asyncio.wait([linking, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([linking, *reasons], return_when=asyncio.FIRST_COMPLETED)
         if linking.done():
             linking.result()
-        await _drain(config, link, supervisor, hurry, is_orphan=config.exit_with_parent and os.getppid() != parent)
+        await _drain(link, supervisor, hurry, is_orphan=config.is_local and link.away_s > 0)
     except LinkRefused:
         hurry.set()
         await supervisor.drain(0.0, hurry)
         raise
     finally:
-        stopping.cancel()
-        linking.cancel()
+        for waiting in (linking, *reasons):
+            waiting.cancel()
         await asyncio.gather(linking, return_exceptions=True)
 
 
-async def _drain(
-    config: Config, link: ControlLink, supervisor: Supervisor, hurry: asyncio.Event, *, is_orphan: bool
-) -> None:
-    finish_s = 0.0 if is_orphan and config.is_local else DRAIN_S
+def _where(config: Config) -> tuple[str, str]:
+    try:
+        return config.where()
+    except ConfigError as error:
+        raise LinkUnavailable(str(error)) from error
+
+
+async def _abandoned(config: Config, link: ControlLink) -> None:
+    """Return when the server on this host does not come back and nothing here waits for it; else never.
+
+    Without its record nobody can find this process any more: the folder was removed.
+    """
+    if not config.is_local:
+        await asyncio.Event().wait()
+    state = link.state
+    while True:
+        await asyncio.sleep(min(LOOK_S, config.alone_s))
+        is_lost = link.away_s > 0 and not (config.data / RECORD).exists()
+        if is_lost or is_abandoned(
+            link.away_s, executes=state.executes, owes=state.has_unsettled, alone_s=config.alone_s
+        ):
+            journal.warning("worker.alone", away_s=round(link.away_s))
+            return
+
+
+async def _drain(link: ControlLink, supervisor: Supervisor, hurry: asyncio.Event, *, is_orphan: bool) -> None:
+    """End; `is_orphan` when no server is there to take a result."""
+    finish_s = 0.0 if is_orphan else DRAIN_S
     journal.info("worker.stops", finish_s=finish_s)
     link.state.draining(finish_s)
     await supervisor.drain(finish_s, hurry)

@@ -36,11 +36,7 @@ HELD_MAX, RUNNERS_MAX = 100_000, 10_000
 
 
 class Links:
-    """What the server does with links.
-
-    Attributes:
-        linked: Set once the first worker was greeted.
-    """
+    """What the server does with links."""
 
     def __init__(self, database: Database, board: Board, grants: Grants, reports: Reports, reattach: Reattach) -> None:
         self._database = database
@@ -48,7 +44,11 @@ class Links:
         self._grants = grants
         self._reports = reports
         self._reattach = reattach
-        self.linked = asyncio.Event()
+        self._linked: dict[str, asyncio.Event] = {}
+
+    def linked(self, name: str) -> asyncio.Event:
+        """Return the event that is set whenever a worker of this name was greeted."""
+        return self._linked.setdefault(name, asyncio.Event())
 
     async def opened(self, actor: Actor, hello: Hello, link: Link) -> Worker:
         """Greet a worker: its row and lease first, then `welcome`, then work.
@@ -128,11 +128,15 @@ class Links:
             worker.is_linked = False
             log.info("link.closed", worker=worker.id, name=worker.name)
 
-    async def declare_dead(self, name: str, reason: str) -> None:
-        """The process of the workers called `name` is proven dead: give their leases back at once (G3.3)."""
+    async def declare_dead(self, name: str, reason: str, *, but: str = "") -> None:
+        """The processes of the workers called `name` are proven dead: give their leases back at once (G3.3).
+
+        Args:
+            but: Incarnation that lives.
+        """
         now = self._board.clock.now()
         async with self._database.system_unit() as unit:
-            ended = await recovery.end_workers_named(unit, name, reason, now)
+            ended = await recovery.end_workers_named(unit, name, reason, now, but=but)
         for incarnation in ended:
             worker = self._board.fleet.workers.get(incarnation)
             if worker is not None:
@@ -156,7 +160,8 @@ class Links:
         self._link(worker, link)
         link.send("welcome", self._welcome(worker, hello))
         self._reattach.repeat_cancels(worker)
-        self.linked.set()
+        if worker.name in self._linked:
+            self._linked[worker.name].set()
         log.info("link.opened", worker=worker.id, name=worker.name, host=hello.machine.host)
         self._grants.grant_ready()
         return worker

@@ -60,9 +60,12 @@ async def end_expired_workers(
     return [IncarnationId(row["id"]) for row in rows]
 
 
-async def end_workers_named(connection: Connection, name: str, reason: str, now: datetime) -> list[IncarnationId]:
-    """End all live incarnations of a name; return them."""
-    return [IncarnationId(row["id"]) for row in await connection.fetch(SQL["end_workers_named"], name, now, reason)]
+async def end_workers_named(
+    connection: Connection, name: str, reason: str, now: datetime, *, but: str
+) -> list[IncarnationId]:
+    """End all live incarnations of a name except `but`; return them."""
+    rows = await connection.fetch(SQL["end_workers_named"], name, now, reason, but)
+    return [IncarnationId(row["id"]) for row in rows]
 
 
 def job_of(row: Record) -> Job:

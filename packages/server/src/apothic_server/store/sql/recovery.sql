@@ -44,7 +44,8 @@ UPDATE workers SET ended_at = $1, ended_reason = 'its lease ran out'
 WHERE ended_at IS NULL AND lease_expires_at <= $1 AND id <> ALL ($2::text[]) RETURNING id;
 
 -- name: end_workers_named
-UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND ended_at IS NULL RETURNING id;
+UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND ended_at IS NULL AND id <> $4
+RETURNING id;
 
 -- name: lock_orgs
 LOCK TABLE orgs IN SHARE ROW EXCLUSIVE MODE;
