@@ -219,6 +219,39 @@ async def test_a_timeout_ends_attempt_and_runner(cloud, app):
     await cloud.wait_for(link.RunnerEnded, lambda item: item.runner == runner)
 
 
+async def test_a_deadline_ends_an_attempt_that_runs(cloud, app):
+    runner = await cloud.started_runner(app, "sleep")
+    end = await cloud.call(runner, 600, timeout_s=600, deadline_left_s=1)
+
+    assert (end.outcome, end.error.code) == ("timed_out", "deadline_exceeded")
+    await cloud.wait_for(link.RunnerEnded, lambda item: item.runner == runner)
+
+
+async def test_a_deadline_ends_an_attempt_that_waits_for_its_turn_and_spares_the_one_that_runs(cloud, app):
+    runner = await cloud.started_runner(app, "sleep")
+    running = cloud.assignment(runner, 600)
+    await cloud.send(assign=[running])
+    await printed(cloud, running, "asleep")
+
+    waited = await cloud.call(runner, 0, deadline_left_s=1)
+    await cloud.send(cancel=[link.Cancel(running.job, running.fence, 10.0)])
+
+    assert (waited.outcome, waited.error.code, waited.ran_ms) == ("timed_out", "deadline_exceeded", 0)
+    assert (await cloud.finished(running)).outcome == "cancelled"
+
+
+async def test_a_start_ends_at_its_own_limit_and_spares_a_more_patient_one(cloud):
+    slow = cloud.deploy({"app.py": "import time\ntime.sleep(3)\ndef one():\n    return 1\n"})
+    orders = [cloud.runner(slow, "one", startup_timeout_s=seconds) for seconds in (1, 60)]
+    calls = [cloud.assignment(order.runner) for order in orders]
+    await cloud.send(start_runner=orders, assign=calls)
+
+    impatient, patient = [await cloud.finished(call) for call in calls]
+
+    assert (impatient.outcome, impatient.error.code, impatient.ran_ms) == ("timed_out", "startup_timeout", 0)
+    assert patient.outcome == "succeeded"
+
+
 async def test_cancel_stops_a_running_attempt(cloud, app):
     runner = await cloud.started_runner(app, "sleep")
     order = cloud.assignment(runner, 600)

@@ -53,7 +53,7 @@ def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
     Raises:
         RemoteExecutionError: User code failed.
         JobCancelledError: The job was cancelled.
-        JobTimeoutError: The job exceeded its `timeout_s`; `is_final` is True.
+        JobTimeoutError: The job exceeded a time limit of its own, named by `code`; `is_final` is True.
         SerializationError: The result cannot be read here.
     """
     if outcome.status == "succeeded":
@@ -62,7 +62,8 @@ def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
         raise JobCancelledError(f"{outcome.job_id} was cancelled.", job_id=outcome.job_id)
     if outcome.status == "timed_out":
         reason = outcome.error.message if outcome.error else "it ran longer than its timeout_s"
-        raise JobTimeoutError(f"{outcome.job_id} timed out: {reason}", job_id=outcome.job_id, is_final=True)
+        code = outcome.error.code if outcome.error else None
+        raise JobTimeoutError(f"{outcome.job_id} timed out: {reason}", job_id=outcome.job_id, is_final=True, code=code)
     if outcome.error is None:
         raise RemoteExecutionError("unknown", "the server sent no reason", job_id=outcome.job_id)
     raise remote_error(outcome.error, job_id=outcome.job_id)

@@ -116,6 +116,9 @@ class App:
         memory_mb: int = 1024,
         disk_gb: float | None = None,
         timeout_s: int = 600,
+        queue_timeout_s: int = 86_400,
+        startup_timeout_s: int = 60,
+        deadline_s: int | None = None,
         retries: int | Retries | None = None,
         max_retries: int = 0,
         at_most_once: bool = False,
@@ -131,6 +134,9 @@ class App:
 
         Args:
             timeout_s: Seconds one attempt may run.
+            queue_timeout_s: Seconds a job may wait for a runner, each time it waits.
+            startup_timeout_s: Seconds the start of a runner may take.
+            deadline_s: Seconds from the call to the end of the job, over all attempts; None for no limit.
             retries: Further attempts after a failure of the function; wins over `max_retries`.
             at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
             schedule, liv, image, secrets, volumes: Not in this release; only None.
@@ -166,6 +172,9 @@ class App:
             cpu=cpu,
             memory_mb=memory_mb,
             timeout_s=timeout_s,
+            queue_timeout_s=queue_timeout_s,
+            startup_timeout_s=startup_timeout_s,
+            deadline_s=deadline_s,
             retries=retries_of(retries, max_retries),
             at_most_once=at_most_once,
             concurrent_requests=concurrent_requests,

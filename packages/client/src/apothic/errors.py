@@ -149,17 +149,20 @@ class JobCancelledError(ApothicError):
 
 
 class JobTimeoutError(ApothicError, TimeoutError):
-    """Waiting ended before the job did, or the job exceeded its own `timeout_s`.
+    """Waiting ended before the job did, or the job exceeded a time limit of its own.
 
     Attributes:
         job_id: Id of the job; None when the limit passed before the server named one.
-        is_final: True when the job itself timed out (`code` is `timeout`); False when it still runs (`wait_timeout`).
+        is_final: True when the job itself timed out; False when it still runs (`code` is `wait_timeout`).
+        code: Of a job that timed out: `timeout`, `queue_timeout`, `startup_timeout` or `deadline_exceeded`.
     """
 
     code = "wait_timeout"
 
-    def __init__(self, message: str, *, job_id: str | None = None, is_final: bool = False) -> None:
-        super().__init__(message, code="timeout" if is_final else "wait_timeout")
+    def __init__(
+        self, message: str, *, job_id: str | None = None, is_final: bool = False, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=(code or "timeout") if is_final else "wait_timeout")
         self.job_id = job_id
         self.is_final = is_final
 

@@ -15,8 +15,10 @@ from apothic.wire.limits import (
     MEMORY_MB_MAX,
     MEMORY_MB_MIN,
     PENDING_PER_FUNCTION_DEFAULT,
+    QUEUE_TIMEOUT_S_DEFAULT,
     QUEUED_JOBS_PER_ORG_MAX,
     RETRIES_MAX,
+    STARTUP_TIMEOUT_S_DEFAULT,
     TASKS_PER_CONTAINER_MAX,
     TIMEOUT_S_MAX,
 )
@@ -68,6 +70,10 @@ class FunctionOptions:
         cpu: Whole processors one runner may use, 1 to 1,024.
         memory_mb: Memory of one runner in MiB, 32 to 16,777,216.
         timeout_s: Seconds one attempt may run, 1 to 604,800.
+        queue_timeout_s: Seconds a job may wait for a runner, each time it waits, 1 to 604,800; delays before retries do
+            not count.
+        startup_timeout_s: Seconds the start of a runner may take, 1 to 604,800.
+        deadline_s: Seconds from the call to the end of the job, over all attempts, 1 to 604,800; None for no limit.
         retries: Further attempts after a failure of user code; None for none.
         at_most_once: A job gets one attempt only, also when its machine is lost; excludes `retries`.
         concurrent_requests: Requests one runner serves at once, 1 to 1,000; for services.
@@ -80,6 +86,9 @@ class FunctionOptions:
     cpu: int = 1
     memory_mb: int = 1024
     timeout_s: int = 600
+    queue_timeout_s: int = QUEUE_TIMEOUT_S_DEFAULT
+    startup_timeout_s: int = STARTUP_TIMEOUT_S_DEFAULT
+    deadline_s: int | None = None
     retries: Retries | None = None
     at_most_once: bool = False
     concurrent_requests: int = 1
@@ -92,6 +101,10 @@ class FunctionOptions:
         whole("cpu", self.cpu, 1, CPU_MAX)
         whole("memory_mb", self.memory_mb, MEMORY_MB_MIN, MEMORY_MB_MAX)
         whole("timeout_s", self.timeout_s, 1, TIMEOUT_S_MAX)
+        whole("queue_timeout_s", self.queue_timeout_s, 1, TIMEOUT_S_MAX)
+        whole("startup_timeout_s", self.startup_timeout_s, 1, TIMEOUT_S_MAX)
+        if self.deadline_s is not None:
+            whole("deadline_s", self.deadline_s, 1, TIMEOUT_S_MAX)
         whole("concurrent_requests", self.concurrent_requests, 1, TASKS_PER_CONTAINER_MAX)
         whole("max_pending_tasks", self.max_pending_tasks, 1, QUEUED_JOBS_PER_ORG_MAX)
         whole("max_containers", self.max_containers, 1, CONTAINERS_MAX)
@@ -121,6 +134,9 @@ class FunctionOptions:
             cpu=self.cpu,
             memory_mb=self.memory_mb,
             timeout_s=self.timeout_s,
+            queue_timeout_s=self.queue_timeout_s,
+            startup_timeout_s=self.startup_timeout_s,
+            deadline_s=self.deadline_s,
             max_retries=retries.max_retries,
             retry_initial_delay_s=float(retries.initial_delay),
             retry_backoff_coefficient=float(retries.backoff_coefficient),

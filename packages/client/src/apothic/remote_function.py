@@ -91,6 +91,21 @@ class RemoteFunction:
         return self._info.timeout_s
 
     @property
+    def queue_timeout_s(self) -> int:
+        """Seconds a job may wait for a runner each time it waits, as of the look-up."""
+        return self._info.queue_timeout_s
+
+    @property
+    def startup_timeout_s(self) -> int:
+        """Seconds the start of a runner may take, as of the look-up."""
+        return self._info.startup_timeout_s
+
+    @property
+    def deadline_s(self) -> int | None:
+        """Seconds from the call to the end of the job over all attempts, as of the look-up; None for no limit."""
+        return self._info.deadline_s
+
+    @property
     def retries(self) -> Retries | None:
         """Further attempts after a failure, as of the look-up; None for none."""
         return retries_of_spec(self._info)

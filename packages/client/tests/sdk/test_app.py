@@ -93,7 +93,9 @@ def test_an_app_name_must_follow_the_rule(name: Any) -> None:
 
 WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("cpu", 0), ("cpu", 1.0), ("cpu", True), ("cpu", "1"), ("cpu", 1025), ("memory_mb", 31), ("memory_mb", None),
-    ("timeout_s", 0), ("timeout_s", 604_801), ("timeout_s", 1.5), ("max_retries", -1), ("max_retries", 101),
+    ("timeout_s", 0), ("timeout_s", 604_801), ("timeout_s", 1.5),
+    ("queue_timeout_s", 0), ("queue_timeout_s", None), ("startup_timeout_s", 0.5), ("startup_timeout_s", True),
+    ("deadline_s", 0), ("deadline_s", 604_801), ("deadline_s", "60"), ("max_retries", -1), ("max_retries", 101),
     ("at_most_once", 1), ("at_most_once", None),
     ("retries", True), ("retries", "3"), ("retries", -1), ("concurrent_requests", 0), ("max_pending_tasks", 0),
     ("max_containers", 10_001), ("tasks_per_container", 1_001), ("gpu", ""), ("gpu", []), ("gpu", [1]), ("gpu", 7),
@@ -384,13 +386,14 @@ def test_the_sample_runs_as_a_script(server: ScriptedServer, tmp_path: Path) -> 
 
 
 def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, client: ControlPlaneClient) -> None:
-    info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, tasks_per_container=3)
+    info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, deadline_s=90, tasks_per_container=3)
     server.scripts.append(lambda wire, _: wire.answer(200, info))
     remote = Function.from_name("hello-world", "greet", client=client)
 
     assert isinstance(remote, RemoteFunction)
     assert (remote.name, remote.app_name, remote.kind, remote.timeout_s) == ("greet", "hello-world", "function", 7)
     assert remote.at_most_once is False
+    assert (remote.queue_timeout_s, remote.startup_timeout_s, remote.deadline_s) == (86_400, 60, 90)
     assert remote.function_id.startswith("functions:")
     assert remote.retries == Retries(max_retries=2, initial_delay=5.0)
     assert remote.concurrency is not None

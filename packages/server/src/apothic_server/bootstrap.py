@@ -31,6 +31,7 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
+from apothic_server.services.dispatch.time_limits import TimeLimits
 from apothic_server.services.health import Health
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
@@ -187,7 +188,7 @@ class Cloud:
             health=health,
             metrics=Metrics(board, self.writer.counters),
         )
-        self.upkeep = Upkeep(board, grants, self.recovery)
+        self.upkeep = Upkeep(board, grants, self.recovery, TimeLimits(board, grants, calls, endings))
         self.values = Values(board, grants, reports, blobs)
         self.loops = self._make_loops(board, streams)
         health.loops = self.loops
@@ -203,9 +204,13 @@ class Cloud:
         values = Loop("values", self.values.step, interval_s=5.0, deadline_s=60.0)
         reload = Loop("reload", upkeep.reload, interval_s=1.0)
         retries = Loop("retries", upkeep.retries, interval_s=5.0)
-        board.hints = Hints(feed=values.hint, reload=reload.hint, retries=retries.hint, changed=streams.hint)
+        limits = Loop("limits", upkeep.limits, interval_s=2.0)
+        board.hints = Hints(
+            feed=values.hint, reload=reload.hint, retries=retries.hint, limits=limits.hint, changed=streams.hint
+        )
         return (
             Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0),
+            limits,
             Loop("sweep", upkeep.sweep, interval_s=2.0),
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
             Loop("retention", self.retention.step, interval_s=60.0),

@@ -51,6 +51,9 @@ def test_every_field_is_kept():
         "cpu": 4,
         "memory_mb": 2048,
         "timeout_s": 60,
+        "queue_timeout_s": 61,
+        "startup_timeout_s": 62,
+        "deadline_s": 63,
         "max_retries": 3,
         "retry_initial_delay_s": 2,
         "retry_backoff_coefficient": 1.5,
@@ -98,7 +101,7 @@ def test_every_number_has_its_bounds(name):
     for value in (low - 1, high + 1, 10**300):
         found = problems({"manifest": function(**{name: value}), "archive_sha256": DIGEST})
         assert found == [(["manifest", "functions", 0, name], "out_of_range")]
-    for value in (True, "1", None, [1]):
+    for value in (True, "1", [1]) if name == "deadline_s" else (True, "1", None, [1]):
         found = problems({"manifest": function(**{name: value}), "archive_sha256": DIGEST})
         assert found == [(["manifest", "functions", 0, name], "wrong_type")]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,11 +62,21 @@ class Attempt:
     error: RemoteError | None = None
     ended: Finished | None = None
     is_dropped: bool = False
+    _timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])
 
     @property
     def key(self) -> Key:
         """Job and fence."""
         return (self.order.job, self.order.fence)
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call `call` in `delay_s` seconds, unless `cancel_timers` comes first."""
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, call))
+
+    def cancel_timers(self) -> None:
+        """Nothing that `after` was asked for happens any more."""
+        while self._timers:
+            self._timers.pop().cancel()
 
     def finish(self, outcome: str, value: Value | None = None, error: RemoteError | None = None) -> Finished:
         """Return the report of its end; a verdict replaces the outcome given."""

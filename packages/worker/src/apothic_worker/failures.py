@@ -26,6 +26,13 @@ def failure(code: str, message: str) -> RemoteError:
     return RemoteError(type="apothic.AttemptFailed", message=message, code=code)
 
 
+def time_limit(code: str, timeout_s: int) -> RemoteError:
+    """Return why an attempt was stopped: its own `timeout_s`, or the `deadline_s` of its job."""
+    if code == "timeout":
+        return failure(code, f"the attempt ran longer than {timeout_s} s")
+    return failure(code, "the job did not end within its deadline_s")
+
+
 def death(code: int | None, number: int | None, memory_mb: int | None) -> RemoteError:
     """Return why a runner's process is gone.
 

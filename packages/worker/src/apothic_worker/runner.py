@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from apothic.wire.values import RemoteError
 from apothic_worker import journal
 from apothic_worker.attempt import Attempt, Key, Reports, end_of, report_end
 from apothic_worker.channel import Channel, Frame
-from apothic_worker.failures import death, failure
+from apothic_worker.failures import death, failure, time_limit
 from apothic_worker.leftovers import Leftovers
 from apothic_worker.limits import Bounds, Group, Limits
 from apothic_worker.output import OutputPipes
@@ -70,7 +71,6 @@ class Runner:
         self._queue: deque[Attempt] = deque()
         self._calls: dict[str, Attempt] = {}
         self._calls_made = 0
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._kill_timer: asyncio.TimerHandle | None = None
         self._zygote_timer: asyncio.TimerHandle | None = None
         self._reason = "exited"
@@ -146,6 +146,8 @@ class Runner:
         """Queue an attempt and hand it over when a task is free."""
         self._calls_made += 1
         attempt = Attempt(order, str(self._calls_made))
+        if order.deadline_left_s is not None:
+            attempt.after(order.deadline_left_s, functools.partial(self._timed_out, attempt, "deadline_exceeded"))
         if self.phase in (Phase.STARTING, Phase.SERVING) and self._load_error is None:
             self._queue.append(attempt)
             self._feed()
@@ -244,7 +246,7 @@ class Runner:
     def _answered(self, attempt: Attempt, end: Finished) -> None:
         assert self._output is not None
         self._output.drain()
-        self._cancel_timer(attempt.key)
+        attempt.cancel_timers()
         if len(self._calls) == 1 and self._leftovers is not None and self._leftovers.exist():
             attempt.ended = end
             self._reason = "a call left processes behind"
@@ -269,13 +271,13 @@ class Runner:
         head = {"kind": "call", "call": attempt.call, "job": order.job, "attempt": order.attempt}
         self._channel.send({**head, "encoding": value.encoding, "python": value.python}, value.data)
         self._reports.started(attempt.key)
-        self._timers[attempt.key] = self._loop.call_later(order.timeout_s, self._timed_out, attempt)
+        attempt.after(order.timeout_s, functools.partial(self._timed_out, attempt, "timeout"))
         self._transcript.begin(attempt)
 
     # --- stopping
 
-    def _timed_out(self, attempt: Attempt) -> None:
-        error = failure("timeout", f"the attempt ran longer than {attempt.order.timeout_s} s")
+    def _timed_out(self, attempt: Attempt, code: str) -> None:
+        error = time_limit(code, attempt.order.timeout_s)
         self._stop_attempt(attempt.key, "timed_out", error, TIMEOUT_GRACE_S)
 
     def _stop_attempt(self, key: Key, verdict: str, error: RemoteError | None, grace_s: float) -> bool:
@@ -290,7 +292,7 @@ class Runner:
             return False
         if attempt.verdict is None and attempt.ended is None:
             attempt.verdict, attempt.error = verdict, error
-            self._cancel_timer(key)
+            attempt.cancel_timers()
             self._stop_call(attempt, grace_s)
         return True
 
@@ -298,7 +300,7 @@ class Runner:
         reason = f"an attempt was {attempt.verdict}"
         if self.spec.tasks > 1 and self._channel is not None:
             self._channel.send({"kind": "cancel", "call": attempt.call})
-            self._timers[attempt.key] = self._loop.call_later(grace_s, self.end, reason)
+            attempt.after(grace_s, functools.partial(self.end, reason))
             return
         self._reason = reason
         self._stop_now(TERM if grace_s > 0 else KILL, grace_s)
@@ -369,7 +371,8 @@ class Runner:
         """End an attempt that user code never saw: with the reason why the app cannot be loaded, else as lost."""
         self._transcript.begin(attempt)
         if self._load_error is not None:
-            outcome = "lost" if self._is_load_lost else "failed"
+            outcome = "timed_out" if self._load_error.code == "startup_timeout" else "failed"
+            outcome = "lost" if self._is_load_lost else outcome
             self._report(attempt, attempt.finish(outcome, error=self._load_error))
         else:
             error = failure("worker_lost", f"the runner ended before the call: {self._reason}")
@@ -377,20 +380,15 @@ class Runner:
 
     def _report(self, attempt: Attempt, end: Finished) -> None:
         self._transcript.end(attempt)
-        self._cancel_timer(attempt.key)
+        attempt.cancel_timers()
         report_end(self._reports, attempt, end)
 
     def _release(self) -> None:
-        for timer in (*self._timers.values(), self._kill_timer, self._zygote_timer):
+        for timer in (self._kill_timer, self._zygote_timer):
             if timer is not None:
                 timer.cancel()
-        self._timers.clear()
         self._transcript.close()
         if self._leftovers is not None:
             self._leftovers.close()
         if self._group is not None:
             self._limits.release(self._group)
-
-    def _cancel_timer(self, key: Key) -> None:
-        if timer := self._timers.pop(key, None):
-            timer.cancel()

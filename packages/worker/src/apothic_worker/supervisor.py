@@ -11,7 +11,7 @@ from apothic_worker.failures import StartFailed, failure
 from apothic_worker.limits import Limits
 from apothic_worker.link_state import Drop
 from apothic_worker.runner import Phase, Runner
-from apothic_worker.zygotes import START_TIMEOUT_S, Zygotes
+from apothic_worker.zygotes import Zygotes
 
 FAILED_KEPT = 256
 """Runners that could not be started and still answer for attempts that were on their way."""
@@ -53,7 +53,7 @@ class Supervisor:
         self._runners[item.runner] = runner
         self._starts[item.runner] = asyncio.ensure_future(self._start(runner))
         loop = asyncio.get_running_loop()
-        self._deadlines[item.runner] = loop.call_later(START_TIMEOUT_S, self._start_timed_out, runner)
+        self._deadlines[item.runner] = loop.call_later(item.startup_timeout_s, self._start_timed_out, runner)
 
     def stop_runner(self, runner: str) -> None:
         """End an idle runner."""
@@ -135,7 +135,8 @@ class Supervisor:
 
     def _start_timed_out(self, runner: Runner) -> None:
         if runner.phase is Phase.STARTING:
-            runner.fail_start(failure("startup_timeout", f"starting took more than {START_TIMEOUT_S:g} s"))
+            message = f"starting a runner took longer than {runner.spec.startup_timeout_s} s"
+            runner.fail_start(failure("startup_timeout", message))
 
     def _drop_attempt(self, key: Key) -> None:
         any(runner.drop(key) for runner in list(self._runners.values()))
@@ -148,7 +149,8 @@ class Supervisor:
             for oldest in list(self._failed)[:-FAILED_KEPT]:
                 del self._failed[oldest]
         self._deadlines.pop(name).cancel()
-        self._starts.pop(name, None)
+        if start := self._starts.pop(name, None):
+            start.cancel()
         if runner.zygote is not None:
             if runner.is_out_of_memory:
                 # What it left in the sandbox's /tmp may be the reason, and counts as memory of nobody now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from pathlib import Path
 
 from apothic.wire.link import StartRunner
@@ -14,14 +15,13 @@ from apothic_worker.failures import StartFailed, failure
 from apothic_worker.interpreters import Interpreter
 from apothic_worker.zygote import Site, Zygote
 
-START_TIMEOUT_S = 60.0
 IDLE_S = 300.0
 ZYGOTES_MAX = 32
 """Zygotes without runners beyond this number are ended, the oldest first."""
 
 FETCH_RETRY_S = 1.0
-FETCH_TIMEOUT_S = START_TIMEOUT_S / 2
-"""After this long without an archive the runner is given up, before its start counts as too slow."""
+FETCH_SHARE = 0.5
+"""Share of the time to start after which a runner without an archive is given up, before its start is too slow."""
 
 NOT_PRELOADED_MAX = 10_000
 """Deployments remembered as unfit for loading before the fork; beyond it, one is found out again."""
@@ -44,6 +44,7 @@ class Zygotes:
         self._archives = archives
         self._names = itertools.count(1)
         self._starts: dict[Slot, asyncio.Task[Zygote]] = {}
+        self._waiting: Counter[Slot] = Counter()
         self._alive: dict[Zygote, tuple[Slot, Path]] = {}
         self._idle: dict[Zygote, asyncio.TimerHandle] = {}
         self._not_preloaded: set[str] = set()
@@ -52,6 +53,8 @@ class Zygotes:
     async def get(self, spec: StartRunner) -> Zygote:
         """Return the ready zygote of the spec's deployment, starting it when there is none.
 
+        Takes as long as it takes: who asks sets a bound. A start that nobody waits for any more is given up.
+
         Raises:
             StartFailed: It cannot be had.
         """
@@ -59,12 +62,18 @@ class Zygotes:
         start = self._starts.get(slot)
         if start is None:
             start = self._starts[slot] = asyncio.ensure_future(self._start(slot, spec))
+        self._waiting[slot] += 1
         try:
             zygote = await asyncio.shield(start)
         except BaseException:
             if start.done() and self._starts.get(slot) is start:
                 del self._starts[slot]
             raise
+        finally:
+            self._waiting[slot] -= 1
+            if not self._waiting[slot]:
+                del self._waiting[slot]
+                self._give_up(slot, start)
         zygote.allow(spec.memory_mb)
         if timer := self._idle.pop(zygote, None):
             timer.cancel()
@@ -97,13 +106,15 @@ class Zygotes:
             zygote.kill()
         await asyncio.gather(*ends)
 
+    def _give_up(self, slot: Slot, start: asyncio.Task[Zygote]) -> None:
+        if not start.done():
+            start.cancel()
+            if self._starts.get(slot) is start:
+                del self._starts[slot]
+
     async def _start(self, slot: Slot, spec: StartRunner) -> Zygote:
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                return await self._try_start(slot, spec)
-        except TimeoutError as error:
-            message = f"loading the app took more than {START_TIMEOUT_S:g} s"
-            raise StartFailed(failure("startup_timeout", message)) from error
+            return await self._try_start(slot, spec)
         except OSError as error:
             raise _lost(f"a runner cannot be started: {error}") from error
 
@@ -141,7 +152,7 @@ class Zygotes:
             raise
 
     async def _archive(self, spec: StartRunner) -> Path:
-        deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + FETCH_SHARE * spec.startup_timeout_s
         while True:
             try:
                 path = await self._archives.get(spec.org, spec.deployment, spec.archive)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from apothic.wire.limits import QUEUE_TIMEOUT_S_DEFAULT, STARTUP_TIMEOUT_S_DEFAULT
+
 KINDS = ("function",)
 """Kinds that this release deploys."""
 
@@ -20,6 +22,9 @@ class FunctionSpec:
         cpu: Whole processors one runner may use.
         memory_mb: Memory one runner may use, in MiB.
         timeout_s: Seconds one attempt may run.
+        queue_timeout_s: Seconds a job may wait for a runner, each time it waits; delays before retries do not count.
+        startup_timeout_s: Seconds the start of a runner may take, app loaded.
+        deadline_s: Seconds from the call to the end of the job, over all attempts; None for no limit.
         max_retries: Further attempts after a failure of user code.
         retry_initial_delay_s: Delay before the first retry (G2.4).
         retry_backoff_coefficient: Factor from one retry to the next, 1 to 10.
@@ -40,6 +45,9 @@ class FunctionSpec:
     cpu: int = 1
     memory_mb: int = 1024
     timeout_s: int = 600
+    queue_timeout_s: int = QUEUE_TIMEOUT_S_DEFAULT
+    startup_timeout_s: int = STARTUP_TIMEOUT_S_DEFAULT
+    deadline_s: int | None = None
     max_retries: int = 0
     retry_initial_delay_s: float = 1.0
     retry_backoff_coefficient: float = 2.0

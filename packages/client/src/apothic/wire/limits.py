@@ -59,6 +59,10 @@ INFRASTRUCTURE_LOSSES_MAX = 8
 """Grants lost to workers, hosts and drains before a job ends `failed` with `worker_lost` (G2.3)."""
 
 TIMEOUT_S_MAX = 7 * 86_400
+"""Largest value of every time limit of a function."""
+
+QUEUE_TIMEOUT_S_DEFAULT = 86_400
+STARTUP_TIMEOUT_S_DEFAULT = 60
 CPU_MAX = 1_024
 MEMORY_MB_MIN = 32
 MEMORY_MB_MAX = 16 * 1024 * 1024

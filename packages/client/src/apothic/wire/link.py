@@ -208,6 +208,7 @@ class StartRunner:
         archive: SHA-256 of the deployment's archive in hex; fetched from `/v1/link/archives/{deployment}` when absent.
         module: Module to import; `qualname` is looked up in it.
         python: `major.minor` that the archive was deployed from.
+        startup_timeout_s: Bound from this order until the runner takes calls.
     """
 
     runner: str
@@ -224,6 +225,7 @@ class StartRunner:
     memory_mb: int
     tasks: int
     is_async: bool
+    startup_timeout_s: int
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ class Assign:
 
     Attributes:
         timeout_s: Bound from `Started` to the end.
+        deadline_left_s: Bound from this order to the end; None without one.
     """
 
     runner: str
@@ -240,6 +243,7 @@ class Assign:
     attempt: int
     timeout_s: int
     arguments: Value
+    deadline_left_s: float | None = None
 
 
 @dataclass(frozen=True)

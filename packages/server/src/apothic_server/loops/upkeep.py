@@ -1,10 +1,11 @@
-"""The dispatcher's upkeep: its role, retries that are due, idle runners, leases that ran out, rows nobody holds."""
+"""The dispatcher's upkeep: its role, due retries, time limits, idle runners, leases that ran out, rows nobody holds."""
 
 from __future__ import annotations
 
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.recovery import Recovery
+from apothic_server.services.dispatch.time_limits import TimeLimits
 
 IDLE_RUNNER_S = 300.0
 """A runner without work is ended after this long."""
@@ -13,10 +14,11 @@ IDLE_RUNNER_S = 300.0
 class Upkeep:
     """Steps of the dispatcher's loops."""
 
-    def __init__(self, board: Board, grants: Grants, recovery: Recovery) -> None:
+    def __init__(self, board: Board, grants: Grants, recovery: Recovery, time_limits: TimeLimits) -> None:
         self._board = board
         self._grants = grants
         self._recovery = recovery
+        self._time_limits = time_limits
 
     async def role(self) -> float | None:
         """Renew the dispatcher's term, or take it again when it was lost (D4)."""
@@ -29,13 +31,17 @@ class Upkeep:
         self._grants.grant_ready()
         return wait_s
 
+    async def limits(self) -> float | None:
+        """End jobs whose time is over (G4.3)."""
+        return self._time_limits.enforce()
+
     async def reload(self) -> float | None:
         """Read jobs again whose records were refused."""
         await self._recovery.reload_requested()
         return None
 
     async def sweep(self) -> float | None:
-        """End leases that ran out, find unfinished rows that no memory holds, end jobs that waited too long (G1.2)."""
+        """End leases that ran out, and find unfinished rows that no memory holds (G1.2)."""
         await self._recovery.sweep()
         return None
 

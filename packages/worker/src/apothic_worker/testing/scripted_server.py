@@ -156,17 +156,20 @@ class ScriptedServer:
             "memory_mb": 256,
             "tasks": 1,
             "is_async": False,
+            "startup_timeout_s": 60,
         }
         return link.StartRunner(**{**values, **changes})
 
-    def assignment(self, runner: str, *args: Any, timeout_s: int = 60) -> link.Assign:
+    def assignment(
+        self, runner: str, *args: Any, timeout_s: int = 60, deadline_left_s: float | None = None
+    ) -> link.Assign:
         """Return an order for one attempt with JSON arguments."""
         value = Value("json", json.dumps([list(args), {}]).encode())
-        return link.Assign(runner, f"j{next(self._numbers)}", 1, 1, timeout_s, value)
+        return link.Assign(runner, f"j{next(self._numbers)}", 1, 1, timeout_s, value, deadline_left_s)
 
-    async def call(self, runner: str, *args: Any, timeout_s: int = 60) -> link.Finished:
-        """Assign one attempt and wait for its end."""
-        order = self.assignment(runner, *args, timeout_s=timeout_s)
+    async def call(self, runner: str, *args: Any, **limits: Any) -> link.Finished:
+        """Assign one attempt, with limits as `assignment` takes them, and wait for its end."""
+        order = self.assignment(runner, *args, **limits)
         await self.send(assign=[order])
         return await self.finished(order)
 

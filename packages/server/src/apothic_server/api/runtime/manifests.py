@@ -40,6 +40,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cpu": (1, limits.CPU_MAX),
     "memory_mb": (limits.MEMORY_MB_MIN, limits.MEMORY_MB_MAX),
     "timeout_s": (1, limits.TIMEOUT_S_MAX),
+    "queue_timeout_s": (1, limits.TIMEOUT_S_MAX),
+    "startup_timeout_s": (1, limits.TIMEOUT_S_MAX),
+    "deadline_s": (1, limits.TIMEOUT_S_MAX),
     "max_retries": (0, limits.RETRIES_MAX),
     "retry_initial_delay_s": (0, limits.TIMEOUT_S_MAX),
     "retry_backoff_coefficient": (1, 10),
@@ -150,7 +153,8 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
     if spec.qualname and not _is_dotted(spec.qualname):
         problems.append(problem([*loc, "qualname"], "must be a dotted Python name", "pattern"))
     for name, (low, high) in BOUNDS.items():
-        if not low <= getattr(spec, name) <= high:
+        value = getattr(spec, name)
+        if value is not None and not low <= value <= high:
             problems.append(problem([*loc, name], f"must be from {low} to {high}", "out_of_range"))
     if spec.at_most_once and spec.max_retries:
         problems.append(problem([*loc, "max_retries"], "must be 0 with at_most_once", "excluded"))

@@ -10,9 +10,16 @@ from apothic.wire.values import RemoteError
 from apothic_server.domain.jobs import JobEvent, JobStatus
 
 NEVER_RETRIED = frozenset(
-    {"python_mismatch", "arguments_unreadable", "result_unserializable", "result_too_large", "generator_not_supported"}
+    {
+        "python_mismatch",
+        "arguments_unreadable",
+        "result_unserializable",
+        "result_too_large",
+        "generator_not_supported",
+        "deadline_exceeded",
+    }
 )
-"""Failures that the same code and arguments repeat for certain."""
+"""Failures that the same code and arguments repeat for certain, and the one that leaves no time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from apothic.wire.ids import IncarnationId, JobId
+from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.fleet import Fleet, GroupKey, Worker
 from apothic_server.domain.jobs import JobChange, JobStatus, NewJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
+from apothic_server.services.dispatch.alarms import Alarms
 from apothic_server.services.dispatch.live import LiveJob, ReadyQueues
+
+LATE_S = 35.0
+"""What a worker may take to end an attempt that is overdue and to say so: one lease, and the 5 s in which the loss of a
+worker, which costs no retry, is noticed first (G3.3, G4.3)."""
 
 ENDED_REMEMBERED_MAX = 100_000
 """More ends than this while one page is being read do not happen."""
@@ -56,6 +62,7 @@ class Hints:
     reload: Callable[[], None] = lambda: None
     changed: Callable[[str], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
+    limits: Callable[[], None] = lambda: None
 
 
 class Board:
@@ -66,6 +73,7 @@ class Board:
         is_draining: The process stops; nothing new is taken or granted.
         to_feed: Attempts (job, fence) whose arguments wait to be read from the blob store.
         to_reload: Jobs to be read again from the store, because a record of theirs was refused.
+        alarms: When to look at which job because of its time limits.
         ended: Jobs that ended most recently, so that a row read before their last commit is not taken in again.
         fenced_reports: Worker reports refused for an old fence (G1.3).
     """
@@ -80,6 +88,7 @@ class Board:
         self.term: int | None = None
         self.is_draining = False
         self.jobs: dict[JobId, LiveJob] = {}
+        self.alarms = Alarms(self.jobs)
         self.ready = ReadyQueues()
         self.fleet = Fleet()
         self.links: dict[IncarnationId, Link] = {}
@@ -135,6 +144,7 @@ class Board:
         self._pending[group] = self.pending(group) + 1
         job.is_queued = True
         self.ready.push(job)
+        self.watch(job)
 
     def dequeue(self, job: LiveJob) -> None:
         """Stop counting a job as pending: it was granted or has ended. Its place in the queue is dropped when met."""
@@ -148,12 +158,13 @@ class Board:
             del self._pending[job.need.group]
 
     def retry_after(self, job: LiveJob, delay_s: float) -> None:
-        """Queue a job that waits, not before `delay_s` have passed."""
-        job.due_at = self.clock.monotonic() + max(delay_s, 0.0)
+        """Queue a job that waits, not before `delay_s` have passed; less than 0 when it could have run before."""
+        job.due_at = self.clock.monotonic() + delay_s
         if delay_s <= 0:
             self.enqueue(job)
             return
         heapq.heappush(self._retries, (job.due_at, job.id))
+        self.watch(job)
         self.hints.retries()
 
     def promote_due(self) -> float | None:
@@ -166,11 +177,24 @@ class Board:
                 self.enqueue(job)
         return self._retries[0][0] - now if self._retries else None
 
+    def limit_of(self, job: LiveJob) -> Limit | None:
+        """Return the time limit that a job meets next."""
+        return next_limit(job.status, since=job.since, deadline_at=job.deadline_at, spec=job.need.spec, late_s=LATE_S)
+
+    def watch(self, job: LiveJob, *, not_before: float = 0.0) -> None:
+        """Have the job's next time limit enforced; called whenever that may have come nearer."""
+        limit = self.limit_of(job)
+        if limit is not None and self.alarms.set(job, max(limit.at, not_before)):
+            self.hints.limits()
+
     def adopt(self, job: LiveJob, delay_s: float) -> None:
         """Take a job from the store into memory: queued when it waits, else left to its worker."""
         self.jobs[job.id] = job
         if job.waits:
             self.retry_after(job, delay_s)
+        else:
+            # Its worker may have ended it in time and not been able to say so (G3.5).
+            self.watch(job, not_before=self.clock.monotonic() + LATE_S)
 
     def release(self, job: LiveJob) -> None:
         """Free the slot of an attempt that ended; the runner stays."""

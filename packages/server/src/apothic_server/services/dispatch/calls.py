@@ -48,6 +48,9 @@ class Calls:
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome)
         record = new_job(job, created_by, board.clock.now())
+        job.due_at = board.clock.monotonic()
+        if (deadline_s := job.need.spec.deadline_s) is not None:
+            job.deadline_at = job.due_at + deadline_s
         job.is_blocking = blocking and not job.need.spec.at_most_once
         if blocking:
             board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied))

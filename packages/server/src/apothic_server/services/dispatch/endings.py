@@ -54,8 +54,10 @@ class Endings:
         self._grants.grant_ready()
 
     def fail_waiting(self, job: LiveJob, event: JobEvent, error: RemoteError) -> None:
-        """End a job that waits and can never run, or waited too long (J11, J12)."""
+        """End a job that waits and can never run, or waited too long (J11, J12); one that waits no more is let be."""
         board = self._board
+        if not job.waits:
+            return
         board.dequeue(job)
         now = board.clock.now()
         fields = JobFields(error=error_to_json(error), finished_at=now)

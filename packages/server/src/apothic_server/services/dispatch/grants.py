@@ -51,10 +51,13 @@ class Grants:
         runner.attempts.add(job.id)
         job.runner, job.worker = runner, runner.worker.id
         job.attempt += 1
+        job.granted_at = self._board.clock.monotonic()
         fence = job.fence + 1
         term = self._board.term
         fields = JobFields(attempt=job.attempt, fence=fence, worker=runner.worker.id, term=term)
-        return move(job, JobEvent.GRANTED, self._board.clock.now(), fields=fields, term=term, fence=fence)
+        change = move(job, JobEvent.GRANTED, self._board.clock.now(), fields=fields, term=term, fence=fence)
+        self._board.watch(job)
+        return change
 
     def send(self, job: LiveJob) -> None:
         """Send a granted attempt to its worker; arguments in the blob store are read first, by the feeding loop."""
@@ -133,8 +136,12 @@ class Grants:
             self._announced.add(runner.id)
             self._board.send(runner.worker, "start_runner", start_runner(job, runner))
         job.is_sent = True
-        assign = Assign(runner.id, job.id, job.fence, job.attempt, job.need.spec.timeout_s, arguments)
+        timeout_s, left_s = job.need.spec.timeout_s, self._deadline_left_s(job)
+        assign = Assign(runner.id, job.id, job.fence, job.attempt, timeout_s, arguments, left_s)
         self._board.send(runner.worker, "assign", assign)
+
+    def _deadline_left_s(self, job: LiveJob) -> float | None:
+        return None if job.deadline_at is None else max(0.0, job.deadline_at - self._board.clock.monotonic())
 
 
 def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
@@ -155,4 +162,5 @@ def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
         memory_mb=spec.memory_mb,
         tasks=spec.tasks_per_container,
         is_async=spec.is_async,
+        startup_timeout_s=spec.startup_timeout_s,
     )

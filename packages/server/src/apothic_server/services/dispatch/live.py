@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,10 @@ class LiveJob:
         losses: Grants lost to infrastructure so far.
         runner: The runner that executes it; None while it waits, and while its worker has not come back yet.
         outcome: Told to everybody who waits for the end; never holds an exception that nobody reads.
-        due_at: Monotonic seconds before which a retry is not granted.
+        due_at: Monotonic seconds from which it could run: of its call, or of the end of the delay before a retry.
+        granted_at, started_at: Monotonic seconds of J2 and J3 of its current attempt.
+        deadline_at: Monotonic seconds at which `deadline_s` is over; None without one.
+        alarm_at: Monotonic seconds of its entry in the board's alarms; infinity without one.
         is_blocking: Its caller waits for the outcome, so its frames may leave before their records are durable (D9).
             Never with `at_most_once`: a frame whose grant could be forgotten might leave twice (G2.1).
         is_queued: It stands in a ready queue and counts as pending.
@@ -47,6 +51,10 @@ class LiveJob:
     runner: Runner | None = None
     worker: str | None = None
     due_at: float = 0.0
+    granted_at: float = 0.0
+    started_at: float = 0.0
+    deadline_at: float | None = None
+    alarm_at: float = math.inf
     is_blocking: bool = False
     is_queued: bool = False
     is_sent: bool = False
@@ -58,6 +66,13 @@ class LiveJob:
     @property
     def waits(self) -> bool:
         return self.status in WAITING
+
+    @property
+    def since(self) -> float:
+        """Monotonic seconds from which its present status counts; meaningless for one that is being cancelled."""
+        if self.waits:
+            return self.due_at
+        return self.granted_at if self.status is JobStatus.STARTING else self.started_at
 
     @property
     def is_granted(self) -> bool:

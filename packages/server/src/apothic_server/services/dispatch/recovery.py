@@ -13,13 +13,13 @@ import structlog
 
 from apothic.wire.ids import IncarnationId, JobId
 from apothic.wire.runner import error_from_json
-from apothic.wire.values import RemoteError
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import NotFound, Unavailable
-from apothic_server.domain.jobs import Job, JobEvent, JobStatus, UnfinishedJob
+from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.failpoints import fp
+from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.endings import Endings
@@ -32,9 +32,6 @@ from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 
 log = structlog.get_logger("apothic.dispatch")
-
-QUEUE_TIMEOUT_S = 24 * 3600.0
-"""`queue_timeout_s`: a job that waited this long ends `timed_out` (J11)."""
 
 PAGE = 1_000
 PAGES_PER_SWEEP = 10
@@ -123,7 +120,6 @@ class Recovery:
             pages = None if pages is None else pages - 1
         self._lose_foreign()
         self._functions.clear()
-        self._time_out_waiting()
         self._grants.grant_ready()
 
     async def adopt_held(self, unit: Connection, worker: IncarnationId, jobs: list[JobId]) -> None:
@@ -216,7 +212,7 @@ class Recovery:
         if function is None:
             log.error("job.without_function", job=row.job.id)
             return None
-        live = _live(row, function, old)
+        live = _live(row, function, old, board.clock)
         if live.waits:
             if old is not None:
                 board.release(old)
@@ -224,6 +220,9 @@ class Recovery:
             board.adopt(live, _seconds_until(row.job.run_at, board.clock.now()))
             return live
         board.adopt(live, 0.0)
+        if old is not None and live.runner is not None and not live.is_sent:
+            old.runner = None  # what still holds the former object sends nothing
+            self._grants.send(live)
         if live.runner is None and live.worker is not None:
             self._ask_worker(IncarnationId(live.worker))
         return live
@@ -247,19 +246,14 @@ class Recovery:
                 del self._foreign_leases[incarnation]
                 self._reports.lose_unattached(incarnation, f"worker {incarnation} did not come back")
 
-    def _time_out_waiting(self) -> None:
-        now = self._board.clock.now()
-        for job in list(self._board.ready):
-            waited_s = (now - job.created_at).total_seconds()
-            if waited_s > QUEUE_TIMEOUT_S:
-                detail = f"the job waited {waited_s:.0f} s for a runner"
-                error = RemoteError("apothic.QueueTimeout", detail, code="queue_timeout")
-                self._endings.fail_waiting(job, JobEvent.TIMED_OUT, error)
 
-
-def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None) -> LiveJob:
+def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock: Clock) -> LiveJob:
+    """Return the memory of a row. When an attempt was granted no row says: one met here counts as granted now."""
     job = stored.job
     keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
+    now, monotonic = clock.now(), clock.monotonic()
+    began_s = _seconds_until(job.started_at, now) if job.started_at is not None else 0.0
+    deadline_s = function.spec.deadline_s
     return LiveJob(
         id=job.id,
         function=function,
@@ -274,6 +268,9 @@ def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None) -> Liv
         runner=old.runner if old is not None and keeps_runner else None,
         worker=job.worker if job.status not in (JobStatus.QUEUED, JobStatus.RETRYING) else None,
         is_sent=old.is_sent if old is not None and keeps_runner else False,
+        granted_at=old.granted_at if old is not None and keeps_runner else monotonic,
+        started_at=monotonic + began_s,
+        deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
     )
 
 
@@ -284,4 +281,5 @@ def _fail(outcome: asyncio.Future[Outcome], error: Exception) -> None:
 
 
 def _seconds_until(when: datetime, now: datetime) -> float:
-    return max((when - now).total_seconds(), 0.0)
+    """Return how long it is until `when`; less than 0 when that is over."""
+    return (when - now).total_seconds()

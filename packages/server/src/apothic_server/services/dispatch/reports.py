@@ -71,7 +71,9 @@ class Reports:
         if job is None or job.status is not JobStatus.STARTING:
             return
         now = self._board.clock.now()
+        job.started_at = self._board.clock.monotonic()
         change = move(job, JobEvent.STARTED, now, fields=JobFields(started_at=now))
+        self._board.watch(job)
         self._board.write_quietly(change, job)
 
     def logs(self, worker: Worker, item: Logs) -> None:
