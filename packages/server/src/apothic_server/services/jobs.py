@@ -13,7 +13,7 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import TooLarge, no_such
+from apothic_server.domain.errors import TooLarge, Unavailable, no_such
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
 from apothic_server.failpoints import fp
@@ -26,6 +26,9 @@ from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
 from apothic_server.store.database import Database
+
+CANCEL_TRIES = 5
+"""How often a cancel that met a job which had moved on is tried again."""
 
 
 class Jobs:
@@ -112,25 +115,26 @@ class Jobs:
 
         Raises:
             NotFound: No such job.
+            Unavailable: The store is away, or memory and store do not come to agree.
         """
-        live = self._board.jobs.get(key)
-        if live is None or live.org != actor.org:
-            row = await self._row(actor, key)
-            if row.status.is_final:
-                return row.status
-            await self._adopted(row.id)
-            live = self._board.jobs.get(row.id)
-        if live is not None and not live.status.is_final:
-            committed = self._calls.cancel(live)
-            status = live.status
-            settled = True if committed is None else await committed
-            await fp("cancel.committed")
-            if settled is True:
-                return status
-            if isinstance(settled, BaseException):
-                raise settled
-        row = await self._row(actor, key)
-        return row.status
+        for _ in range(CANCEL_TRIES):
+            live = self._board.jobs.get(key)
+            if live is None or live.org != actor.org:
+                row = await self._row(actor, key)
+                if row.status.is_final:
+                    return row.status
+            else:
+                committed = self._calls.cancel(live)
+                status = live.status
+                settled = await asyncio.shield(committed)
+                await fp("cancel.committed")
+                if settled is True:
+                    return status
+                if isinstance(settled, BaseException):
+                    raise settled
+            if key not in self._board.ended:
+                await self._adopted(key)
+        raise Unavailable("the job changes faster than it can be cancelled; try again", retry_after_s=1)
 
     async def _function_of(self, actor: Actor, row: Job) -> Function:
         async with self._database.request_unit(actor.org) as unit:

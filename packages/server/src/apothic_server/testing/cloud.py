@@ -220,12 +220,16 @@ class ScriptedWorker:
 
     async def next(self, name: str) -> Any:
         """Return the next item of that name that the server sends, waiting for it; others are dropped."""
+        return (await self.next_of(name))[1]
+
+    async def next_of(self, *names: str) -> tuple[str, Any]:
+        """Return name and content of the next item of one of these names, waiting for it; others are dropped."""
         async with asyncio.timeout(10):
             while True:
                 while self.received:
                     kind, item = self.received.popleft()
-                    if kind == name:
-                        return item
+                    if kind in names:
+                        return kind, item
                 self._arrived.clear()
                 await self._arrived.wait()
 

@@ -115,10 +115,17 @@ class Board:
         except (Unavailable, ValueError) as error:
             written = asyncio.get_running_loop().create_future()
             written.set_exception(error)
-        written.add_done_callback(lambda done: self._answer(change.job, then, settled_of(done)))
+        told: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        job = self.jobs.get(change.job)
+        if job is not None:
+            job.written = told
+        written.add_done_callback(lambda done: self._answer(change.job, then, told, settled_of(done)))
 
-    def _answer(self, job_id: JobId, then: Callable[[Settled], None], settled: Settled) -> None:
+    def _answer(
+        self, job_id: JobId, then: Callable[[Settled], None], told: asyncio.Future[Settled], settled: Settled
+    ) -> None:
         then(settled)
+        told.set_result(settled)
         if settled is True:
             self.hints.changed(job_id)
 

@@ -64,24 +64,25 @@ class Calls:
             self._grants.start(job, where)
         return submitted
 
-    def cancel(self, job: LiveJob) -> asyncio.Future[Settled] | None:
-        """J7 or J8; returns the future of its commit, or None when the job is being cancelled already (G4.1)."""
-        if job.status is JobStatus.CANCELLING:
-            return None
-        waited = job.waits
-        now = self._board.clock.now()
-        self._board.dequeue(job)
-        fields = JobFields(finished_at=now) if waited else JobFields()
-        then = self._cancelled if waited else self._cancelling
-        answer: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+    def cancel(self, job: LiveJob) -> asyncio.Future[Settled]:
+        """J7 or J8; nothing when the job has ended or is being cancelled already (G4.1).
 
-        def tell(settled: Settled) -> None:
-            then(job, settled)
-            if not answer.done():
-                answer.set_result(settled)
-
-        self._board.write(move(job, JobEvent.CANCEL_ASKED, now, fields=fields), tell)
-        return answer
+        Returns:
+            Resolved when the status that the job has in memory after this call is on disk, or with why it is not.
+        """
+        if job.status is not JobStatus.CANCELLING and not job.status.is_final:
+            waited = job.waits
+            now = self._board.clock.now()
+            self._board.dequeue(job)
+            fields = JobFields(finished_at=now) if waited else JobFields()
+            then = self._cancelled if waited else self._cancelling
+            change = move(job, JobEvent.CANCEL_ASKED, now, fields=fields)
+            self._board.write(change, lambda settled: then(job, settled))
+        if job.written is not None:
+            return job.written
+        on_disk: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        on_disk.set_result(True)
+        return on_disk
 
     def waiting_reason(self, job: LiveJob) -> str | None:
         """Return why a job waits, in one plain sentence; None when it does not wait."""
