@@ -174,14 +174,15 @@ def test_a_cancelled_job_and_a_job_past_its_limit_have_their_own_errors(
     do: Do, greet: Any, server: ScriptedServer
 ) -> None:
     server.scripts.append(lambda wire, _: wire.outcome("cancelled"))
-    server.scripts.append(lambda wire, _: wire.outcome("timed_out", error=remote_error(message="ran 600 s")))
+    error = remote_error(message="ran 600 s", code="deadline_exceeded")
+    server.scripts.append(lambda wire, _: wire.outcome("timed_out", error=error))
     with pytest.raises(JobCancelledError) as cancelled:
         do(greet.remote())
     with pytest.raises(JobTimeoutError, match="ran 600 s") as timed_out:
         do(greet.remote())
 
     assert cancelled.value.job_id == JOB
-    assert (timed_out.value.job_id, timed_out.value.is_final, timed_out.value.code) == (JOB, True, "timeout")
+    assert (timed_out.value.job_id, timed_out.value.is_final, timed_out.value.code) == (JOB, True, "deadline_exceeded")
 
 
 def test_a_call_lost_after_it_was_accepted_resumes_by_its_id(do: Do, greet: Any, server: ScriptedServer) -> None:
