@@ -2,6 +2,7 @@
 
 import pytest
 
+from apothic.wire.functions import FunctionSpec
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import JobStatus
@@ -59,6 +60,46 @@ async def test_running_jobs_keep_a_full_grace_after_a_restart_and_are_then_given
     assert early == "running"
     assert attempt.attempt == 2
     assert (await ended_of(waiting)).status is JobStatus.SUCCEEDED
+
+
+@guarantee("G1.2", "no_stuck_jobs")
+async def test_a_queued_job_runs_at_once_when_the_clock_was_set_back_before_a_restart(cloud, second):
+    await cloud.deploy()
+    job = await cloud.spawn()
+    cloud.clock.step(-7200)
+    await cloud.inner.stop()
+
+    await second.start(run_loops=False)
+    cloud.inner = second
+    worker = await ScriptedWorker(cloud).connect()
+
+    assert (await worker.take()).job == job.job
+
+
+@guarantee("G2.4", "retry_survives_restart")
+@pytest.mark.parametrize(("step_s", "early_s", "late_s"), [(0, 19, 2), (-7200, 39, 6)])
+async def test_a_retry_keeps_its_delay_over_a_restart_and_a_clock_set_back_makes_it_no_longer_than_the_longest(
+    cloud, second, step_s, early_s, late_s
+):
+    spec = FunctionSpec("work", qualname="work", max_retries=1, retry_initial_delay_s=20, retry_max_delay_s=40)
+    await cloud.deploy("shop", spec)
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    worker.fail(await worker.take())
+    await cloud.inner.stop()
+    cloud.clock.step(step_s)
+
+    await second.start(run_loops=False)
+    cloud.inner = second
+    other = await ScriptedWorker(cloud).connect()
+    for _ in range(early_s):
+        await cloud.advance(1)
+        await other.heartbeat()
+    early = await cloud.status(job.job)
+    await cloud.advance(late_s)
+    again = await other.take()
+
+    assert (early, again.job, again.attempt) == ("retrying", job.job, 2)
 
 
 async def test_only_one_process_dispatches(cloud, second):

@@ -89,10 +89,27 @@ class Fleet:
         self.workers: dict[IncarnationId, Worker] = {}
         self.runners: dict[RunnerId, Runner] = {}
         self._groups: dict[GroupKey, dict[RunnerId, Runner]] = {}
+        self._absent: dict[GroupKey, set[JobId]] = {}
 
     def group(self, key: GroupKey) -> dict[RunnerId, Runner]:
         """Runners of one function of one deployment; not to be changed by the caller."""
         return self._groups.get(key, {})
+
+    def absent(self, key: GroupKey) -> frozenset[JobId]:
+        """Jobs of a group that workers which have not come back yet may still execute, each in a runner of its own."""
+        return frozenset(self._absent.get(key, ()))
+
+    def miss(self, key: GroupKey, job: JobId) -> None:
+        """Keep a place of `max_containers` for the runner of a job whose worker has not come back yet."""
+        self._absent.setdefault(key, set()).add(job)
+
+    def unmiss(self, key: GroupKey, job: JobId) -> None:
+        """The job is attached or given back; does nothing for others."""
+        jobs = self._absent.get(key)
+        if jobs is not None:
+            jobs.discard(job)
+            if not jobs:
+                del self._absent[key]
 
     def add_worker(self, worker: Worker) -> None:
         self.workers[worker.id] = worker

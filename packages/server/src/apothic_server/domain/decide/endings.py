@@ -21,6 +21,9 @@ NEVER_RETRIED = frozenset(
 )
 """Failures that the same code and arguments repeat for certain, and the one that leaves no time."""
 
+LOSS_DELAY_S_MAX = 30.0
+"""Longest delay before the attempt after a lost one, without jitter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -77,6 +80,11 @@ def retry_delay_s(retry: int, spec: FunctionSpec, jitter: float) -> float:
     return max(1.0, min(delay, spec.retry_max_delay_s)) * (1 + 0.1 * jitter)
 
 
+def delay_s_max(spec: FunctionSpec) -> float:
+    """Return the longest delay before any attempt of a function, jitter included."""
+    return 1.1 * max(1.0, spec.retry_max_delay_s, LOSS_DELAY_S_MAX)
+
+
 def _user_failure(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
     retries_used = tally.attempt - tally.losses - 1
     is_retryable = not spec.at_most_once and (ended.error is None or ended.error.code not in NEVER_RETRIED)
@@ -93,6 +101,6 @@ def _lost(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verd
         "apothic.WorkerLost", "the worker that executed the attempt is gone", code="worker_lost"
     )
     if losses <= INFRASTRUCTURE_LOSSES_MAX and not spec.at_most_once:
-        delay = 0.0 if losses == 1 else min(2.0 ** (losses - 2), 30.0) * (1 + 0.1 * jitter)
+        delay = 0.0 if losses == 1 else min(2.0 ** (losses - 2), LOSS_DELAY_S_MAX) * (1 + 0.1 * jitter)
         return Verdict(JobEvent.RETRY, error, losses, delay)
     return Verdict(JobEvent.FAILED, error, losses)

@@ -56,8 +56,9 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
     group = fleet.group(need.group)
     if warm := _warm_runner(group, need):
         return UseRunner(warm)
-    if len(group) >= need.spec.max_containers:
-        return Wait(_full(len(group), need))
+    taken = len(group) + len(fleet.absent(need.group))
+    if taken >= need.spec.max_containers:
+        return Wait(_full(taken, need))
     return _new_runner(need, fleet)
 
 

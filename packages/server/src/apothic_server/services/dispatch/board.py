@@ -13,7 +13,7 @@ from apothic.wire.ids import IncarnationId, JobId
 from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.fleet import Fleet, GroupKey, Worker
-from apothic_server.domain.jobs import JobChange, JobStatus, NewJob
+from apothic_server.domain.jobs import JobChange, NewJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.alarms import Alarms
@@ -180,7 +180,7 @@ class Board:
         while self._retries and self._retries[0][0] <= now:
             _, job_id = heapq.heappop(self._retries)
             job = self.jobs.get(job_id)
-            if job is not None and job.status is JobStatus.RETRYING and not job.is_queued:
+            if job is not None and job.waits and not job.is_queued:
                 self.enqueue(job)
         return self._retries[0][0] - now if self._retries else None
 
@@ -199,12 +199,15 @@ class Board:
         self.jobs[job.id] = job
         if job.waits:
             self.retry_after(job, delay_s)
-        else:
-            # Its worker may have ended it in time and not been able to say so (G3.5).
-            self.watch(job, not_before=self.clock.monotonic() + LATE_S)
+            return
+        # Its worker may have ended it in time and not been able to say so (G3.5).
+        self.watch(job, not_before=self.clock.monotonic() + LATE_S)
+        if job.runner is None:
+            self.fleet.miss(job.need.group, job.id)
 
     def release(self, job: LiveJob) -> None:
         """Free the slot of an attempt that ended; the runner stays."""
+        self.fleet.unmiss(job.need.group, job.id)
         runner, job.runner, job.worker = job.runner, None, None
         job.is_sent = False
         if runner is not None:
@@ -222,7 +225,10 @@ class Board:
         self.ended[job_id] = None
         if len(self.ended) > ENDED_REMEMBERED_MAX:
             self.ended.popitem(last=False)
-        return self.jobs.pop(job_id, None)
+        job = self.jobs.pop(job_id, None)
+        if job is not None:
+            self.fleet.unmiss(job.need.group, job_id)
+        return job
 
     def reload(self, job_id: JobId) -> None:
         """Have the job read again from the store: what memory believes was refused."""

@@ -51,10 +51,16 @@ class Reattach:
         return {(function.org, function.deployment, function.spec.name): function for function in found}
 
     def rebuild(self, worker: Worker, hello: Hello, deployed: Deployed) -> None:
-        """Give a worker that memory has just met the runners that it describes and that could be ours."""
-        for ref in hello.runners:
+        """Give a worker that memory has just met the runners that it describes and that could be ours.
+
+        Those with work come first: a place of `max_containers` was kept for each. An idle one may have lost its place.
+        """
+        busy = {ref.runner for ref in hello.held}
+        for ref in sorted(hello.runners, key=lambda ref: ref.runner not in busy):
             function = deployed.get((ref.org, ref.deployment, ref.function))
-            if function is not None and self._could_be_ours(worker, ref, function):
+            if function is None or not self._could_be_ours(worker, ref, function):
+                continue
+            if ref.runner in busy or self._has_place(worker, function):
                 self._grants.found_runner(_runner(worker, ref, function, self._board.clock.monotonic()))
 
     def reconcile(self, worker: Worker, hello: Hello) -> None:
@@ -88,6 +94,12 @@ class Reattach:
             and spec.memory_mb <= worker.memory_free_mb
         )
 
+    def _has_place(self, worker: Worker, function: Function) -> bool:
+        fleet, group = self._board.fleet, (function.deployment, function.id)
+        jobs = (self._board.jobs.get(job_id) for job_id in fleet.absent(group))
+        elsewhere = sum(job is not None and job.worker != worker.id for job in jobs)
+        return len(fleet.group(group)) + elsewhere < function.spec.max_containers
+
     def _loose(self, worker: Worker) -> list[LiveJob]:
         """Jobs that their rows grant to `worker` and that no runner in memory holds."""
         jobs = self._board.jobs.values()
@@ -95,6 +107,7 @@ class Reattach:
 
     def _attach(self, worker: Worker, job: LiveJob, ref: HeldAttempt) -> bool:
         job.is_sent = True
+        self._board.fleet.unmiss(job.need.group, job.id)
         runner = worker.runners.get(RunnerId(ref.runner))
         if runner is None:
             worker.finishing.add(job.id)

@@ -11,9 +11,11 @@ from datetime import datetime
 
 import structlog
 
+from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import IncarnationId, JobId
 from apothic.wire.runner import error_from_json
 from apothic_server.domain.apps import Function
+from apothic_server.domain.decide.endings import delay_s_max
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import NotFound, Unavailable
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
@@ -180,6 +182,7 @@ class Recovery:
         old = board.jobs.pop(job_id, None)
         if old is not None:
             board.dequeue(old)
+            board.fleet.unmiss(old.need.group, job_id)
             if old.runner is not None and (row is None or old.fence != row.job.fence or row.job.status.is_final):
                 self._calls.send_cancel(old)
         if row is None:
@@ -217,7 +220,7 @@ class Recovery:
             if old is not None:
                 board.release(old)
             live.runner = live.worker = None
-            board.adopt(live, _seconds_until(row.job.run_at, board.clock.now()))
+            board.adopt(live, _delay_s(row.job, function.spec, board.clock.now()))
             return live
         board.adopt(live, 0.0)
         if old is not None and live.runner is not None and not live.is_sent:
@@ -283,3 +286,13 @@ def _fail(outcome: asyncio.Future[Outcome], error: Exception) -> None:
 def _seconds_until(when: datetime, now: datetime) -> float:
     """Return how long it is until `when`; less than 0 when that is over."""
     return (when - now).total_seconds()
+
+
+def _delay_s(job: Job, spec: FunctionSpec, now: datetime) -> float:
+    """Return how long a job that waits has to wait yet; less than 0 when it could have run before.
+
+    Its `run_at` is a time of the wall clock, which may have been set back since: a job that was never tried waits for
+    no time at all, and no other one longer than the longest delay between attempts.
+    """
+    longest = 0.0 if job.status is JobStatus.QUEUED else delay_s_max(spec)
+    return min(_seconds_until(job.run_at, now), longest)

@@ -1,0 +1,160 @@
+"""What clients are told is on disk, and what a restarted server does not see yet still has its place."""
+
+import asyncio
+
+import pytest
+
+from apothic.wire.functions import FunctionSpec
+from apothic_server import failpoints
+from apothic_server.bootstrap import Cloud, Sources
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.testing.cloud import ScriptedWorker, ended
+from apothic_server.testing.guarantees import guarantee
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def disk():
+    """A disk that is held before a flush, and let go."""
+    go, held, is_holding = asyncio.Event(), asyncio.Event(), False
+
+    async def handler(name):
+        if is_holding and name == "writer.taken":
+            held.set()
+            await go.wait()
+
+    class Disk:
+        wait_held = held.wait
+
+        def hold(self):
+            nonlocal is_holding
+            is_holding = True
+
+        def let_go(self):
+            nonlocal is_holding
+            is_holding = False
+            go.set()
+
+    take_away = failpoints.install(handler)
+    yield Disk()
+    take_away()
+
+
+async def both_wait(*asked):
+    """Return whether none of these is answered although the loop had every chance."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return not any(task.done() for task in asked)
+
+
+@guarantee("G4.1", "cancel_linearizable")
+async def test_a_second_cancel_is_answered_no_sooner_than_the_first_is_on_disk(cloud, disk):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    await worker.take()
+    disk.hold()
+
+    first, second = (asyncio.ensure_future(cloud.services.jobs.cancel(cloud.actor, job.job)) for _ in range(2))
+    await disk.wait_held()
+    waited = await both_wait(first, second)
+    disk.let_go()
+
+    assert waited
+    assert await asyncio.gather(first, second) == [JobStatus.CANCELLING] * 2
+
+
+@guarantee("G4.1", "cancel_linearizable")
+async def test_a_cancel_during_the_end_waits_for_the_end_and_answers_it(cloud, disk):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    disk.hold()
+
+    worker.succeed(attempt)
+    await disk.wait_held()
+    cancel = asyncio.ensure_future(cloud.services.jobs.cancel(cloud.actor, job.job))
+    waited = await both_wait(cancel)
+    disk.let_go()
+
+    assert waited
+    assert await cancel is JobStatus.SUCCEEDED
+    assert (await ended(job)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_second_cancel_of_a_queued_job_answers_cancelled(cloud, disk):
+    await cloud.deploy()
+    job = await cloud.spawn()
+    disk.hold()
+
+    asked = [asyncio.ensure_future(cloud.services.jobs.cancel(cloud.actor, job.job)) for _ in range(2)]
+    await disk.wait_held()
+    waited = await both_wait(*asked)
+    disk.let_go()
+
+    assert waited
+    assert await asyncio.gather(*asked) == [JobStatus.CANCELLED] * 2
+
+
+@pytest.fixture
+async def restarted(cloud, postgres, tmp_path):
+    """Stop the server of `cloud` and start another one, which knows no worker yet."""
+    other = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
+
+    async def restart():
+        await cloud.inner.stop()
+        await other.start(run_loops=False)
+        cloud.inner = other
+
+    yield restart
+    await other.stop()
+
+
+@guarantee("G2.7", "slots_never_exceeded")
+async def test_a_runner_whose_worker_is_still_away_after_a_restart_counts(cloud, restarted):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
+    away = await ScriptedWorker(cloud, name="away").connect()
+    running = await cloud.spawn()
+    attempt = await away.take()
+    await restarted()
+
+    other = await ScriptedWorker(cloud, name="other").connect()
+    waiting = await cloud.spawn()
+    granted_early = [name for name, _ in other.received if name == "assign"]
+    await away.connect(attempt)
+    away.succeed(attempt)
+    outcome = await cloud.services.jobs.outcome(cloud.actor, running.job)
+    next_one = await away.take()
+
+    assert granted_early == []
+    assert (await _end_of(outcome)).status is JobStatus.SUCCEEDED
+    assert next_one.job == waiting.job
+
+
+@guarantee("G2.7", "slots_never_exceeded")
+async def test_an_idle_runner_that_lost_its_place_while_its_worker_was_away_is_ended(cloud, restarted):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
+    away = await ScriptedWorker(cloud, name="away").connect()
+    first = await cloud.spawn()
+    attempt = await away.take()
+    away.succeed(attempt)
+    await ended(first)
+    await restarted()
+
+    other = await ScriptedWorker(cloud, name="other").connect()
+    await cloud.spawn()
+    taken = await other.take()
+    await away.connect(idle=[attempt.runner])
+    welcome = await away.next("welcome")
+    third = await cloud.spawn()
+
+    assert welcome.unknown_runners == [attempt.runner]
+    assert await cloud.status(third.job) == "queued"
+    other.succeed(taken)
+    assert (await other.take()).job == third.job
+
+
+async def _end_of(found):
+    return await asyncio.wait_for(asyncio.shield(found), 10) if asyncio.isfuture(found) else found
