@@ -170,7 +170,7 @@ def ends_are_explained(
         began[run.token] = began.get(run.token, 0) + 1
         if run.has_finished:
             finished.add(run.token)
-    cancelled = {told.job for told in history.cancels}
+    cancelled = {told.job for told in history.asked}
     functions = {told.job: told.function for told in history.accepted}
     found = []
     for job in stored.values():

@@ -31,6 +31,14 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CancelAsked:
+    """A cancel was sent; what became of it may never be known."""
+
+    at: float
+    job: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelAnswered:
     """A cancel was answered with a status."""
 
@@ -76,7 +84,7 @@ class Unanswered:
     why: str
 
 
-KINDS = {kind.__name__: kind for kind in (Accepted, Ended, CancelAnswered, Read, Refused, Unanswered)}
+KINDS = {kind.__name__: kind for kind in (Accepted, Ended, CancelAsked, CancelAnswered, Read, Refused, Unanswered)}
 
 
 @dataclass
@@ -85,6 +93,7 @@ class History:
 
     accepted: list[Accepted] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
+    asked: list[CancelAsked] = field(default_factory=list)
     cancels: list[CancelAnswered] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -95,6 +104,7 @@ class History:
         lists = {
             Accepted: self.accepted,
             Ended: self.ended,
+            CancelAsked: self.asked,
             CancelAnswered: self.cancels,
             Read: self.reads,
             Refused: self.refused,

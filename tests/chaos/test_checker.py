@@ -6,7 +6,18 @@ import pytest
 
 from . import checker
 from .checker import Execution, Expectation, Violation
-from .history import Accepted, CancelAnswered, Ended, History, HistoryFile, Read, Refused, Unanswered, read_history
+from .history import (
+    Accepted,
+    CancelAnswered,
+    CancelAsked,
+    Ended,
+    History,
+    HistoryFile,
+    Read,
+    Refused,
+    Unanswered,
+    read_history,
+)
 from .stored import StoredEvent, StoredJob
 
 EXPECTED = {
@@ -88,6 +99,7 @@ GOOD = history(
     accepted(job="j2", token="t2", function="fails", key="k2"),
     Ended(at=3.0, job="j1", status="succeeded", result='"t1"'),
     Ended(at=3.0, job="j2", status="failed", code="exception"),
+    CancelAsked(at=4.0, job="j1"),
     CancelAnswered(at=4.0, job="j1", status="succeeded"),
     read(*whole()),
     read(*whole(4), after=3),
@@ -262,7 +274,7 @@ def test_lines_that_faults_explain_are_allowed():
 
 def test_a_history_is_read_back_as_it_was_written(tmp_path):
     file = HistoryFile(tmp_path / "history.jsonl")
-    for one in (*GOOD.accepted, *GOOD.ended, *GOOD.cancels, *GOOD.reads, *GOOD.refused, *GOOD.unanswered):
+    for one in (*GOOD.accepted, *GOOD.ended, *GOOD.asked, *GOOD.cancels, *GOOD.reads, *GOOD.refused, *GOOD.unanswered):
         file.add(one)
     file.close()
 

@@ -93,12 +93,18 @@ class Writer:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_flushing = False
         self._is_stopping = False
 
     @property
     def is_connected(self) -> bool:
         """Whether the writer has a connection that looks usable."""
         return self._flusher.is_connected
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether a batch is on its way to the store."""
+        return self._is_flushing
 
     @property
     def waiting(self) -> int:
@@ -183,7 +189,9 @@ class Writer:
             batch = self._take()
             if batch:
                 self.counters.flushes += 1
+                self._is_flushing = True
                 await self._flusher.write(batch)
+                self._is_flushing = False
             self._plan_next()
 
     def _take(self) -> list[Pending]:
