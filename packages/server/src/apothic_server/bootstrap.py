@@ -105,6 +105,7 @@ class Cloud:
         self.asgi: Face
         self.services: Services
         self.board: Board
+        self.endings: Endings
         self.links: Links
         self.keys: Keys
         self.database: Database
@@ -156,7 +157,7 @@ class Cloud:
         clock, key = sources.clock, sources.new_key
         board = self.board = Board(clock=clock, records=self.writer, new_key=key, random=sources.random)
         grants = Grants(board)
-        endings = Endings(board, grants)
+        endings = self.endings = Endings(board, grants)
         reports = Reports(board, grants, endings)
         calls = Calls(board, grants, endings)
         self.recovery = Recovery(
@@ -164,7 +165,6 @@ class Cloud:
             board,
             grants,
             calls,
-            endings,
             reports,
             holder=self._holder or key(),
             url=self._url,

@@ -3,30 +3,12 @@
 import pytest
 
 from apothic.wire.functions import FunctionSpec
-from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import LATE_S
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def restart(cloud, postgres, tmp_path):
-    """Stop the cloud's process and start another one on the same store."""
-    started = []
-
-    async def do():
-        await cloud.inner.stop()
-        sources = Sources(clock=cloud.clock, random=lambda: 0.0)
-        started.append(Cloud(postgres, tmp_path, url="http://next.test", sources=sources))
-        await started[-1].start(run_loops=False)
-        cloud.inner = started[-1]
-
-    yield do
-    for one in started:
-        await one.stop()
 
 
 async def deploy(cloud, **limits):

@@ -24,7 +24,6 @@ from apothic_server.failpoints import fp
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
-from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.reports import Reports
@@ -49,7 +48,6 @@ class Recovery:
         board: Board,
         grants: Grants,
         calls: Calls,
-        endings: Endings,
         reports: Reports,
         *,
         holder: str,
@@ -60,7 +58,6 @@ class Recovery:
         self._board = board
         self._grants = grants
         self._calls = calls
-        self._endings = endings
         self._reports = reports
         self._holder = holder
         self._url = url
