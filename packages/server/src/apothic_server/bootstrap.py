@@ -28,6 +28,7 @@ from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.leases import PASS_S, Leases
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
@@ -109,6 +110,7 @@ class Cloud:
         self.links: Links
         self.keys: Keys
         self.database: Database
+        self.leases: Leases
         self.recovery: Recovery
         self.upkeep: Upkeep
         self.values: Values
@@ -160,12 +162,14 @@ class Cloud:
         endings = self.endings = Endings(board, grants)
         reports = Reports(board, grants, endings)
         calls = Calls(board, grants, endings)
+        self.leases = Leases(board, GRACE_S)
         self.recovery = Recovery(
             database,
             board,
             grants,
             calls,
             reports,
+            self.leases,
             holder=self._holder or key(),
             url=self._url,
             grace_s=GRACE_S,
@@ -211,7 +215,7 @@ class Cloud:
         return (
             Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0),
             limits,
-            Loop("sweep", upkeep.sweep, interval_s=2.0),
+            Loop("sweep", upkeep.sweep, interval_s=PASS_S),
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
             Loop("retention", self.retention.step, interval_s=60.0),
             reload,

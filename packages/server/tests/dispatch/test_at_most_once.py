@@ -175,10 +175,10 @@ class _Disaster:
         worker.disconnect()
         for other, held in self._workers:
             await other.heartbeat(*held)
-        self._cloud.clock.advance(GRACE_S / 2)
+        self._cloud.live(GRACE_S / 2)
         for other, held in self._workers:
             await other.heartbeat(*held)
-        self._cloud.clock.advance(GRACE_S / 2 + 1)
+        self._cloud.live(GRACE_S / 2 + 1)
 
     async def _reconnect(self):
         worker, held = self._one()

@@ -10,7 +10,7 @@ from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, IncarnationId, KeyId, OrgId, make_key
 from apothic.wire.link import Machine
 from apothic_server.domain.access import Role
-from apothic_server.store import apps, archives, dispatcher, keys, workers
+from apothic_server.store import apps, archives, dispatcher, keys, recovery, workers
 from apothic_server.store.database import Database
 from apothic_server.testing.records import NOW
 
@@ -170,12 +170,24 @@ async def test_a_lease_ends_unless_it_is_renewed(store):
         assert await hello(unit, 2)
         assert await workers.renew_lease(unit, ALPHA, second, NOW + timedelta(seconds=60))
         assert not await workers.renew_lease(unit, BETA, second, NOW + timedelta(seconds=90))
-        late = await workers.expired(unit, NOW + timedelta(seconds=30))
-        await workers.renew_all(unit, NOW + timedelta(seconds=45))
-        assert await workers.expired(unit, NOW + timedelta(seconds=30)) == []
+        live = await recovery.live_workers(unit)
 
-    assert [worker.id for worker in late] == [first]
-    assert late[0].machine == MACHINE
+    assert live == {first: NOW + timedelta(seconds=30), second: NOW + timedelta(seconds=60)}
+
+
+async def test_incarnations_end_unless_they_were_renewed_since_somebody_looked(store):
+    first, second = (IncarnationId(make_key(6, number)) for number in (1, 2))
+    async with store.system_unit() as unit:
+        assert await hello(unit, 1)
+        assert await hello(unit, 2)
+        seen = await recovery.live_workers(unit)
+        assert await workers.renew_lease(unit, ALPHA, second, NOW + timedelta(seconds=60))
+        ended = await recovery.end_workers(unit, seen, NOW)
+        again = await recovery.end_workers(unit, seen, NOW)
+        left = await recovery.live_workers(unit)
+
+    assert (ended, again) == ({first}, set())
+    assert list(left) == [second]
 
 
 async def test_an_ended_incarnation_never_comes_back(store):

@@ -23,6 +23,9 @@ BACKOFF_MAX_S = 10.0
 BACKOFF_LOCAL_MAX_S = 1.0
 """A server on the same host is looked for more often: it costs nobody else anything."""
 
+LOOK_S = 1.0
+"""The loop's timers stand still while the machine sleeps, the lease does not: it is looked at this often."""
+
 AUTH_CODES = ("unauthenticated", "forbidden")
 RETRY_CODES = ("unavailable", "moved")
 
@@ -293,7 +296,7 @@ class ControlLink:
         if now is not Stage.LIVE:
             self._obeys.fence(is_final=now is Stage.KILL)
         if now is not Stage.KILL:
-            delay_s = next_check_s(age_s, session.grace_s)
+            delay_s = min(next_check_s(age_s, session.grace_s), LOOK_S)
             self._fence_timer = asyncio.get_running_loop().call_later(delay_s, self._check_lease)
 
     def _cancel_timers(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -52,12 +51,18 @@ async def deployed_archive(connection: Connection, deployment: DeploymentId) -> 
     return None if row is None else (OrgId(row["org"]), row["archive"])
 
 
-async def end_expired_workers(
-    connection: Connection, now: datetime, *, spare: Iterable[IncarnationId]
-) -> list[IncarnationId]:
-    """End the incarnations whose lease is over, except those spared; return them."""
-    rows = await connection.fetch(SQL["end_expired_workers"], now, list(spare))
-    return [IncarnationId(row["id"]) for row in rows]
+async def live_workers(connection: Connection) -> dict[IncarnationId, datetime]:
+    """Return all incarnations that have not ended, each with the time that its last renewal wrote."""
+    rows = await connection.fetch(SQL["live_workers"])
+    return {IncarnationId(row["id"]): row["lease_expires_at"] for row in rows}
+
+
+async def end_workers(connection: Connection, seen: dict[IncarnationId, datetime], now: datetime) -> set[IncarnationId]:
+    """End these incarnations, but not those renewed since `seen` was read; return the ended ones."""
+    if not seen:
+        return set()
+    rows = await connection.fetch(SQL["end_workers"], list(seen), list(seen.values()), now)
+    return {IncarnationId(row["id"]) for row in rows}
 
 
 async def end_workers_named(

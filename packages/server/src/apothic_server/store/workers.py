@@ -51,19 +51,9 @@ async def renew_lease(connection: Connection, org: OrgId, worker: IncarnationId,
     return await connection.fetchval(SQL["renew_lease"], org, worker, lease_expires_at) is not None
 
 
-async def renew_all(connection: Connection, lease_expires_at: datetime) -> None:
-    """Let no live lease of any org end before this time: after an outage all get a full grace (G3.5); as the owner."""
-    await connection.execute(SQL["renew_all"], lease_expires_at)
-
-
 async def end_worker(connection: Connection, org: OrgId, worker: IncarnationId, reason: str, now: datetime) -> bool:
     """Mark an incarnation as ended; False when it is unknown or had ended before."""
     return await connection.fetchval(SQL["end_worker"], org, worker, now, reason) is not None
-
-
-async def expired(connection: Connection, now: datetime) -> list[StoredWorker]:
-    """Return the incarnations of all orgs whose lease ran out and that nobody has ended yet; as the tables' owner."""
-    return [_worker(row) for row in await connection.fetch(SQL["list_expired"], now)]
 
 
 async def list_workers(connection: Connection, org: OrgId, *, ended_after: datetime) -> list[StoredWorker]:

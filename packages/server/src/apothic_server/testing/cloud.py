@@ -37,6 +37,7 @@ from apothic_server.domain.fleet import Worker
 from apothic_server.domain.jobs import JobChange, JobFields, JobStatus, StreamEvent
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.loops.base import Loop
+from apothic_server.services.dispatch.leases import PASS_S
 from apothic_server.store.address import StoreAddress
 from apothic_server.testing.clock import VirtualClock
 
@@ -125,8 +126,17 @@ class CloudUnderTest:
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, then step every loop."""
-        self.clock.advance(seconds)
+        self.live(seconds)
         await self.step()
+
+    def live(self, seconds: float) -> None:
+        """Let time pass while the server listens to its workers; `clock.advance` alone is time that it slept."""
+        left = seconds
+        while left > 0:
+            self.clock.advance(min(left, PASS_S))
+            self.inner.leases.begin_look()
+            self.inner.leases.end_look()
+            left -= PASS_S
 
     async def settle(self) -> None:
         """Wait until every record that somebody waits for is on disk or refused, and was acted on."""

@@ -25,6 +25,7 @@ from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.leases import Leases
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.store import dispatcher
@@ -49,6 +50,7 @@ class Recovery:
         grants: Grants,
         calls: Calls,
         reports: Reports,
+        leases: Leases,
         *,
         holder: str,
         url: str,
@@ -64,7 +66,7 @@ class Recovery:
         self._grace_s = grace_s
         self._swept_to: JobId | None = None
         self._functions: dict[tuple[str, str], Function | None] = {}
-        self._foreign_leases: dict[IncarnationId, float] = {}
+        self._leases = leases
 
     async def hold_role(self) -> None:
         """Take or renew the dispatcher's term; a term lost to another process empties this one's memory."""
@@ -79,6 +81,7 @@ class Recovery:
         board.term = term
         if term is not None:
             self._swept_to = None
+            self._leases.extend_all()
             await self.sweep(pages=None)
 
     async def release_role(self) -> None:
@@ -110,14 +113,13 @@ class Recovery:
         if self._board.term is None:
             return
         await fp("sweep.before")
-        await self._end_expired_workers()
+        await self._end_silent_workers()
         await fp("sweep.after")
         while pages is None or pages > 0:
             await self._sweep_page()
             if self._swept_to is None:
                 break
             pages = None if pages is None else pages - 1
-        self._lose_foreign()
         self._functions.clear()
         self._grants.grant_ready()
 
@@ -133,27 +135,33 @@ class Recovery:
         if not self._is_known(row.job.id):
             self._adopt(row, function)
 
-    async def _end_expired_workers(self) -> None:
-        board = self._board
+    async def _end_silent_workers(self) -> None:
+        self._leases.begin_look()
         async with self._database.system_unit() as unit:
-            expired = await rows.end_expired_workers(unit, board.clock.now(), spare=self._spared())
-        for incarnation in expired:
-            reason = f"worker {incarnation} was not heard of for {self._grace_s:g} s"
-            worker = board.fleet.workers.get(incarnation)
-            link = board.links.get(incarnation)
-            if link is not None:
-                link.close("fenced", reason)
-            if worker is not None:
-                self._reports.worker_lost(worker, reason)
-            else:
-                self._reports.lose_unattached(incarnation, reason)
-            log.warning("worker.lost", worker=incarnation)
+            live = await rows.live_workers(unit)
+            over = self._leases.over(live)
+            seen = {worker: live[worker] for worker in over if worker in live}
+            ended = await rows.end_workers(unit, seen, self._board.clock.now())
+        self._leases.end_look()
+        for incarnation in over:
+            if incarnation in ended or incarnation not in live:  # not when it was renewed meanwhile
+                self._lose_worker(incarnation)
 
-    def _spared(self) -> list[IncarnationId]:
-        """Workers whose lease runs on by our own clock: those linked lately, and those met at start (G3.5)."""
-        now = self._board.clock.monotonic()
-        linked = [worker.id for worker in self._board.fleet.workers.values() if worker.lease_expires_at > now]
-        return [*linked, *(met for met, until in self._foreign_leases.items() if until > now)]
+    def _lose_worker(self, incarnation: IncarnationId) -> None:
+        board = self._board
+        worker = board.fleet.workers.get(incarnation)
+        if worker is not None and worker.lease_expires_at > board.clock.monotonic():
+            return
+        self._leases.forget(incarnation)
+        reason = f"worker {incarnation} was not heard of for {self._grace_s:g} s"
+        link = board.links.get(incarnation)
+        if link is not None:
+            link.close("fenced", reason)
+        if worker is not None:
+            self._reports.worker_lost(worker, reason)
+        else:
+            self._reports.lose_unattached(incarnation, reason)
+        log.warning("worker.lost", worker=incarnation)
 
     async def _sweep_page(self) -> None:
         async with self._database.system_unit() as unit:
@@ -232,19 +240,9 @@ class Recovery:
         board = self._board
         worker = board.fleet.workers.get(incarnation)
         if worker is None:
-            self._foreign_leases.setdefault(incarnation, board.clock.monotonic() + self._grace_s)
+            self._leases.meet(incarnation)
         elif worker.is_linked:
             board.dial_again(worker, "the server has to compare what the worker holds; dial again")
-
-    def _lose_foreign(self) -> None:
-        """Leases met at start run one full grace from then on (G3.5); then their attempts are given back."""
-        now = self._board.clock.monotonic()
-        for incarnation, expires_at in list(self._foreign_leases.items()):
-            if incarnation in self._board.fleet.workers:
-                del self._foreign_leases[incarnation]
-            elif now >= expires_at:
-                del self._foreign_leases[incarnation]
-                self._reports.lose_unattached(incarnation, f"worker {incarnation} did not come back")
 
 
 def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock: Clock) -> LiveJob:

@@ -39,9 +39,14 @@ FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[]) AS t (or
 -- name: get_deployed_archive
 SELECT org, archive FROM deployments WHERE id = $1;
 
--- name: end_expired_workers
-UPDATE workers SET ended_at = $1, ended_reason = 'its lease ran out'
-WHERE ended_at IS NULL AND lease_expires_at <= $1 AND id <> ALL ($2::text[]) RETURNING id;
+-- name: live_workers
+SELECT id, lease_expires_at FROM workers WHERE ended_at IS NULL;
+
+-- name: end_workers
+UPDATE workers SET ended_at = $3, ended_reason = 'its lease ran out'
+FROM unnest($1::text[], $2::timestamptz[]) AS silent (id, seen)
+WHERE workers.id = silent.id AND workers.lease_expires_at = silent.seen AND workers.ended_at IS NULL
+RETURNING workers.id;
 
 -- name: end_workers_named
 UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND ended_at IS NULL AND id <> $4

@@ -11,16 +11,8 @@ RETURNING id;
 -- name: renew_lease
 UPDATE workers SET lease_expires_at = $3 WHERE org = $1 AND id = $2 AND ended_at IS NULL RETURNING id;
 
--- name: renew_all
-UPDATE workers SET lease_expires_at = $1 WHERE ended_at IS NULL AND lease_expires_at < $1;
-
 -- name: end_worker
 UPDATE workers SET ended_at = $3, ended_reason = $4 WHERE org = $1 AND id = $2 AND ended_at IS NULL RETURNING id;
-
--- name: list_expired
-SELECT id, org, name, machine, connected_at, lease_expires_at, ended_at, ended_reason
-FROM workers WHERE ended_at IS NULL AND lease_expires_at <= $1
-ORDER BY lease_expires_at, id;
 
 -- name: list_workers
 SELECT id, org, name, machine, connected_at, lease_expires_at, ended_at, ended_reason
