@@ -54,7 +54,10 @@ class Readiness:
 
 @dataclass(frozen=True)
 class AppInfo:
-    """One app; `deployment_id` and `version` name the live deployment, `functions` are sorted names."""
+    """One app; `deployment_id` and `version` name the live deployment, `functions` are its sorted names.
+
+    While the app is stopped, both are None and it has no functions.
+    """
 
     app_id: str
     name: str
@@ -75,7 +78,11 @@ class FunctionInfo(FunctionSpec):
 
 @dataclass(frozen=True)
 class DeploymentInfo:
-    """One immutable version of an app; `status` is `active` or `superseded`, `created_by` a key's id."""
+    """One immutable version of an app; `status` is `active`, `superseded`, `stopped` or `deleted`.
+
+    Attributes:
+        created_by: A key's id.
+    """
 
     deployment_id: str
     app: str
@@ -87,6 +94,28 @@ class DeploymentInfo:
     functions: tuple[FunctionInfo, ...]
     created_by: str | None
     created_at: str
+    stopped_at: str | None = None
+    deleted_at: str | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentEntry:
+    """A deployment as a list shows it; `status` is `active`, `superseded` or `stopped`."""
+
+    deployment_id: str
+    app: str
+    version: int
+    status: str
+    created_at: str
+    stopped_at: str | None
+
+
+@dataclass(frozen=True)
+class DeploymentEnd:
+    """A deployment after it was stopped or deleted, and how many of its jobs have not ended yet."""
+
+    deployment: DeploymentInfo
+    unfinished_jobs: int
 
 
 @dataclass(frozen=True)

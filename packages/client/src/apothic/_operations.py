@@ -11,6 +11,8 @@ from urllib.parse import quote, urlencode
 
 from apothic._answers import (
     AppInfo,
+    DeploymentEnd,
+    DeploymentEntry,
     DeploymentInfo,
     EventPage,
     FunctionInfo,
@@ -100,19 +102,14 @@ def list_workers(core: Core) -> Steps[tuple[WorkerInfo, ...]]:
 
 def list_apps(core: Core) -> Steps[tuple[AppInfo, ...]]:
     """Return all apps, page by page, in the server's order."""
-    apps: list[AppInfo] = []
-    cursor: str | None = None
-    while True:
-        query = {"limit": str(LIST_PAGE_MAX)} | ({"cursor": cursor} if cursor else {})
-        data = yield from _get_json(core, "/v1/apps", query)
-        items = _items(data)
-        apps.extend(build(AppInfo, item) for item in items)
-        following = cast("dict[str, Any]", data).get("next_cursor")
-        if following is None:
-            return tuple(apps)
-        if not isinstance(following, str) or not items or following == cursor:
-            raise ProtocolError("The server's list of apps does not end.")
-        cursor = following
+    items = yield from _all_items(core, "/v1/apps", {})
+    return tuple(build(AppInfo, item) for item in items)
+
+
+def list_deployments(core: Core, app: str | None) -> Steps[tuple[DeploymentEntry, ...]]:
+    """Return all deployments that are not deleted, of one app or of all, newest first."""
+    items = yield from _all_items(core, "/v1/deployments", {} if app is None else {"app": app})
+    return tuple(build(DeploymentEntry, item) for item in items)
 
 
 def get_app(core: Core, name: str) -> Steps[AppInfo]:
@@ -121,6 +118,22 @@ def get_app(core: Core, name: str) -> Steps[AppInfo]:
 
 def get_deployment(core: Core, deployment_id: str) -> Steps[DeploymentInfo]:
     return _get(core, DeploymentInfo, f"/v1/deployments/{part(deployment_id)}")
+
+
+def stop_deployment(core: Core, deployment_id: str, now: bool) -> Steps[DeploymentEnd]:
+    """Let a deployment take no more calls; asking twice is fine."""
+    query = {"now": "true"} if now else None
+    path = target(core, f"/v1/deployments/{part(deployment_id)}/stop", query)
+    response = yield from perform(core, Request("POST", path, (ACCEPT_JSON,), is_repeatable=True))
+    return _read(core, response, DeploymentEnd, 200)
+
+
+def delete_deployment(core: Core, deployment_id: str, now: bool) -> Steps[DeploymentEnd]:
+    """Delete a deployment; asking twice is fine."""
+    query = {"now": "true"} if now else None
+    path = target(core, f"/v1/deployments/{part(deployment_id)}", query)
+    response = yield from perform(core, Request("DELETE", path, (ACCEPT_JSON,), is_repeatable=True))
+    return _read(core, response, DeploymentEnd, 200)
 
 
 def get_function(core: Core, app: str, name: str) -> Steps[FunctionInfo]:
@@ -240,6 +253,27 @@ def _get_json(core: Core, path: str, query: Mapping[str, str] | None = None) -> 
     if response.status != 200:
         raise failure(core, response)
     return parse_json(response.body)
+
+
+def _all_items(core: Core, path: str, query: Mapping[str, str]) -> Steps[list[Any]]:
+    """Return the items of all pages of a list.
+
+    Raises:
+        ProtocolError: The pages do not end.
+    """
+    found: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = {**query, "limit": str(LIST_PAGE_MAX)} | ({"cursor": cursor} if cursor else {})
+        data = yield from _get_json(core, path, page)
+        items = _items(data)
+        found.extend(items)
+        following = cast("dict[str, Any]", data).get("next_cursor")
+        if following is None:
+            return found
+        if not isinstance(following, str) or not items or following == cursor:
+            raise ProtocolError(f"The server's list at {path} does not end.")
+        cursor = following
 
 
 def _read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from apothic import _blocking, _calls, _operations
 from apothic._answers import (
     AppInfo,
+    DeploymentEnd,
+    DeploymentEntry,
     DeploymentInfo,
     FunctionInfo,
     Identity,
@@ -23,6 +25,7 @@ from apothic._answers import (
     Outcome,
     Readiness,
 )
+from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
 from apothic._loading import is_in_runner
@@ -42,6 +45,8 @@ __all__ = [
     "AppInfo",
     "AsyncControlPlaneClient",
     "ControlPlaneClient",
+    "DeploymentEnd",
+    "DeploymentEntry",
     "DeploymentInfo",
     "FunctionInfo",
     "Identity",
@@ -183,6 +188,29 @@ class ControlPlaneClient:
         """Return one deployment; NotFoundError when there is none."""
         return self.run(_operations.get_deployment(self._core, deployment_id))
 
+    def list_deployments(self, app: str | None = None) -> tuple[DeploymentEntry, ...]:
+        """Return all deployments that are not deleted, newest first; NotFoundError when there is no such app."""
+        return self.run(_operations.list_deployments(self._core, app))
+
+    def stop_deployment(self, deployment_id: str, *, now: bool = False) -> DeploymentEnd:
+        """Let a deployment take no more calls: its waiting jobs end as failed. Asking twice is fine.
+
+        Args:
+            now: Cancel its running jobs too; else they finish.
+        """
+        return self.run(_operations.stop_deployment(self._core, deployment_id, flag("now", now)))
+
+    def delete_deployment(self, deployment_id: str, *, now: bool = False) -> DeploymentEnd:
+        """Delete a deployment; records of its jobs stay. Asking twice is fine.
+
+        Args:
+            now: Delete it in any case, cancelling its jobs.
+
+        Raises:
+            ConflictError: Without `now`: it is active, or has jobs that have not ended.
+        """
+        return self.run(_operations.delete_deployment(self._core, deployment_id, flag("now", now)))
+
     def get_function(self, app: str, name: str) -> FunctionInfo:
         """Return a function of an app's live deployment; the NotFoundError names near matches."""
         return self.run(_operations.get_function(self._core, app, name))
@@ -239,125 +267,6 @@ class ControlPlaneClient:
         seconds("timeout_s", timeout_s)
         number("poll_interval_s", poll_interval_s, 0.001, 86_400)
         return self.run(_calls.outcome(self._core, job_id, timeout_s=timeout_s, poll_interval_s=poll_interval_s))
-
-
-class AsyncControlPlaneClient:
-    """`ControlPlaneClient` for asyncio: the same methods with the same meaning, awaited.
-
-    Cancelling the awaiting task ends the waiting only; no job stops.
-    """
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    @property
-    def base_url(self) -> str:
-        """Address of the control plane, without a trailing slash."""
-        return self._core.endpoint.url
-
-    @property
-    def core(self) -> Core:
-        """What operations run on; for this package's own modules."""
-        return self._core
-
-    async def run_call(self, steps: Steps[T]) -> T:
-        """Perform a call; for this package's own modules."""
-        return await self.run(steps)
-
-    async def run(self, steps: Steps[T]) -> T:
-        """Perform an operation; for this package's own modules."""
-        from apothic import _asynchronous
-
-        return await _asynchronous.run(steps)
-
-    def close(self) -> None:
-        """Close this thread's idle connections; the client stays usable."""
-        self._core.idle.close()
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        json: Any = None,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Response:
-        """Send any request under the base URL and return the answer whatever its status."""
-        return await self.run(
-            _operations.raw(self._core, method, path, query=query, json_body=json, body=body, headers=headers)
-        )
-
-    async def identity(self) -> Identity:
-        """Return whom the server takes this key for."""
-        return await self.run(_operations.identity(self._core))
-
-    async def readiness(self) -> Readiness:
-        """Return whether the server can work, and which part cannot; needs no key."""
-        return await self.run(_operations.readiness(self._core))
-
-    async def list_workers(self) -> tuple[WorkerInfo, ...]:
-        """Return the known workers; needs an operator's key."""
-        return await self.run(_operations.list_workers(self._core))
-
-    async def list_apps(self) -> tuple[AppInfo, ...]:
-        """Return all apps of the key's org."""
-        return await self.run(_operations.list_apps(self._core))
-
-    async def get_app(self, name: str) -> AppInfo:
-        """Return one app by name; NotFoundError when there is none."""
-        return await self.run(_operations.get_app(self._core, name))
-
-    async def get_deployment(self, deployment_id: str) -> DeploymentInfo:
-        """Return one deployment; NotFoundError when there is none."""
-        return await self.run(_operations.get_deployment(self._core, deployment_id))
-
-    async def get_function(self, app: str, name: str) -> FunctionInfo:
-        """Return a function of an app's live deployment; the NotFoundError names near matches."""
-        return await self.run(_operations.get_function(self._core, app, name))
-
-    async def function_by_id(self, function_id: str) -> FunctionInfo:
-        """Return a function by its id; NotFoundError when there is none."""
-        return await self.run(_operations.function_by_id(self._core, function_id))
-
-    async def get_job(self, job_id: str) -> JobInfo:
-        """Return one job; NotFoundError when there is none."""
-        return await self.run(_operations.get_job(self._core, job_id))
-
-    async def job_logs(self, job_id: str, after: int = -1) -> LogPage:
-        """Return one page of a job's output; `after` is the last index already read, -1 for none."""
-        return await self.run(_operations.job_logs(self._core, job_id, after))
-
-    async def cancel_job(self, job_id: str) -> str:
-        """Ask for the end of a job and return its status after that; asking twice is fine."""
-        return await self.run(_operations.cancel_job(self._core, job_id))
-
-    async def has_archive(self, sha256: str) -> bool:
-        """Whether the org has already uploaded an archive with this digest."""
-        return await self.run(_operations.has_archive(self._core, sha256))
-
-    async def put_archive(self, source: bytes | Path, sha256: str) -> None:
-        """Upload an archive; a digest that does not fit is refused. Uploading it again changes nothing."""
-        return await self.run(_operations.put_archive(self._core, source, sha256))
-
-    async def create_deployment(self, app: str, manifest: Manifest, sha256: str) -> DeploymentInfo:
-        """Make an uploaded archive the live version of an app, which is made when it is new."""
-        return await self.run(_operations.create_deployment(self._core, app, manifest, sha256))
-
-    async def call(self, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Outcome:
-        """Run a function and return how its job ended; cancelling the task leaves the job running."""
-        return await self.run(_calls.call(self._core, function_id, value, timeout_s=seconds("timeout_s", timeout_s)))
-
-    async def spawn(self, function_id: str, value: Value) -> str:
-        """Create a job and return its id. While too many calls wait, tries again for up to the client's `timeout_s`."""
-        return await self.run(_operations.spawn(self._core, function_id, value))
-
-    async def outcome(self, job_id: str, *, timeout_s: float = math.inf, poll_interval_s: float = 1.0) -> Outcome:
-        """Wait for a job and return how it ended; resumes after lost connections. `timeout_s=0` looks once."""
-        seconds("timeout_s", timeout_s)
-        number("poll_interval_s", poll_interval_s, 0.001, 86_400)
-        return await self.run(_calls.outcome(self._core, job_id, timeout_s=timeout_s, poll_interval_s=poll_interval_s))
 
 
 def shared_client(client: ControlPlaneClient | None = None, base_url: str | None = None) -> ControlPlaneClient:

@@ -182,7 +182,7 @@ def deployment_json(**more: Any) -> dict[str, Any]:
         {
             "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 1, "status": "active",
             "archive_sha256": "0" * 64, "python": "3.11", "client_version": "0.1.0", "functions": [function_json()],
-            "created_by": f"keys:{KEY}", "created_at": TIME,
+            "created_by": f"keys:{KEY}", "created_at": TIME, "stopped_at": None, "deleted_at": None,
         } | more,
     )  # fmt: skip
 

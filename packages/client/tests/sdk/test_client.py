@@ -50,6 +50,11 @@ APP = {
     "app_id": f"apps:{KEY}", "name": "hello-world", "deployment_id": None, "version": None, "functions": ["greet"],
     "created_at": TIME,
 }  # fmt: skip
+END = {"deployment": deployment_json(), "unfinished_jobs": 2}
+ENTRY = {
+    "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "stopped", "created_at": TIME,
+    "stopped_at": TIME,
+}  # fmt: skip
 JOB_JSON = {
     "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
     "status": "failed", "attempt": 1, "waiting_reason": None, "error": remote_error(), "created_at": TIME,
@@ -76,6 +81,9 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
         ),
         "GET /v1/apps/hello-world": ("App", APP),
         f"GET /v1/deployments/{DEPLOYMENT}": ("Deployment", deployment_json()),
+        f"POST /v1/deployments/{DEPLOYMENT}/stop": ("DeploymentEnd", END),
+        f"DELETE /v1/deployments/{DEPLOYMENT}": ("DeploymentEnd", END),
+        "GET /v1/deployments": ("DeploymentList", {"items": [ENTRY], "next_cursor": None}),
         "GET /v1/apps/hello-world/functions/greet": ("Function", function_json()),
         f"GET /v1/functions/{FUNCTION}": ("Function", function_json()),
         f"GET /v1/jobs/{JOB}": ("Job", JOB_JSON),
@@ -88,6 +96,10 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.list_workers()[0].machine == Machine(**{**MACHINE, "cpus": 2.0})
     assert client.get_app("hello-world").functions == ("greet",)
     assert client.get_deployment(DEPLOYMENT).functions[0].function_id == FUNCTION
+    assert client.stop_deployment(DEPLOYMENT).unfinished_jobs == 2
+    assert client.delete_deployment(DEPLOYMENT, now=True).deployment.deployment_id == DEPLOYMENT
+    assert server.received[-1].path.endswith("?now=true")
+    assert client.list_deployments()[0].version == 3
     assert client.get_function("hello-world", "greet").retry_initial_delay_s == 1.0
     assert client.function_by_id(FUNCTION).name == "greet"
     assert client.get_job(JOB).error == remote_error()

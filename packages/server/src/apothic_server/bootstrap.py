@@ -24,8 +24,10 @@ from apothic_server.loops.values import Values
 from apothic_server.ports.clock import Clock
 from apothic_server.services.apps import Apps
 from apothic_server.services.archives import Archives
+from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import PASS_S, Leases
@@ -56,6 +58,7 @@ class Services:
 
     keys: Keys
     apps: Apps
+    deployments: Deployments
     archives: Archives
     jobs: Jobs
     streams: Streams
@@ -163,6 +166,7 @@ class Cloud:
         reports = Reports(board, grants, endings)
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, GRACE_S)
+        closing = Closing(database, board, calls, endings, grants)
         self.recovery = Recovery(
             database,
             board,
@@ -170,6 +174,7 @@ class Cloud:
             calls,
             reports,
             self.leases,
+            closing,
             holder=self._holder or key(),
             url=self._url,
             grace_s=GRACE_S,
@@ -178,6 +183,7 @@ class Cloud:
         self.links = Links(database, board, grants, reports, reattach)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
         apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
+        deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, new_key=key)
         streams = Streams(database, jobs, blobs)
         self.retention = Retention(database, clock)
@@ -185,6 +191,7 @@ class Cloud:
         self.services = Services(
             keys=self.keys,
             apps=apps,
+            deployments=deployments,
             archives=Archives(database, blobs, clock),
             jobs=jobs,
             streams=streams,

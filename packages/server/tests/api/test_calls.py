@@ -88,9 +88,8 @@ class Stage:
         return outcome
 
     def client(self) -> AsgiClient:
-        services: Any = SimpleNamespace(
-            keys=self, apps=None, archives=None, jobs=self, streams=None, workers=None, health=None, metrics=None
-        )
+        unused = dict.fromkeys(("apps", "deployments", "archives", "streams", "workers", "health", "metrics"))
+        services: Any = SimpleNamespace(keys=self, jobs=self, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)
         face = Face(
             table, authenticate=self.authenticate, make_request_id=lambda: "request", log=structlog.get_logger()

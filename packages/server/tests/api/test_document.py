@@ -36,7 +36,7 @@ async def no_link(scope, receive, send, actor) -> None:
 
 
 def table() -> dict[str, Operation]:
-    names = ("apps", "archives", "jobs", "streams", "workers", "health", "metrics")
+    names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "health", "metrics")
     keys = SimpleNamespace(authenticate=None)
     services: Any = SimpleNamespace(keys=keys, **dict.fromkeys(names))
     rows = ops_operations(services) + runtime_operations(services, no_link, b"")

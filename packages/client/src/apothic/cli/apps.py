@@ -30,5 +30,8 @@ def list_apps(settings: Settings) -> None:
         return
     print_table(
         ("APP", "VERSION", "DEPLOYMENT", "FUNCTIONS", "CREATED"),
-        [(a.name, str(a.version or "-"), a.deployment_id or "-", ", ".join(a.functions), a.created_at) for a in apps],
+        [
+            (a.name, str(a.version or "-"), a.deployment_id or "stopped", ", ".join(a.functions), a.created_at)
+            for a in apps
+        ],
     )

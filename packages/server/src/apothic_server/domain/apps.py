@@ -11,7 +11,7 @@ from apothic.wire.ids import AppId, DeploymentId, FunctionId, KeyId, OrgId
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A named group of functions; `active` is None only before the first deploy succeeded."""
+    """A named group of functions; `active` is None while the app is stopped."""
 
     id: AppId
     org: OrgId
@@ -26,7 +26,7 @@ class Deployment:
 
     Attributes:
         version: 1, 2, 3 … within the app.
-        status: `active` or `superseded`.
+        status: `active`, `superseded`, `stopped` or `deleted`.
         archive: SHA-256 of the uploaded files, in hex.
         functions: Function ids by name.
     """
@@ -42,6 +42,8 @@ class Deployment:
     functions: dict[str, FunctionId]
     created_by: KeyId
     created_at: datetime
+    stopped_at: datetime | None
+    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Apps:
             await tell_deployed(unit, deployment, superseded)
             await fp("deploy.before")
         await fp("deploy.after")
-        self._forget(actor.org, deployment)
+        self.forget(actor.org, deployment.app)
         for key in (deployment.app, superseded, deployment.id):
             if key is not None:
                 self._changed(key)
@@ -95,6 +95,7 @@ class Apps:
 
         Raises:
             NotFound: No such app or function; the detail names near matches.
+            Conflict: The app's active deployment was stopped (`app_stopped`).
         """
         known = self._by_name.get((actor.org, app_name, function_name))
         if known is not None:
@@ -108,17 +109,27 @@ class Apps:
         return found
 
     async def function_by_id(self, actor: Actor, key: FunctionId) -> Function:
-        """Raises: NotFound, also when the active deployment has the function no longer."""
+        """Raises: NotFound, also when the active deployment has the function no longer; Conflict as `get_function`."""
         known = self._by_id.get((actor.org, key))
         if known is not None:
             return known
         loads = self._loads
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_function(unit, actor.org, key)
+            if found is None and (stopped := await rows.stopped_app_of(unit, actor.org, key)) is not None:
+                raise _app_stopped(stopped)
         if found is None:
             raise no_such("function")
         self._remember(found, loads)
         return found
+
+    def forget(self, org: OrgId, app: AppId) -> None:
+        """Read functions of an app from the store again: its active deployment changed."""
+        self._loads += 1
+        for key, function in list(self._by_id.items()):
+            if function.app == app:
+                del self._by_id[key]
+                self._by_name.pop((org, function.app_name, function.spec.name), None)
 
     def _new_deployment(self, actor: Actor, app_name: str, manifest: Manifest, archive: str) -> rows.NewDeployment:
         return rows.NewDeployment(
@@ -142,13 +153,6 @@ class Apps:
         self._by_id[function.org, function.id] = function
         self._by_name[function.org, function.app_name, function.spec.name] = function
 
-    def _forget(self, org: OrgId, deployment: Deployment) -> None:
-        self._loads += 1
-        for key, function in list(self._by_id.items()):
-            if function.app == deployment.app:
-                del self._by_id[key]
-                self._by_name.pop((org, function.app_name, function.spec.name), None)
-
 
 def app_view(found: rows.ActiveApp) -> AppView:
     """Return a row as services answer it."""
@@ -159,11 +163,19 @@ async def _no_app(unit: Connection, org: OrgId, name: str) -> NotFound:
     return NotFound(_sentence("app", name, near_matches(name, await rows.app_names(unit, org))))
 
 
-async def _no_function(unit: Connection, org: OrgId, app_name: str, name: str) -> NotFound:
+async def _no_function(unit: Connection, org: OrgId, app_name: str, name: str) -> NotFound | Conflict:
     names = await rows.function_names(unit, org, app_name)
     if not names:
-        return await _no_app(unit, org, app_name)
+        is_known = await rows.get_app(unit, org, app_name) is not None
+        return _app_stopped(app_name) if is_known else await _no_app(unit, org, app_name)
     return NotFound(_sentence(f"function in app {app_name}", name, near_matches(name, names)))
+
+
+def _app_stopped(app_name: str) -> Conflict:
+    detail = (
+        f"app {app_name} is stopped: no deployment of it takes calls. Deploy it again, for example by `apothic deploy`"
+    )
+    return Conflict(detail, code="app_stopped")
 
 
 def _sentence(kind: str, name: str, near: list[str]) -> str:

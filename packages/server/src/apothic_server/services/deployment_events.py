@@ -28,6 +28,29 @@ async def tell_deployed(unit: Connection, made: Deployment, superseded: Deployme
     await append(unit, made.org, deployment_stream(made.id), [created, active])
 
 
+async def tell_stopped(unit: Connection, before: Deployment, now: datetime) -> None:
+    """A deployment was stopped; `before` is as it was."""
+    if before.status == "active":
+        await _tell_app(unit, before, "app.stopped", now)
+    stopped = _event("deployment.stopped", now, status="stopped")
+    await append(unit, before.org, deployment_stream(before.id), [stopped])
+
+
+async def tell_deleted(unit: Connection, before: Deployment, now: datetime) -> None:
+    """A deployment was deleted; `before` is as it was. Its stream ends."""
+    if before.status == "active":
+        await _tell_app(unit, before, "app.stopped", now)
+    await _tell_app(unit, before, "app.deployment_deleted", now)
+    ended = [_event(f"deployment.{name}", now, status="deleted") for name in ("deleted", "end")]
+    await append(unit, before.org, deployment_stream(before.id), ended, ended_at=now)
+
+
+async def _tell_app(unit: Connection, about: Deployment, kind: str, now: datetime) -> None:
+    await append(
+        unit, about.org, app_stream(about.app), [_event(kind, now, deployment=about.id, version=about.version)]
+    )
+
+
 def app_stream(app: AppId) -> StreamRef:
     """Return the stream of an app."""
     return StreamRef(StreamKind.APP, app)

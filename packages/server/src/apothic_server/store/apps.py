@@ -95,6 +95,12 @@ async def get_function(connection: Connection, org: OrgId, function: FunctionId)
     return function_of(await connection.fetchrow(SQL["get_function"], org, function))
 
 
+async def stopped_app_of(connection: Connection, org: OrgId, function: FunctionId) -> str | None:
+    """Return the name of a function's app when no deployment of the app is active; None also without the function."""
+    name: str | None = await connection.fetchval(SQL["get_stopped_app"], org, function)
+    return name
+
+
 async def find_function(connection: Connection, org: OrgId, app_name: str, name: str) -> Function | None:
     """Return a function by the names of app and function; None as for `get_function`."""
     return function_of(await connection.fetchrow(SQL["find_function"], org, app_name, name))

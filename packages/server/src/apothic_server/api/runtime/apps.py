@@ -45,11 +45,6 @@ class AppHandlers:
         deployment = await self._apps.deploy(request.actor, name, manifest, digest)
         return json_response(records.deployment_record(deployment), status=201)
 
-    async def get_deployment(self, request: Request) -> Response:
-        """Answer one deployment by id."""
-        key = records.deployment_key(request.params["deployment_id"])
-        return json_response(records.deployment_record(await self._apps.get_deployment(request.actor, key)))
-
     async def get_app_function(self, request: Request) -> Response:
         """Answer one function by app and name."""
         app, name = app_and_function(request)

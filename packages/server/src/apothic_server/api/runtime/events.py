@@ -18,7 +18,7 @@ from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.apps import app_name
 from apothic_server.api.runtime.event_kinds import APP, DEPLOYMENT, JOB, Vocabulary, event_data, snapshot_data
-from apothic_server.api.shared.query import refusal, seconds, whole_number
+from apothic_server.api.shared.query import seconds, truth, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, stream_response
 from apothic_server.api.shared.services import Services, Watch
@@ -61,7 +61,7 @@ class EventHandlers:
     async def _answer(self, request: Request, words: Vocabulary, key: str) -> Response:
         chosen = words.chosen(request.query.get("types"))
         after = _after(request)
-        wants_snapshot = _flag(request.query.get("snapshot"), "snapshot")
+        wants_snapshot = truth(request.query, "snapshot")
         wait_s = seconds(request.query, "wait_s", WAIT_S_MAX, 0.0)
         limit = whole_number(request.query, "limit", 1, 1_000, PAGE)
         await request.body()
@@ -234,9 +234,3 @@ def _after(request: Request) -> int:
     if last is not None and "after" not in query:
         query["after"] = last.decode("latin-1")
     return whole_number(query, "after", -1, INDEX_MAX, -1)
-
-
-def _flag(text: str | None, name: str) -> bool:
-    if text not in (None, "true", "false"):
-        raise refusal(name, "must be true or false", "boolean")
-    return text == "true"

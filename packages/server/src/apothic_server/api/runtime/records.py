@@ -9,6 +9,7 @@ from typing import Any
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, parse_record_id, record_id
 from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.views import AppView, JobView, LogPage, WorkerView
 
@@ -32,6 +33,12 @@ def app_cursor(text: str) -> AppId | None:
     """Return the key in a list cursor, or None when the text is no cursor."""
     key = parse_record_id(text, "apps")
     return None if key is None else AppId(key)
+
+
+def deployment_cursor(text: str) -> DeploymentId | None:
+    """Return the key in a list cursor, or None when the text is no cursor."""
+    key = parse_record_id(text, "deployments")
+    return None if key is None else DeploymentId(key)
 
 
 def job_id(key: JobId) -> str:
@@ -77,6 +84,20 @@ def deployment_record(deployment: Deployment) -> dict[str, Any]:
         "functions": functions,
         "created_by": record_id("keys", deployment.created_by),
         "created_at": time_text(deployment.created_at),
+        "stopped_at": _time_or_none(deployment.stopped_at),
+        "deleted_at": _time_or_none(deployment.deleted_at),
+    }
+
+
+def deployment_entry(entry: DeploymentEntry) -> dict[str, Any]:
+    """Return a deployment as a list shows it."""
+    return {
+        "deployment_id": record_id("deployments", entry.id),
+        "app": entry.app_name,
+        "version": entry.version,
+        "status": entry.status,
+        "created_at": time_text(entry.created_at),
+        "stopped_at": _time_or_none(entry.stopped_at),
     }
 
 
@@ -94,8 +115,8 @@ def job_record(view: JobView) -> dict[str, Any]:
         "waiting_reason": view.waiting_reason,
         "error": job.error,
         "created_at": time_text(job.created_at),
-        "started_at": None if job.started_at is None else time_text(job.started_at),
-        "finished_at": None if job.finished_at is None else time_text(job.finished_at),
+        "started_at": _time_or_none(job.started_at),
+        "finished_at": _time_or_none(job.finished_at),
     }
 
 
@@ -127,6 +148,10 @@ def _function(key: FunctionId, app_name: str, deployment: DeploymentId, spec: Fu
         "deployment_id": record_id("deployments", deployment),
         **dataclasses.asdict(spec),
     }
+
+
+def _time_or_none(at: datetime | None) -> str | None:
+    return None if at is None else time_text(at)
 
 
 def _key(text: str, table: str, thing: str) -> str:

@@ -6,6 +6,7 @@ from apothic.wire.limits import ARCHIVE_PACKED_MAX, CALL_BODY_MAX, JSON_BODY_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.apps import AppHandlers
 from apothic_server.api.runtime.calls import CallHandlers
+from apothic_server.api.runtime.deployments import DeploymentHandlers
 from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
@@ -20,7 +21,8 @@ _KNOWN = _ALWAYS | {401, 403}
 _READ = _KNOWN | {200}
 _READ_ONE = _READ | {404}
 _BODY = frozenset({408, 415})
-_CALL = _READ_ONE | _BODY | {202, 429}
+_STOPPABLE = _READ_ONE | {409}
+_CALL = _STOPPABLE | _BODY | {202, 429}
 
 _APPS_READ = Policy(Audience.KEY, "apps:read")
 _APPS_WRITE = Policy(Audience.KEY, "apps:write")
@@ -43,6 +45,7 @@ def runtime_operations(
     return [
         *_installation(InstallationHandlers(services, document), link),
         *_apps(AppHandlers(services)),
+        *_deployments(DeploymentHandlers(services)),
         *_archives(AppHandlers(services)),
         *_jobs(JobHandlers(services)),
         *_events(EventHandlers(services)),
@@ -126,9 +129,48 @@ def _apps(handlers: AppHandlers) -> list[Operation]:
             body_max=JSON_BODY_MAX,
             accepts=(JSON_TYPE,),
         ),
-        _get("get_deployment", "/v1/deployments/{deployment_id}", _APPS_READ, handlers.get_deployment),
-        _get("get_app_function", "/v1/apps/{app}/functions/{function}", _APPS_READ, handlers.get_app_function),
-        _get("get_function", "/v1/functions/{function_id}", _APPS_READ, handlers.get_function),
+        _get(
+            "get_app_function",
+            "/v1/apps/{app}/functions/{function}",
+            _APPS_READ,
+            handlers.get_app_function,
+            statuses=_STOPPABLE,
+        ),
+        _get("get_function", "/v1/functions/{function_id}", _APPS_READ, handlers.get_function, statuses=_STOPPABLE),
+    ]
+
+
+def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
+    one = "/v1/deployments/{deployment_id}"
+    return [
+        Operation(
+            id="list_deployments",
+            method="GET",
+            path="/v1/deployments",
+            policy=_APPS_READ,
+            statuses=_READ_ONE,
+            handler=handlers.list_deployments,
+            query=frozenset({"app", "cursor", "limit"}),
+        ),
+        _get("get_deployment", one, _APPS_READ, handlers.get_deployment),
+        Operation(
+            id="stop_deployment",
+            method="POST",
+            path=f"{one}/stop",
+            policy=_APPS_WRITE,
+            statuses=_READ_ONE,
+            handler=handlers.stop_deployment,
+            query=frozenset({"now"}),
+        ),
+        Operation(
+            id="delete_deployment",
+            method="DELETE",
+            path=one,
+            policy=_APPS_WRITE,
+            statuses=_STOPPABLE,
+            handler=handlers.delete_deployment,
+            query=frozenset({"now"}),
+        ),
     ]
 
 

@@ -64,6 +64,18 @@ def seconds(query: Mapping[str, str], name: str, high: float, default: float) ->
     return value
 
 
+def truth(query: Mapping[str, str], name: str) -> bool:
+    """Return whether a parameter says `true`; without it False.
+
+    Raises:
+        Invalid: It is something else than `true` or `false`.
+    """
+    text = query.get(name)
+    if text not in (None, "true", "false"):
+        raise refusal(name, "must be true or false", "boolean")
+    return text == "true"
+
+
 def refusal(name: str, msg: str, kind: str) -> Invalid:
     """Return the error about one parameter."""
     return Invalid(f"Query parameter: {msg}.", problems=[problem(["query", name[:_SHOWN_MAX]], msg, kind)])

@@ -14,6 +14,7 @@ from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
@@ -59,10 +60,28 @@ class Apps(Protocol):
     async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment: ...
 
     async def get_function(self, actor: Actor, app_name: str, function_name: str) -> Function:
-        """The `NotFound` names apps or functions with a similar name."""
+        """The `NotFound` names apps or functions with a similar name; `Conflict` with code `app_stopped`."""
         ...
 
     async def function_by_id(self, actor: Actor, key: FunctionId) -> Function: ...
+
+
+class Deployments(Protocol):
+    """Deployments of the actor's org."""
+
+    async def list_deployments(
+        self, actor: Actor, *, app_name: str | None, before: DeploymentId | None, limit: int
+    ) -> Sequence[DeploymentEntry]:
+        """Return up to `limit` that are not deleted, newest first, with an id below `before`."""
+        ...
+
+    async def stop(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
+        """Return the deployment after it and how many of its jobs have not ended."""
+        ...
+
+    async def delete(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
+        """As `stop`; raises `Conflict` with code `deployment_active` or `deployment_busy` unless `cancels`."""
+        ...
 
 
 class Archives(Protocol):
@@ -159,6 +178,8 @@ class Services(Protocol):
     def keys(self) -> Keys: ...
     @property
     def apps(self) -> Apps: ...
+    @property
+    def deployments(self) -> Deployments: ...
     @property
     def archives(self) -> Archives: ...
     @property

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from apothic.wire.ids import IncarnationId, JobId
+from apothic.wire.ids import DeploymentId, IncarnationId, JobId
 from apothic_server.domain.decide.limits import Limit, next_limit
+from apothic_server.domain.deployments import Closed
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.fleet import Fleet, GroupKey, Worker
 from apothic_server.domain.jobs import JobChange, NewJob
@@ -76,6 +77,7 @@ class Board:
         alarms: When to look at which job because of its time limits.
         ended: Jobs that ended most recently, so that a row read before their last commit is not taken in again.
         fenced_reports: Worker reports refused for an old fence (G1.3).
+        closed: Deployments that were stopped or deleted since this process dispatches, or had unfinished jobs then.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Board:
         self.to_feed: deque[tuple[LiveJob, int]] = deque()
         self.to_reload: dict[JobId, None] = {}
         self.fenced_reports = 0
+        self.closed: dict[DeploymentId, Closed] = {}
         self.ended: OrderedDict[JobId, None] = OrderedDict()
         self._retries: list[tuple[float, JobId]] = []
         self._pending: dict[GroupKey, int] = {}

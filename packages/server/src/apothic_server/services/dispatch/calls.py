@@ -8,7 +8,7 @@ from apothic.wire.ids import KeyId
 from apothic.wire.link import Cancel
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
-from apothic_server.domain.errors import TooMany, Unavailable
+from apothic_server.domain.errors import Conflict, TooMany, Unavailable
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.services.dispatch.board import Board, Settled, settled_of
@@ -38,10 +38,13 @@ class Calls:
         Raises:
             TooMany: `max_pending_tasks` calls wait already.
             Unavailable: This process stops, or does not dispatch now.
+            Conflict: The deployment was stopped or deleted meanwhile (`app_stopped`).
         """
         board = self._board
         if not board.takes_work:
             raise Unavailable("the server is not taking work right now; try again", retry_after_s=1)
+        if job.function.deployment in board.closed:
+            raise Conflict("the deployment of this function was just stopped; deploy the app again", code="app_stopped")
         where = self._grants.slot_now(job)
         if where is None:
             self._check_pending(job)

@@ -49,7 +49,7 @@ class Endings:
         )
         job.losses = verdict.losses
         board.write(change, lambda settled: self._settled(job, verdict, value, settled, then))
-        if verdict.event is JobEvent.RETRY:
+        if verdict.event is JobEvent.RETRY and not self.fail_closed(job):
             board.retry_after(job, verdict.delay_s)
         self._grants.grant_ready()
 
@@ -64,6 +64,14 @@ class Endings:
         change = move(job, event, now, fields=fields, error=error)
         verdict = Verdict(event, error, job.losses)
         board.write(change, lambda settled: self._settled(job, verdict, None, settled, lambda: None))
+
+    def fail_closed(self, job: LiveJob) -> bool:
+        """End a job that waits if its deployment was stopped or deleted (J12); return whether it was."""
+        closed = self._board.closed.get(job.function.deployment)
+        if closed is None:
+            return False
+        self.fail_waiting(job, JobEvent.FAILED, closed.error)
+        return True
 
     def _fields(self, job: LiveJob, verdict: Verdict, value: StoredValue | None) -> JobFields:
         now = self._board.clock.now()

@@ -24,6 +24,7 @@ from apothic_server.failpoints import fp
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases
 from apothic_server.services.dispatch.live import LiveJob
@@ -51,6 +52,7 @@ class Recovery:
         calls: Calls,
         reports: Reports,
         leases: Leases,
+        closing: Closing,
         *,
         holder: str,
         url: str,
@@ -61,6 +63,7 @@ class Recovery:
         self._grants = grants
         self._calls = calls
         self._reports = reports
+        self._closing = closing
         self._holder = holder
         self._url = url
         self._grace_s = grace_s
@@ -114,6 +117,7 @@ class Recovery:
             return
         await fp("sweep.before")
         await self._end_silent_workers()
+        await self._closing.read()
         await fp("sweep.after")
         while pages is None or pages > 0:
             await self._sweep_page()
@@ -121,6 +125,7 @@ class Recovery:
                 break
             pages = None if pages is None else pages - 1
         self._functions.clear()
+        await self._closing.carry_out()
         self._grants.grant_ready()
 
     async def adopt_held(self, unit: Connection, worker: IncarnationId, jobs: list[JobId]) -> None:
@@ -226,6 +231,7 @@ class Recovery:
                 board.release(old)
             live.runner = live.worker = None
             board.adopt(live, _delay_s(row.job, function.spec, board.clock.now()))
+            self._closing.admit(live)
             return live
         board.adopt(live, 0.0)
         if old is not None and live.runner is not None and not live.is_sent:

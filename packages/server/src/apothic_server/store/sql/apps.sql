@@ -33,7 +33,8 @@ SELECT name FROM apps WHERE org = $1 AND active_deployment IS NOT NULL ORDER BY 
 
 -- name: get_deployment
 SELECT deployment.id, deployment.org, deployment.app, app.name AS app_name, deployment.version, deployment.status,
-    deployment.archive, deployment.manifest, deployment.created_by, deployment.created_at
+    deployment.archive, deployment.manifest, deployment.created_by, deployment.created_at,
+    deployment.stopped_at, deployment.deleted_at
 FROM deployments AS deployment JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
 WHERE deployment.org = $1 AND deployment.id = $2;
 
@@ -51,6 +52,11 @@ FROM functions AS function
     JOIN apps AS app ON app.id = function.app AND app.org = function.org
     JOIN deployments AS deployment ON deployment.id = app.active_deployment AND deployment.org = function.org
 WHERE function.org = $1 AND function.id = $2;
+
+-- name: get_stopped_app
+SELECT app.name
+FROM functions AS function JOIN apps AS app ON app.id = function.app AND app.org = function.org
+WHERE function.org = $1 AND function.id = $2 AND app.active_deployment IS NULL;
 
 -- name: find_function
 SELECT function.id, function.org, function.app, app.name AS app_name, deployment.id AS deployment,
