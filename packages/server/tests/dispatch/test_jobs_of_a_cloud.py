@@ -129,6 +129,24 @@ async def test_a_lease_that_ended_is_not_revived_by_the_same_incarnation(cloud):
     assert again.worker is not None
 
 
+@guarantee("G1.2", "no_stuck_jobs")
+@guarantee("G3.3", "lost_worker_latency")
+@pytest.mark.parametrize("step_s", [-7200, 7200])
+async def test_a_lost_worker_is_noticed_in_time_although_the_wall_clock_was_set(cloud, step_s):
+    await cloud.deploy()
+    gone = await ScriptedWorker(cloud, name="gone").connect()
+    job = await cloud.spawn()
+    await gone.take()
+    cloud.clock.step(step_s)
+    await cloud.advance(GRACE_S - 1)
+    early = await cloud.status(job.job)
+    await cloud.advance(2)
+    other = await ScriptedWorker(cloud, name="other").connect()
+
+    assert early == "running"
+    assert (await other.take()).job == job.job
+
+
 async def test_heartbeats_keep_a_worker_alive(cloud):
     await cloud.deploy()
     worker = await ScriptedWorker(cloud).connect()
