@@ -138,6 +138,7 @@ async def test_a_lost_worker_is_noticed_in_time_although_the_wall_clock_was_set(
     job = await cloud.spawn()
     await gone.take()
     cloud.clock.step(step_s)
+    await cloud.step()  # a grace begins here (G3.5)
     await cloud.advance(GRACE_S - 1)
     early = await cloud.status(job.job)
     await cloud.advance(2)
