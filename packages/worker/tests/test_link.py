@@ -127,6 +127,23 @@ async def test_work_goes_on_while_the_link_is_away(tmp_path):
     assert (end.outcome, end.value.data) == ("succeeded", b'"rested"')
 
 
+async def test_the_newest_ping_of_a_link_comes_back_with_the_next_heartbeat(tmp_path):
+    async with ScriptedServer() as server:
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1)], "ping": [link.Ping(4)]}
+        worker = await start_worker(server, tmp_path / "data", *OPTIONS)
+        await server.wait_for(link.Heartbeat, lambda item: item.echo == 4)
+        await server.send(ping=[link.Ping(5), link.Ping(6)])
+        await server.wait_for(link.Heartbeat, lambda item: item.echo == 6)
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.1, 30.0, 1)]}
+        server.items.clear()
+        await server.links[-1].close(1001)
+        await server.wait_for_hello(worker.process)
+        fresh = await server.wait_for(link.Heartbeat)
+        await worker.stop()
+
+    assert fresh.echo == 0
+
+
 async def test_what_the_server_does_not_know_is_stopped_in_silence(tmp_path):
     async with linked(tmp_path / "data") as (server, worker):
         order = await running(server, "wait", "x")

@@ -172,12 +172,12 @@ def test_what_is_unknown_is_dropped_and_its_end_never_reported(state):
 
 
 def test_a_heartbeat_waits_for_the_answer_to_the_last_one(state):
-    assert state.heartbeat(100)
-    assert not state.heartbeat(200)
+    assert state.heartbeat(100, 7)
+    assert not state.heartbeat(200, 7)
     state.receive(encode(heartbeat_answer=[link.HeartbeatAnswer(100, [])]))
 
     assert state.renewed_at_ms == 100
-    assert state.heartbeat(300)
+    assert state.heartbeat(300, 8)
 
 
 def test_the_lease_counts_from_the_hello_that_was_answered(state):
@@ -185,7 +185,7 @@ def test_the_lease_counts_from_the_hello_that_was_answered(state):
 
 
 def test_an_answer_to_an_old_heartbeat_renews_nothing(state):
-    state.heartbeat(100)
+    state.heartbeat(100, 0)
     state.receive(encode(heartbeat_answer=[link.HeartbeatAnswer(99, [])]))
 
     assert state.renewed_at_ms == 5

@@ -9,7 +9,7 @@ from apothic.wire.link import Machine
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One worker; `status` is `live`, `lost` or `ended`, `runners` counts the live ones."""
+    """One worker; `status` is `live`, `impaired`, `lost` or `ended`, `runners` counts the live ones."""
 
     worker_id: str
     name: str

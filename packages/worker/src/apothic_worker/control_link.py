@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from apothic.wire.link import Assign, Cancel, Refused, RunnerRef, StartRunner, StopRunner, Welcome
+from apothic.wire.link import Assign, Cancel, Ping, Refused, RunnerRef, StartRunner, StopRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
@@ -36,6 +36,15 @@ class Obeys(Protocol):
     @property
     def runners(self) -> list[RunnerRef]:
         """Runners alive or starting."""
+        ...
+
+    @property
+    def echo(self) -> int:
+        """Number of the newest ping that came here; 0 before the first of this link."""
+        ...
+
+    def ping(self, number: int) -> None:
+        """Be asked for a sign of life."""
         ...
 
     def start_runner(self, item: StartRunner) -> None:
@@ -230,6 +239,8 @@ class ControlLink:
                 obeys.start_runner(item)
             case StopRunner():
                 obeys.stop_runner(item.runner)
+            case Ping():
+                obeys.ping(item.number)
             case Drop():
                 obeys.drop(item)
                 self._renewed()
@@ -240,6 +251,7 @@ class ControlLink:
                 self._bound_s = BACKOFF_FIRST_S
                 self._away_since, self._reason = None, ""
                 self._welcomed.set()
+                obeys.ping(0)
                 self._beat_later(item.heartbeat_s)
             case _:
                 pass
@@ -274,7 +286,7 @@ class ControlLink:
 
     def _beat(self, heartbeat_s: float) -> None:
         self._renewed()
-        if self.state.heartbeat(boot_ms()):
+        if self.state.heartbeat(boot_ms(), self._obeys.echo if self._obeys is not None else 0):
             self._beat_later(heartbeat_s)
         elif self._socket is not None:
             self._socket.fail(4002, "a heartbeat was not answered")

@@ -28,6 +28,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     stop_runner: list[link.StopRunner] = []
     start_runner: list[link.StartRunner] = []
     assign: list[link.Assign] = []
+    ping: list[link.Ping] = []
 
 
 ServerItem = (
@@ -39,6 +40,7 @@ ServerItem = (
     | link.StopRunner
     | link.StartRunner
     | link.Assign
+    | link.Ping
 )
 WorkerItem = link.Hello | link.Heartbeat | link.Draining | link.Logs | link.Started | link.Finished | link.RunnerEnded
 

@@ -134,12 +134,12 @@ class LinkState:
             messages.append(encode_worker(items[start:]))
         return messages
 
-    def heartbeat(self, now_ms: int) -> bool:
-        """Queue a heartbeat; false when the last one was never answered, so that the link counts as dead."""
+    def heartbeat(self, now_ms: int, echo: int) -> bool:
+        """Queue a heartbeat that echoes a ping; false when the last one was never answered: the link counts as dead."""
         if self._asked_at_ms is not None:
             return False
         self._asked_at_ms = now_ms
-        self._send(Heartbeat(now_ms, self.held), is_urgent=True)
+        self._send(Heartbeat(now_ms, self.held, echo), is_urgent=True)
         return True
 
     # --- attempts

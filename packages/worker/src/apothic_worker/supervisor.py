@@ -36,11 +36,21 @@ class Supervisor:
         self._failed: dict[str, Runner] = {}
         self._changed = asyncio.Event()
         self._is_draining = False
+        self._echo = 0
 
     @property
     def runners(self) -> list[RunnerRef]:
         """Runners alive or starting."""
         return [_described(runner.spec) for runner in self._runners.values()]
+
+    @property
+    def echo(self) -> int:
+        """Number of the newest ping of this link."""
+        return self._echo
+
+    def ping(self, number: int) -> None:
+        """Remember the number: what else came on this way was obeyed before it."""
+        self._echo = number
 
     def start_runner(self, item: StartRunner) -> None:
         """Start a runner; the same order twice is one."""

@@ -85,10 +85,16 @@ class Hello:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Renews the worker's lease. `sent_at_ms` is the worker's CLOCK_BOOTTIME and comes back unchanged."""
+    """Renews the worker's lease.
+
+    Attributes:
+        sent_at_ms: The worker's CLOCK_BOOTTIME; comes back unchanged.
+        echo: Number of the newest `Ping` of this link that reached the supervisor; 0 before the first.
+    """
 
     sent_at_ms: int
     held: list[AttemptRef]
+    echo: int = 0
 
 
 @dataclass(frozen=True)
@@ -271,6 +277,13 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Ping:
+    """Asks whether what is sent here still reaches those who carry it out; heartbeats echo the number (G3.4)."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Refused:
     """The link is refused; the server closes after this frame. `code` is stable, `detail` is for people."""
 
@@ -290,3 +303,4 @@ class ServerFrame(TypedDict, total=False):
     stop_runner: list[StopRunner]
     start_runner: list[StartRunner]
     assign: list[Assign]
+    ping: list[Ping]

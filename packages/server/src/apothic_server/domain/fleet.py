@@ -49,6 +49,10 @@ class Worker:
         lease_expires_at: Monotonic seconds after which its attempts are given to others.
         is_draining: It stops soon and takes nothing more.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
+        is_impaired: It sends heartbeats, but orders do not reach its supervisor; it gets no new work (G3.4).
+        answers: Welcomes and heartbeat answers sent to it.
+        pinged: Number of the newest ping.
+        pings: Pings of this link that were not echoed: number to monotonic seconds of sending.
         finishing: Attempts whose runner was gone when the worker dialled in; their ends are on the way.
     """
 
@@ -61,6 +65,10 @@ class Worker:
     is_linked: bool = True
     is_draining: bool = False
     runners: dict[RunnerId, Runner] = field(default_factory=dict[RunnerId, Runner])
+    is_impaired: bool = False
+    answers: int = 0
+    pinged: int = 0
+    pings: dict[int, float] = field(default_factory=dict[int, float])
     finishing: set[JobId] = field(default_factory=set[JobId])
 
     @property
@@ -78,8 +86,13 @@ class Worker:
         return self.machine.memory_mb - sum(runner.memory_mb for runner in self.runners.values())
 
     @property
+    def is_able(self) -> bool:
+        """Whether it takes new work when it has room."""
+        return self.is_linked and not self.is_draining and not self.is_impaired
+
+    @property
     def takes_work(self) -> bool:
-        return self.is_linked and not self.is_draining and self.held < self.credits
+        return self.is_able and self.held < self.credits
 
 
 class Fleet:

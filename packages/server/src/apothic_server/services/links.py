@@ -17,6 +17,7 @@ from apothic_server.domain.fleet import Worker
 from apothic_server.failpoints import fp
 from apothic_server.services.dispatch.board import Board, Link
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.liveness import Liveness
 from apothic_server.services.dispatch.reattach import Deployed, Reattach
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.store import recovery
@@ -44,6 +45,7 @@ class Links:
         self._grants = grants
         self._reports = reports
         self._reattach = reattach
+        self._liveness = Liveness(board)
         self._linked: dict[str, asyncio.Event] = {}
 
     def linked(self, name: str) -> asyncio.Event:
@@ -97,8 +99,12 @@ class Links:
             raise Fenced("the lease of this incarnation ended; start again")
         worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S
         self._give_up_finishing(worker)
+        self._reattach.take_back_lost(worker, item)
         unknown = self._reports.unknown(worker, item.held)
+        worker.answers += 1
         self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
+        self._liveness.beat(worker, item)
+        self._grants.grant_ready()
 
     def _give_up_finishing(self, worker: Worker) -> None:
         """Ends that were on the way when the link opened came before its first heartbeat, or never come."""
@@ -158,7 +164,9 @@ class Links:
         worker.lease_expires_at = expires_at
         self._reattach.reconcile(worker, hello)
         self._link(worker, link)
+        worker.answers += 1
         link.send("welcome", self._welcome(worker, hello))
+        self._liveness.linked(worker)
         self._reattach.repeat_cancels(worker)
         if worker.name in self._linked:
             self._linked[worker.name].set()

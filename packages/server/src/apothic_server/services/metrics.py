@@ -54,4 +54,6 @@ class Metrics:
         fleet = self._board.fleet
         linked = sum(worker.is_linked for worker in fleet.workers.values())
         yield GaugeMetricFamily("apothic_workers_connected", "workers with an open link", value=linked)
+        impaired = sum(worker.is_impaired for worker in fleet.workers.values())
+        yield GaugeMetricFamily("apothic_workers_impaired", "workers that beat but echo no ping", value=impaired)
         yield GaugeMetricFamily("apothic_runners", "live runners", value=len(fleet.runners))

@@ -27,12 +27,13 @@ class Workers:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.list_workers(unit, actor.org, ended_after=now - SHOWN)
         views = [self._view(row, now) for row in reversed(found)]
-        return sorted(views, key=lambda view: view.status != "live")
+        return sorted(views, key=lambda view: view.status not in ("live", "impaired"))
 
     def _view(self, row: rows.StoredWorker, now: datetime) -> WorkerView:
         live = self._board.fleet.workers.get(row.id)
         runners = len(live.runners) if live is not None else 0
-        return WorkerView(row.id, row.name, _status(row, now), row.connected_at, row.machine, runners)
+        status = "impaired" if live is not None and live.is_impaired else _status(row, now)
+        return WorkerView(row.id, row.name, status, row.connected_at, row.machine, runners)
 
 
 def _status(row: rows.StoredWorker, now: datetime) -> str:

@@ -22,6 +22,7 @@ from apothic.wire.link import (
     LogLine,
     Logs,
     Machine,
+    Ping,
     RunnerRef,
     Started,
     StartRunner,
@@ -177,6 +178,7 @@ class ScriptedWorker:
         self.received: deque[tuple[str, Any]] = deque()
         self.close_code: str | None = None
         self.started: dict[str, StartRunner] = {}
+        self.echo = 0
         self._arrived = asyncio.Event()
 
     def send(self, name: str, item: Any) -> None:
@@ -184,6 +186,8 @@ class ScriptedWorker:
         self.received.append((name, item))
         if isinstance(item, StartRunner):
             self.started[item.runner] = item
+        elif isinstance(item, Ping):
+            self.echo = item.number
         self._arrived.set()
 
     def close(self, code: str, detail: str) -> None:
@@ -224,9 +228,10 @@ class ScriptedWorker:
         """The link breaks; the worker goes on."""
         self._cloud.inner.links.closed(self._linked, self)
 
-    async def heartbeat(self, *held: Assign) -> None:
+    async def heartbeat(self, *held: Assign, echo: int | None = None) -> None:
+        """Renew the lease; echoes the newest ping unless told otherwise."""
         refs = [AttemptRef(item.job, item.fence) for item in held]
-        await self._cloud.inner.links.heartbeat(self._linked, Heartbeat(1, refs))
+        await self._cloud.inner.links.heartbeat(self._linked, Heartbeat(1, refs, self.echo if echo is None else echo))
 
     async def next(self, name: str) -> Any:
         """Return the next item of that name that the server sends, waiting for it; others are dropped."""

@@ -82,7 +82,7 @@ def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
     if need.spec.placement:
         wishes = ", ".join(sorted(need.spec.placement))
         return Wait(f"no machine offers what placement asks for: {wishes}", is_hopeless=True)
-    able = [worker for worker in fleet.workers.values() if worker.is_linked and not worker.is_draining]
+    able = [worker for worker in fleet.workers.values() if worker.is_able]
     if not able:
         return Wait("no worker is connected")
     fitting = [worker for worker in able if _could_ever_fit(worker, need)]

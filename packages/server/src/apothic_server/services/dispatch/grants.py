@@ -135,7 +135,7 @@ class Grants:
         if runner.id not in self._announced:
             self._announced.add(runner.id)
             self._board.send(runner.worker, "start_runner", start_runner(job, runner))
-        job.is_sent = True
+        job.is_sent, job.sent_after = True, runner.worker.answers
         timeout_s, left_s = job.need.spec.timeout_s, self._deadline_left_s(job)
         assign = Assign(runner.id, job.id, job.fence, job.attempt, timeout_s, arguments, left_s)
         self._board.send(runner.worker, "assign", assign)

@@ -36,6 +36,7 @@ class LiveJob:
             Never with `at_most_once`: a frame whose grant could be forgotten might leave twice (G2.1).
         is_queued: It stands in a ready queue and counts as pending.
         is_sent: Its current attempt was sent to the worker.
+        sent_after: How many answers the worker had been sent before the attempt was.
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
     """
 
@@ -59,6 +60,7 @@ class LiveJob:
     is_blocking: bool = False
     is_queued: bool = False
     is_sent: bool = False
+    sent_after: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
 
     @property

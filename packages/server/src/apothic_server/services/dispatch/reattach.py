@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from apothic.wire.ids import IncarnationId, JobId, OrgId, RunnerId, is_key
-from apothic.wire.link import AttemptRef, HeldAttempt, Hello, RunnerRef
+from apothic.wire.link import AttemptRef, Heartbeat, HeldAttempt, Hello, RunnerRef
 from apothic_server.domain.apps import Function
 from apothic_server.domain.fleet import Runner, Worker
 from apothic_server.domain.jobs import JobStatus
@@ -73,6 +73,13 @@ class Reattach:
                 self._reports.lose(job.id, "the worker came back without the attempt")
         self._give_back_missing(worker, held.keys(), {ref.runner for ref in hello.runners})
 
+    def take_back_lost(self, worker: Worker, item: Heartbeat) -> None:
+        """Give back what was sent to a worker before our newest answer and is not in a heartbeat that followed it."""
+        held = {(ref.job, ref.fence) for ref in item.held}
+        for job in self._jobs_of(worker):
+            if job.is_granted and job.is_sent and job.sent_after < worker.answers and (job.id, job.fence) not in held:
+                self._reports.lose(job.id, "the grant never reached the worker")
+
     def repeat_cancels(self, worker: Worker) -> None:
         """Tell a worker again what it has to stop: what was said to a broken link may be lost."""
         for job in self._jobs_of(worker):
@@ -106,7 +113,7 @@ class Reattach:
         return [job for job in jobs if job.worker == worker.id and job.runner is None and job.is_granted]
 
     def _attach(self, worker: Worker, job: LiveJob, ref: HeldAttempt) -> bool:
-        job.is_sent = True
+        job.is_sent, job.sent_after = True, worker.answers
         self._board.fleet.unmiss(job.need.group, job.id)
         runner = worker.runners.get(RunnerId(ref.runner))
         if runner is None:

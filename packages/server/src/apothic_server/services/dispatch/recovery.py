@@ -272,6 +272,7 @@ def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock:
         runner=old.runner if old is not None and keeps_runner else None,
         worker=job.worker if job.status not in (JobStatus.QUEUED, JobStatus.RETRYING) else None,
         is_sent=old.is_sent if old is not None and keeps_runner else False,
+        sent_after=old.sent_after if old is not None and keeps_runner else 0,
         granted_at=old.granted_at if old is not None and keeps_runner else monotonic,
         started_at=monotonic + began_s,
         deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
