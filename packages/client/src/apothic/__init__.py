@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         JobStreamCursor,
         JobStreamEvent,
         JobStreamItemEvent,
+        StreamEvent,
+        StreamResetEvent,
     )
 
     __version__: str
@@ -102,6 +104,8 @@ __all__ = [
     "RemoteFunction",
     "Retries",
     "SerializationError",
+    "StreamEvent",
+    "StreamResetEvent",
     "TooLargeError",
     "UnavailableError",
     "__version__",
@@ -126,6 +130,8 @@ _HOMES = {
     "JobStreamItemEvent": "apothic.streams",
     "RemoteFunction": "apothic.remote_function",
     "Retries": "apothic.options",
+    "StreamEvent": "apothic.streams",
+    "StreamResetEvent": "apothic.streams",
 }
 """Where a public name lives; all others are errors."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ from apothic.wire.values import Value
 
 if TYPE_CHECKING:
     from apothic._workers import WorkerInfo
+    from apothic.streams import JobStreamCursor, StreamEvent
 
 T = TypeVar("T")
 
@@ -127,6 +128,40 @@ class AsyncControlPlaneClient:
             ConflictError: Without `now`: it is active, or has jobs that have not ended.
         """
         return await self.run(_operations.delete_deployment(self._core, deployment_id, flag("now", now)))
+
+    def watch_app(
+        self,
+        app: str,
+        *,
+        snapshot: bool = False,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield the events of an app, given by name or id, as the blocking method does; does not end by itself."""
+        from apothic import _events, _watching
+
+        reader = _watching.app_reader(
+            self._core, app, snapshot=snapshot, cursor=cursor, last_index=last_index, event_types=event_types
+        )
+        return _events.follow_async(self.run, reader)
+
+    def watch_deployment(
+        self,
+        deployment_id: str,
+        *,
+        snapshot: bool = False,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield the events of a deployment until it is deleted; otherwise as `watch_app`."""
+        from apothic import _events, _watching
+
+        reader = _watching.deployment_reader(
+            self._core, deployment_id, snapshot=snapshot, cursor=cursor, last_index=last_index, event_types=event_types
+        )
+        return _events.follow_async(self.run, reader)
 
     async def get_function(self, app: str, name: str) -> FunctionInfo:
         """Return a function of an app's live deployment; the NotFoundError names near matches."""

@@ -1,8 +1,9 @@
-"""Reading a job's events, without I/O: one streamed answer, resumed after the last index when it breaks.
+"""Reading the events of a stream, without I/O: one streamed answer, resumed after the last index when it breaks.
 
-The server ends a stream after `job.end`. A reader therefore always asks for `job.end`, shows it only when it passes the
-filter, and takes every other end for a loss: a proxy or a stopping server may end an answer as cleanly. Then one page
-says whether anything can follow, because a reader that begins behind `job.end` gets an answer without events.
+The server ends a stream after `job.end` or `deployment.end`. A reader therefore always asks for the end, shows it only
+when it passes the filter, and takes every other end for a loss: a proxy or a stopping server may end an answer as
+cleanly. Then one page says whether anything can follow, because a reader that begins behind the end gets an answer
+without events.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from apothic._answers import EventPage
 from apothic._calls import RESUMES_MAX, SILENCE_S_MAX, Waiting, finish, parsed
@@ -23,23 +24,35 @@ from apothic._position import Position
 from apothic._sse import SSE_TYPE, EventParser, Received
 from apothic._steps import Pause, Say, Steps
 from apothic.errors import ApothicError, CloudNotRunning, ConnectionLostError, UnavailableError
-from apothic.streams import JobStreamEvent, event_of
+from apothic.streams import JobStreamEvent, event_of, other_event_of
 
 OPEN_S_MAX = 120.0
 """Longest time to open or resume a stream, longer than a server takes to restart."""
-
-_PLACES = frozenset({"job.reset", "job.snapshot"})
-"""Kinds that set the reader's place, also back."""
 
 _STATUS_KINDS = frozenset({"job.queued", "job.running"})
 """What the filter `job.status` stands for beside itself."""
 
 
+class Subject(NamedTuple):
+    """What has a stream that is not a job's.
+
+    Attributes:
+        kind: `app` or `deployment`; names of its events begin with it.
+        name: How messages call it.
+        path: Where its events are.
+    """
+
+    kind: str
+    name: str
+    path: str
+
+
 class EventReader:
-    """Reads one job's events in order, each once.
+    """Reads the events of one stream in order, each once.
 
     Args:
-        job: Id of the job, or the operation that creates it and returns its id.
+        job: Id of the job, or the operation that creates it and returns its id; or what else has a stream, whose events
+            then come as `other_event_of` makes them.
         timeout_s: Bound of all the reading.
 
     Attributes:
@@ -47,12 +60,20 @@ class EventReader:
     """
 
     def __init__(
-        self, core: Core, job: str | Callable[[], Steps[str]], position: Position, *, timeout_s: float = math.inf
+        self,
+        core: Core,
+        job: str | Callable[[], Steps[str]] | Subject,
+        position: Position,
+        *,
+        timeout_s: float = math.inf,
     ) -> None:
         self.last_index = position.last_index
         self._core = core
-        self._create = None if isinstance(job, str) else job
-        self._waiting = Waiting(core, job if isinstance(job, str) else None, timeout_s)
+        self._subject = job if isinstance(job, Subject) else None
+        self._kind = "job" if self._subject is None else self._subject.kind
+        self._create = None if isinstance(job, (str, Subject)) else job
+        known = job if isinstance(job, str) else self._subject.name if self._subject is not None else None
+        self._waiting = Waiting(core, known, timeout_s)
         self._filter = position.event_types
         self._needs_snapshot = position.snapshot
         self._has_snapshot = position.snapshot
@@ -121,7 +142,7 @@ class EventReader:
     def _open(self) -> Steps[Answer]:
         types = self._types()
         query = {"snapshot": "true"} if self._needs_snapshot else {"after": str(self.last_index)}
-        path = target(self._core, f"/v1/jobs/{part(self._job_id)}/events", query | ({"types": types} if types else {}))
+        path = target(self._core, self._path, query | ({"types": types} if types else {}))
         request = Request("GET", path, (("Accept", SSE_TYPE),), is_repeatable=True)
         deadline = min(self._waiting.deadline, self._core.clock() + OPEN_S_MAX)
         return open_stream(self._core, request, deadline, tries_max=RESUMES_MAX, content_type=SSE_TYPE)
@@ -139,47 +160,50 @@ class EventReader:
             raise Lost(error, was_sent=True) from None
 
     def _ask_for_end(self, answer: Answer) -> Steps[list[JobStreamEvent]]:
-        """The answer ended without `job.end`: return what one page has, and note whether that is all."""
+        """The answer ended without the end of the stream: return what one page has, and note whether that is all."""
         answer.finish()
         self._answer = None
         if not self._needs_snapshot:
-            page: EventPage = yield from event_page(self._core, self._job_id, self.last_index, self._types())
+            page: EventPage = yield from event_page(self._core, self._path, self.last_index, self._types())
             found = self._taken((entry.index, entry.event, entry.data) for entry in page.events)
             self.last_index = max(self.last_index, page.last_index)
             self._has_ended = self._has_ended or page.is_final
             if found or self._has_ended:
                 return found
-        raise Lost(ConnectionResetError("the stream ended before the job"), was_sent=True)
+        raise Lost(ConnectionResetError(f"the stream ended before the {self._kind}"), was_sent=True)
 
     def _taken(self, received: Iterable[tuple[int, str, Any]]) -> list[JobStreamEvent]:
         found: list[JobStreamEvent] = []
         for index, kind, data in received:
-            is_place = kind in _PLACES
+            is_place = kind in (f"{self._kind}.reset", f"{self._kind}.snapshot")
             if self._has_ended or (index <= self.last_index and not is_place):
                 continue
             self.last_index = index
             if is_place:
                 self._needs_snapshot = False
-            self._has_ended = kind == "job.end"
+            self._has_ended = kind == f"{self._kind}.end"
             if self._passes(kind):
                 found.append(parsed(self._event, kind, data, index))
         return found
 
     def _event(self, kind: str, data: Any, index: int) -> JobStreamEvent:
+        if self._subject is not None:
+            return cast("JobStreamEvent", other_event_of(kind, data, index))
         return event_of(kind, data, index, allow_pickle=self._core.allow_pickle)
 
     def _passes(self, kind: str) -> bool:
-        if kind == "job.alive":
+        if kind == f"{self._kind}.alive":
             return False
-        if not self._filter or kind in self._filter or kind == "job.reset":
+        if not self._filter or kind in self._filter or kind == f"{self._kind}.reset":
             return True
         return (kind in _STATUS_KINDS and "job.status" in self._filter) or (
-            kind == "job.snapshot" and self._has_snapshot
+            kind == f"{self._kind}.snapshot" and self._has_snapshot
         )
 
     def _types(self) -> str:
         """Return the filter that the server is asked for, empty for none."""
-        return ",".join(sorted({*self._filter, "job.end"})) if self._filter else ""
+        end = () if self._kind == "app" else (f"{self._kind}.end",)
+        return ",".join(sorted({*self._filter, *end})) if self._filter else ""
 
     def _pause(self, lost: Lost) -> Steps[None]:
         self._losses += 1
@@ -199,6 +223,10 @@ class EventReader:
 
     def _place(self) -> str:
         return f"{self._job_id} was read up to index {self.last_index}"
+
+    @property
+    def _path(self) -> str:
+        return f"/v1/jobs/{part(self._job_id)}/events" if self._subject is None else self._subject.path
 
     @property
     def _job_id(self) -> str:

@@ -154,10 +154,10 @@ def job_logs(core: Core, job_id: str, after: int) -> Steps[LogPage]:
     return build(LogPage, data)
 
 
-def event_page(core: Core, job_id: str, after: int, types: str) -> Steps[EventPage]:
-    """Return a page of a job's events without waiting for any; `types` is the filter, empty for none."""
+def event_page(core: Core, path: str, after: int, types: str) -> Steps[EventPage]:
+    """Return a page of the events at `path` without waiting for any; `types` is the filter, empty for none."""
     query = {"after": str(after)} | ({"types": types} if types else {})
-    data = yield from _get_json(core, f"/v1/jobs/{part(job_id)}/events", query)
+    data = yield from _get_json(core, path, query)
     return build(EventPage, data)
 
 

@@ -1,4 +1,4 @@
-"""Where a reader of a job's events begins, from what users may say about it."""
+"""Where a reader of events begins, from what users may say about it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from apothic._ranges import flag, whole, wrong
 from apothic.errors import InvalidRequestError
-from apothic.streams import INDEX_MAX, JobStreamCheckpoint, JobStreamCursor, checked_types
+from apothic.streams import EVENT_TYPES, INDEX_MAX, JobStreamCheckpoint, JobStreamCursor, checked_types
 
 
 class Position(NamedTuple):
@@ -31,8 +31,13 @@ def position(
     cursor: Any = None,
     last_index: Any = None,
     event_types: Any = None,
+    known: tuple[str, ...] = EVENT_TYPES,
 ) -> Position:
     """Return where to begin. A filter that is given wins over the one of a checkpoint.
+
+    Args:
+        job_id: The job; None for other streams, which have no checkpoints.
+        known: Names of the events that the stream can have.
 
     Raises:
         InvalidRequestError: More than one place is given, one is malformed, or the checkpoint is of another job.
@@ -41,7 +46,7 @@ def position(
     if len(given) > 1:
         raise InvalidRequestError(f"{' and '.join(given)} are given; give at most one place to begin at.")
     flag("snapshot", snapshot)
-    types = checked_types(event_types)
+    types = checked_types(event_types, known)
     if checkpoint is not None:
         found = _checkpoint(job_id, checkpoint)
         return Position(found.last_index, found.event_types if event_types is None else types, snapshot)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +38,7 @@ from apothic.wire.values import Value
 
 if TYPE_CHECKING:
     from apothic._workers import WorkerInfo
+    from apothic.streams import JobStreamCursor, StreamEvent
 
 T = TypeVar("T")
 
@@ -210,6 +211,54 @@ class ControlPlaneClient:
             ConflictError: Without `now`: it is active, or has jobs that have not ended.
         """
         return self.run(_operations.delete_deployment(self._core, deployment_id, flag("now", now)))
+
+    def watch_app(
+        self,
+        app: str,
+        *,
+        snapshot: bool = False,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> Generator[StreamEvent, None, None]:
+        """Yield the events of an app, given by name or id: each once, none left out; does not end by itself.
+
+        Lost connections are resumed. Events that are gone, or do not exist, come as one `StreamResetEvent` instead.
+
+        Args:
+            snapshot: Begin with `app.snapshot`, the app as it is now, and go on behind it.
+            cursor: Go on at this place; not together with `last_index`.
+            last_index: The last index already seen; -1, and no place at all, for the first event kept.
+            event_types: Names of the events to yield; None or empty for all. A reset always comes.
+
+        Raises:
+            InvalidRequestError: An argument is malformed; raised at once.
+            NotFoundError: There is no such app.
+            UnavailableError: The stream could not be resumed; the message says after which index to go on.
+        """
+        from apothic import _events, _watching
+
+        reader = _watching.app_reader(
+            self._core, app, snapshot=snapshot, cursor=cursor, last_index=last_index, event_types=event_types
+        )
+        return _events.follow(self.run, reader)
+
+    def watch_deployment(
+        self,
+        deployment_id: str,
+        *,
+        snapshot: bool = False,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        event_types: list[str] | tuple[str, ...] | None = None,
+    ) -> Generator[StreamEvent, None, None]:
+        """Yield the events of a deployment until it is deleted; otherwise as `watch_app`."""
+        from apothic import _events, _watching
+
+        reader = _watching.deployment_reader(
+            self._core, deployment_id, snapshot=snapshot, cursor=cursor, last_index=last_index, event_types=event_types
+        )
+        return _events.follow(self.run, reader)
 
     def get_function(self, app: str, name: str) -> FunctionInfo:
         """Return a function of an app's live deployment; the NotFoundError names near matches."""

@@ -1,4 +1,4 @@
-"""Events of a job's stream, and where a reader of it is.
+"""Events of the streams of jobs, apps and deployments, and where a reader of one is.
 
 Indexes of one stream begin at 0 and grow by 1; a filter hides events and never renumbers them. A reader that goes on
 after the last index it saw gets the next one: nothing is left out and nothing comes twice.
@@ -24,9 +24,18 @@ EVENT_TYPES = (
 )  # fmt: skip
 """Names that a filter may hold; `job.status` stands for `job.queued` and `job.running` too."""
 
+APP_EVENT_TYPES = ("app.deployed", "app.stopped", "app.deployment_deleted", "app.reset", "app.snapshot")
+DEPLOYMENT_EVENT_TYPES = (
+    "deployment.created", "deployment.active", "deployment.superseded", "deployment.stopped", "deployment.deleted",
+    "deployment.end", "deployment.reset", "deployment.snapshot",
+)  # fmt: skip
 
-def checked_types(event_types: Any) -> tuple[str, ...]:
+
+def checked_types(event_types: Any, known: tuple[str, ...] = EVENT_TYPES) -> tuple[str, ...]:
     """Return a filter as a tuple; empty, and None, let every event pass.
+
+    Args:
+        known: Names of the events that the stream can have.
 
     Raises:
         InvalidRequestError: It is no list or tuple of names of events; the message names a near match.
@@ -34,19 +43,19 @@ def checked_types(event_types: Any) -> tuple[str, ...]:
     if event_types is None:
         return ()
     if not isinstance(event_types, (list, tuple)):
-        raise wrong("event_types", event_types, "a list or tuple of event names such as 'job.log'")
+        raise wrong("event_types", event_types, f"a list or tuple of event names such as {known[0]!r}")
     names = cast("list[Any] | tuple[Any, ...]", event_types)
     for name in names:
-        if name not in EVENT_TYPES:
-            close = near_matches(name, EVENT_TYPES) if isinstance(name, str) else []
+        if name not in known:
+            close = near_matches(name, known) if isinstance(name, str) else []
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise wrong("event_types", name, f"one of {', '.join(EVENT_TYPES)}{hint}")
+            raise wrong("event_types", name, f"one of {', '.join(known)}{hint}")
     return tuple(names)
 
 
 @dataclass(frozen=True)
 class JobStreamCursor:
-    """A place in one job's stream.
+    """A place in one stream, of a job, an app or a deployment.
 
     Attributes:
         last_index: The last index already seen; -1 for none.
@@ -80,18 +89,47 @@ class JobStreamCheckpoint:
 
 
 @dataclass(frozen=True)
-class JobStreamEvent:
-    """One event; kinds with a class of their own come as that class, `job.snapshot` as this one.
+class StreamEvent:
+    """One event of a stream.
 
     Attributes:
-        event: Its name, for example `job.log`.
+        event: Its name, for example `job.log` or `app.deployed`.
         data: Its data as sent, an object.
-        index: Its place in the stream; of `job.snapshot` and `job.reset` the index up to which they are good.
+        index: Its place in the stream; of a snapshot and a reset the index up to which they are good.
     """
 
     event: str
     data: Any
     index: int | None = None
+
+
+class StreamResetEvent(StreamEvent):
+    """Events that were asked for are gone, or do not exist: the stream goes on after `latest_index`."""
+
+    @property
+    def requested_index(self) -> int:
+        """The last index that the reader had seen."""
+        return self.data["requested_index"]
+
+    @property
+    def oldest_index(self) -> int:
+        """The oldest index still kept."""
+        return self.data["oldest_index"]
+
+    @property
+    def latest_index(self) -> int:
+        """The index up to which `snapshot` is good; the next event has the one after it."""
+        return self.data["latest_index"]
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """What the stream tells of at `latest_index`, as the data of a snapshot event."""
+        return self.data["snapshot"]
+
+
+@dataclass(frozen=True)
+class JobStreamEvent(StreamEvent):
+    """One event of a job; kinds with a class of their own come as that class, `job.snapshot` as this one."""
 
 
 class JobStatusEvent(JobStreamEvent):
@@ -185,30 +223,11 @@ class JobEndEvent(JobStreamEvent):
         return self.data["status"]
 
 
-class JobResetEvent(JobStreamEvent):
-    """Events that were asked for are gone, or do not exist: the stream goes on after `latest_index`."""
-
-    @property
-    def requested_index(self) -> int:
-        """The last index that the reader had seen."""
-        return self.data["requested_index"]
-
-    @property
-    def oldest_index(self) -> int:
-        """The oldest index still kept."""
-        return self.data["oldest_index"]
-
-    @property
-    def latest_index(self) -> int:
-        """The index up to which `snapshot` is good; the next event has the one after it."""
-        return self.data["latest_index"]
-
-    @property
-    def snapshot(self) -> dict[str, Any]:
-        """The job at `latest_index`, as the data of `job.snapshot`."""
-        return self.data["snapshot"]
+class JobResetEvent(JobStreamEvent, StreamResetEvent):
+    """Events that were asked for are gone, or do not exist: the job's stream goes on after `latest_index`."""
 
 
+_RESET: dict[str, type] = {"requested_index": int, "oldest_index": int, "latest_index": int, "snapshot": dict}
 _STATUS: tuple[type[JobStreamEvent], dict[str, type]] = (JobStatusEvent, {"status": str})
 _KINDS: dict[str, tuple[type[JobStreamEvent], dict[str, type]]] = {
     "job.queued": _STATUS,
@@ -219,9 +238,7 @@ _KINDS: dict[str, tuple[type[JobStreamEvent], dict[str, type]]] = {
     "job.result": (JobResultEvent, {}),
     "job.error": (JobErrorEvent, {"type": str, "message": str}),
     "job.end": (JobEndEvent, {"status": str}),
-    "job.reset": (
-        JobResetEvent, {"requested_index": int, "oldest_index": int, "latest_index": int, "snapshot": dict}
-    ),
+    "job.reset": (JobResetEvent, _RESET),
     "job.snapshot": (JobStreamEvent, {"job": dict}),
 }  # fmt: skip
 """Class of a kind, and the fields that its data must have."""
@@ -239,6 +256,20 @@ def event_of(kind: str, data: Any, index: int, *, allow_pickle: bool) -> JobStre
     if made_as is JobResultEvent:
         return JobResultEvent(kind, data, index, allow_pickle=allow_pickle)
     return made_as(kind, data, index)
+
+
+def other_event_of(kind: str, data: Any, index: int) -> StreamEvent:
+    """Return a received event of an app or a deployment.
+
+    Raises:
+        ValueError: The data is not what the kind promises.
+    """
+    subject, _, what = kind.partition(".")
+    if what == "reset":
+        _check(kind, data, _RESET)
+        return StreamResetEvent(kind, data, index)
+    _check(kind, data, {subject: dict} if what == "snapshot" else {})
+    return StreamEvent(kind, data, index)
 
 
 def _check(kind: str, data: Any, required: Mapping[str, type]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -146,3 +147,53 @@ def read_all(terminal: int, shown: bytearray) -> None:
         if not data:
             return
         shown.extend(data)
+
+
+DEPLOYED = {"version": 3, "previous_deployment_id": None, "time": "2026-01-02T03:04:05.678Z"}
+
+
+def test_watching_a_deployment_shows_each_event_and_ends_with_it(connected, run, shapes):
+    events = shapes.stream(
+        (1, "deployment.snapshot", {"deployment": shapes.deployment_document(), "index": 1}),
+        (2, "deployment.superseded", {"status": "superseded", "deployment_id": "deployments:x", "time": shapes.TIME}),
+        (3, "deployment.end", {"status": "deleted", "time": shapes.TIME}),
+    )
+    connected.script["GET", f"/v1/deployments/{shapes.DEPLOYMENT}/events"] = events
+
+    found = run("deployment", "watch", shapes.DEPLOYMENT, "--snapshot")
+    whole = run("deployment", "watch", shapes.DEPLOYMENT, "--json").json
+
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines() == [
+        "deployment.snapshot  hello-world version 3: active",
+        f"deployment.superseded  {shapes.TIME} deployments:x",
+        f"deployment.end  {shapes.TIME}",
+    ]
+    assert [asked.query for asked in connected.asked] == ["snapshot=true", "after=-1"]
+    assert (whole["last_index"], len(whole["events"])) == (3, 3)
+
+
+def test_ctrl_c_ends_the_watching_of_an_app_and_says_how_to_read_on(connected, shapes):
+    gate = threading.Event()
+    event = (7, "app.deployed", {**DEPLOYED, "deployment_id": shapes.DEPLOYMENT})
+    connected.script["GET", "/v1/apps/hello-world/events"] = lambda handler, _: shapes.open_stream(handler, gate, event)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apothic", "app", "watch", "hello-world", "--after", "6"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    gate.set()
+
+    assert line == f"app.deployed  {shapes.TIME} {shapes.DEPLOYMENT} version 3\n"
+    assert process.returncode == 130
+    assert "`apothic app watch hello-world --after 7` reads on from here." in err
+    assert connected.asked[0].query == "after=6"
+
+
+@pytest.mark.parametrize("how", [("--after", "-2"), ("--after", "x"), ("--snapshot", "--after", "1")])
+def test_wrong_places_to_watch_from_are_usage_errors(connected, run, how):
+    found = run("app", "watch", "hello-world", *how)
+
+    assert (found.code, found.out, connected.asked) == (2, "", [])

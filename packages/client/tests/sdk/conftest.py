@@ -99,7 +99,7 @@ class Wire:
     def event(self, index: int, kind: str, data: dict[str, Any] | None = None) -> None:
         """Send one event of the kind, checked against the contract; without data a plain one."""
         made = {"index": index, "event": kind, "data": event_data(kind) if data is None else data}
-        if kind != "job.alive":
+        if not kind.endswith(".alive"):
             check("EventPage", {"events": [made], "last_index": index, "is_final": False})
         self.chunk(f"id: {index}\nevent: {kind}\ndata: {json.dumps(made['data'])}\n\n".encode())
 

@@ -18,7 +18,7 @@ PUBLIC = [
     "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor", "JobStreamEvent", "JobStreamItemEvent",
     "JobStreamResetError", "JobTimeoutError", "NotDeployedError", "NotFoundError", "NotSupportedError",
     "PermissionDeniedError", "ProtocolError", "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError",
-    "TooLargeError", "UnavailableError", "__version__",
+    "StreamEvent", "StreamResetEvent", "TooLargeError", "UnavailableError", "__version__",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import click
 
 from apothic.cli.console import print_json, print_table, say
 from apothic.cli.settings import Settings, common_options
+from apothic.cli.watch_options import place, watch_options
 
 
 @click.group()
@@ -35,3 +36,15 @@ def list_apps(settings: Settings) -> None:
             for a in apps
         ],
     )
+
+
+@app.command()
+@click.argument("name", metavar="NAME")
+@watch_options
+@click.pass_obj
+def watch(settings: Settings, name: str, snapshot: bool, after: int | None, types: tuple[str, ...]) -> None:
+    """Show what happens to an app, given by name or id: its deploys, stops and deletes. Ends with Ctrl-C."""
+    from apothic.cli.watching import watch_until_left
+
+    events = settings.client().watch_app(name, snapshot=snapshot, last_index=place(snapshot, after), event_types=types)
+    watch_until_left(settings, events, f"apothic app watch {name}", types)

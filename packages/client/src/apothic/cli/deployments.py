@@ -11,6 +11,7 @@ from apothic.cli import ids
 from apothic.cli.confirming import confirm, yes_option
 from apothic.cli.console import print_fields, print_json, print_table, print_text, say
 from apothic.cli.settings import Settings, common_options
+from apothic.cli.watch_options import place, watch_options
 
 if TYPE_CHECKING:
     from apothic._answers import DeploymentEnd
@@ -102,6 +103,20 @@ def delete(settings: Settings, deployment_id: str, now: bool, yes: bool) -> None
     """Delete a deployment that nothing uses; records of its jobs stay. Deleting again changes nothing."""
     confirm(settings, f"Delete {deployment_id}{' and cancel its jobs' if now else ''}?", yes=yes)
     _tell(settings, settings.client().delete_deployment(deployment_id, now=now))
+
+
+@deployment.command()
+@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
+@watch_options
+@click.pass_obj
+def watch(settings: Settings, deployment_id: str, snapshot: bool, after: int | None, types: tuple[str, ...]) -> None:
+    """Show what happens to a deployment until it is deleted. Ctrl-C ends only the watching."""
+    from apothic.cli.watching import watch_until_left
+
+    events = settings.client().watch_deployment(
+        deployment_id, snapshot=snapshot, last_index=place(snapshot, after), event_types=types
+    )
+    watch_until_left(settings, events, f"apothic deployment watch {deployment_id}", types)
 
 
 def _tell(settings: Settings, end: DeploymentEnd) -> None:

@@ -86,9 +86,9 @@ class Stopped(Exception):
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended a wait; the message says what became of the job."""
+    """Ctrl-C ended a wait; the message says what became of the job, if it was about one."""
 
-    def __init__(self, message: str, *, job_id: str) -> None:
+    def __init__(self, message: str, *, job_id: str | None) -> None:
         super().__init__(message)
         self.job_id = job_id
 

@@ -22,9 +22,9 @@ PLUGINS = "apothic.commands"
 
 _COMMANDS = {
     "api": ("apothic.cli.api:api", "Send one request to the cloud and print the answer."),
-    "app": ("apothic.cli.apps:app", "Apps of your organisation: list."),
+    "app": ("apothic.cli.apps:app", "Apps of your organisation: list, watch."),
     "deploy": ("apothic.cli.deploy:deploy", "Upload an app file and make it the live version."),
-    "deployment": ("apothic.cli.deployments:deployment", "Deployments: list, inspect, stop, delete."),
+    "deployment": ("apothic.cli.deployments:deployment", "Deployments: list, inspect, watch, stop, delete."),
     "doctor": ("apothic.cli.doctor:doctor", "Check this machine and the cloud; say how to fix what is wrong."),
     "job": ("apothic.cli.jobs:job", "Jobs: status, watch, cancel."),
     "logs": ("apothic.cli.logs:logs", "Print the output of a job."),

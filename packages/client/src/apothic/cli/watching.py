@@ -1,22 +1,22 @@
-"""Events of a job as people and programs read them, and what is known when watching ends."""
+"""Events of a stream as people and programs read them, and what is known when watching ends."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from apothic.cli.console import print_json_line, print_live
+from apothic.cli.console import print_json, print_json_line, print_live
 from apothic.cli.failures import REMOTE_CANCELLED, REMOTE_FAILED, Interrupted
 from apothic.cli.interrupts import guarded
 from apothic.streams import (
     JobEndEvent,
     JobErrorEvent,
     JobLogEvent,
-    JobResetEvent,
     JobResultEvent,
     JobStatusEvent,
-    JobStreamEvent,
+    StreamEvent,
+    StreamResetEvent,
 )
 
 if TYPE_CHECKING:
@@ -38,20 +38,20 @@ class Watching:
         status: Status of the job once it has ended.
     """
 
-    def __init__(self, show: Callable[[JobStreamEvent], None], *, last_index: int = -1, shows_end: bool = True) -> None:
+    def __init__(self, show: Callable[[StreamEvent], None], *, last_index: int = -1, shows_end: bool = True) -> None:
         self.last_index = last_index
         self.status: str | None = None
         self._show = show
         self._shows_end = shows_end
 
-    def run(self, events: Iterable[JobStreamEvent]) -> None:
+    def run(self, events: Iterable[StreamEvent]) -> None:
         """Show all events."""
         with guarded() as interrupts:
             for event in events:
                 with interrupts.held():
                     self._take(event)
 
-    def _take(self, event: JobStreamEvent) -> None:
+    def _take(self, event: StreamEvent) -> None:
         is_end = isinstance(event, JobEndEvent)
         if self._shows_end or not is_end:
             self._show(event)
@@ -69,12 +69,30 @@ def interrupted(job_id: str, last_index: int, types: tuple[str, ...]) -> Interru
     )
 
 
+def watch_until_left(settings: Settings, events: Iterable[StreamEvent], command: str, types: tuple[str, ...]) -> None:
+    """Show the events of an app or a deployment until the stream ends; Ctrl-C says how to read on.
+
+    Args:
+        command: The command that watches it, without options.
+    """
+    documents: list[dict[str, Any]] = []
+    watching = Watching(printer(settings, documents))
+    try:
+        watching.run(events)
+    except KeyboardInterrupt:
+        place = f" --after {watching.last_index}" if watching.last_index >= 0 else ""
+        names = f" --types {','.join(types)}" if types else ""
+        raise Interrupted(f"Stopped watching. `{command}{place}{names}` reads on from here.", job_id=None) from None
+    if settings.is_json:
+        print_json({"events": documents, "last_index": watching.last_index})
+
+
 def exit_code_of(status: str) -> int:
     """Return the exit code for the final status of a watched job."""
     return EXITS.get(status, REMOTE_FAILED)
 
 
-def printer(settings: Settings, documents: list[dict[str, Any]]) -> Callable[[JobStreamEvent], None]:
+def printer(settings: Settings, documents: list[dict[str, Any]]) -> Callable[[StreamEvent], None]:
     """Return what shows an event on stdout; for one JSON document events are only put into `documents`."""
     if settings.is_jsonl:
         return lambda event: print_json_line(as_document(event))
@@ -83,21 +101,23 @@ def printer(settings: Settings, documents: list[dict[str, Any]]) -> Callable[[Jo
     return lambda event: print_live(as_line(event))
 
 
-def as_document(event: JobStreamEvent) -> dict[str, Any]:
+def as_document(event: StreamEvent) -> dict[str, Any]:
     """Return an event as programs read it."""
     return {"index": event.index, "event": event.event, "data": event.data}
 
 
-def as_line(event: JobStreamEvent) -> str:
+def as_line(event: StreamEvent) -> str:
     """Return an event as people read it: output as it is, anything else after its name."""
     if isinstance(event, JobLogEvent):
         return event.line
     return f"{event.event}  {_text(event)}".rstrip()
 
 
-def _text(event: JobStreamEvent) -> str:
+def _text(event: StreamEvent) -> str:
     if event.event == "job.snapshot":
         return _status(event.data["job"])
+    if not event.event.startswith("job."):
+        return _told(event)
     if isinstance(event, JobStatusEvent):
         return _status(event.data)
     if isinstance(event, JobEndEvent):
@@ -105,12 +125,31 @@ def _text(event: JobStreamEvent) -> str:
     if isinstance(event, JobErrorEvent):
         message = " ".join(event.error.message.split())
         return f"{event.error.type_name}: {message} [{event.error.code}]{_attempt(event.data)}"
-    if isinstance(event, JobResetEvent):
-        return (
-            f"what follows index {event.requested_index} is not kept (oldest {event.oldest_index}); "
-            f"goes on after {event.latest_index}"
-        )
+    if isinstance(event, StreamResetEvent):
+        return _reset(event)
     return _result(event.data) if isinstance(event, JobResultEvent) else _json(event.data)
+
+
+def _told(event: StreamEvent) -> str:
+    """Return what an event of an app or a deployment says, its time first."""
+    if isinstance(event, StreamResetEvent):
+        return _reset(event)
+    data = event.data
+    subject = data.get("app") if event.event == "app.snapshot" else data.get("deployment")
+    if isinstance(subject, dict):
+        found = cast("dict[str, Any]", subject)
+        state = found.get("status") or found.get("deployment_id") or "stopped"
+        version = f" version {found['version']}" if found.get("version") else ""
+        return f"{found.get('app') or found.get('name')}{version}: {state}"
+    words = [str(data[name]) for name in ("time", "app", "deployment_id") if data.get(name)]
+    return " ".join(words + ([f"version {data['version']}"] if data.get("version") else []))
+
+
+def _reset(event: StreamResetEvent) -> str:
+    return (
+        f"what follows index {event.requested_index} is not kept (oldest {event.oldest_index}); "
+        f"goes on after {event.latest_index}"
+    )
 
 
 def _status(data: dict[str, Any]) -> str:

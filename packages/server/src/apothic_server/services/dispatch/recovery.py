@@ -116,8 +116,8 @@ class Recovery:
         if self._board.term is None:
             return
         await fp("sweep.before")
-        await self._end_silent_workers()
         await self._closing.read()
+        await self._end_silent_workers()
         await fp("sweep.after")
         while pages is None or pages > 0:
             await self._sweep_page()
