@@ -28,6 +28,7 @@ from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
+from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import PASS_S, Leases
@@ -163,7 +164,8 @@ class Cloud:
         board = self.board = Board(clock=clock, records=self.writer, new_key=key, random=sources.random)
         grants = Grants(board)
         endings = self.endings = Endings(board, grants)
-        reports = Reports(board, grants, endings)
+        crash_loops = CrashLoops(board)
+        reports = Reports(board, grants, endings, crash_loops)
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, GRACE_S)
         closing = Closing(database, board, calls, endings, grants)
@@ -199,7 +201,8 @@ class Cloud:
             health=health,
             metrics=Metrics(board, self.writer.counters),
         )
-        self.upkeep = Upkeep(board, grants, self.recovery, TimeLimits(board, grants, calls, endings))
+        time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
+        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops)
         self.values = Values(board, grants, reports, blobs)
         self.loops = self._make_loops(board, streams)
         health.loops = self.loops

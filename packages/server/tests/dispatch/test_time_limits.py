@@ -3,6 +3,7 @@
 import pytest
 
 from apothic.wire.functions import FunctionSpec
+from apothic.wire.link import RunnerEnded
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import LATE_S
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -163,6 +164,7 @@ async def test_a_start_that_takes_too_long_uses_the_retries_of_the_function(clou
     order = await worker.next("start_runner")
     first = await worker.next("assign")
     worker.fail(first, outcome="timed_out", code="startup_timeout")
+    worker.report({"runner_ended": [RunnerEnded(first.runner, "startup_timeout")]})
     await cloud.settle()
     await cloud.advance(2)
     second = await worker.next("assign")

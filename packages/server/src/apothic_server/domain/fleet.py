@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId, RunnerId
 from apothic.wire.link import Machine
+from apothic.wire.values import RemoteError
 
 GroupKey = tuple[DeploymentId, FunctionId]
 """Runners that can take each other's work: one function of one deployment."""
@@ -23,6 +24,8 @@ class Runner:
         tasks: Attempts it may execute at once.
         attempts: Jobs it executes now.
         idle_since: Monotonic seconds of the last moment it had work; meaningless while it has some.
+        has_served: A call in it came to its own end.
+        is_ending: Its process is gone, by what was reported of an attempt; it takes nothing more.
     """
 
     id: RunnerId
@@ -34,6 +37,8 @@ class Runner:
     tasks: int
     idle_since: float
     attempts: set[JobId] = field(default_factory=set[JobId])
+    has_served: bool = False
+    is_ending: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -95,12 +100,33 @@ class Worker:
         return self.is_able and self.held < self.credits
 
 
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """Runners of one function that crashed one after the other; see `domain.decide.crash_loop`.
+
+    Attributes:
+        error: The newest crash.
+        crashed_at: Monotonic seconds of it.
+        pause_s: Length of the newest pause; 0 before the first.
+        next_at: Monotonic seconds at which that pause ends.
+        is_paused: No runner is started now.
+    """
+
+    crashes: int
+    error: RemoteError
+    crashed_at: float
+    pause_s: float = 0.0
+    next_at: float = 0.0
+    is_paused: bool = False
+
+
 class Fleet:
-    """All workers and runners, found by id and by group."""
+    """All workers and runners, found by id and by group, and the functions whose runners crash."""
 
     def __init__(self) -> None:
         self.workers: dict[IncarnationId, Worker] = {}
         self.runners: dict[RunnerId, Runner] = {}
+        self.streaks: dict[GroupKey, Streak] = {}
         self._groups: dict[GroupKey, dict[RunnerId, Runner]] = {}
         self._absent: dict[GroupKey, set[JobId]] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.time_limits import TimeLimits
@@ -14,11 +15,14 @@ IDLE_RUNNER_S = 300.0
 class Upkeep:
     """Steps of the dispatcher's loops."""
 
-    def __init__(self, board: Board, grants: Grants, recovery: Recovery, time_limits: TimeLimits) -> None:
+    def __init__(
+        self, board: Board, grants: Grants, recovery: Recovery, time_limits: TimeLimits, crash_loops: CrashLoops
+    ) -> None:
         self._board = board
         self._grants = grants
         self._recovery = recovery
         self._time_limits = time_limits
+        self._crash_loops = crash_loops
 
     async def role(self) -> float | None:
         """Renew the dispatcher's term, or take it again when it was lost (D4)."""
@@ -26,10 +30,10 @@ class Upkeep:
         return None
 
     async def retries(self) -> float | None:
-        """Queue retries whose time has come and grant what fits."""
-        wait_s = self._board.promote_due()
+        """Queue retries whose time has come, end pauses of functions that crash, and grant what fits."""
+        waits_s = [wait_s for wait_s in (self._board.promote_due(), self._crash_loops.resume()) if wait_s is not None]
         self._grants.grant_ready()
-        return wait_s
+        return min(waits_s, default=None)
 
     async def limits(self) -> float | None:
         """End jobs whose time is over (G4.3)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import OrgId, RunnerId
+from apothic_server.domain.decide.crash_loop import crash_reason, holds_back
 from apothic_server.domain.fleet import Fleet, GroupKey, Runner, Worker
 
 
@@ -56,6 +57,9 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
     group = fleet.group(need.group)
     if warm := _warm_runner(group, need):
         return UseRunner(warm)
+    streak = fleet.streaks.get(need.group)
+    if streak is not None and holds_back(streak, group.values()):
+        return Wait(crash_reason(streak))
     taken = len(group) + len(fleet.absent(need.group))
     if taken >= need.spec.max_containers:
         return Wait(_full(taken, need))
@@ -65,7 +69,7 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
 def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     best: Runner | None = None
     for runner in group.values():
-        if len(runner.attempts) >= runner.tasks or not runner.worker.takes_work:
+        if runner.is_ending or len(runner.attempts) >= runner.tasks or not runner.worker.takes_work:
             continue
         if runner.is_idle and runner.worker.cpus_free < need.spec.cpu:
             continue

@@ -6,6 +6,7 @@ import asyncio
 
 from apothic.wire.ids import KeyId
 from apothic.wire.link import Cancel
+from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
 from apothic_server.domain.errors import Conflict, TooMany, Unavailable
@@ -91,7 +92,11 @@ class Calls:
         """Return why a job waits, in one plain sentence; None when it does not wait."""
         if not job.waits:
             return None
-        left = job.due_at - self._board.clock.monotonic()
+        now = self._board.clock.monotonic()
+        streak = self._board.fleet.streaks.get(job.need.group)
+        if streak is not None and streak.is_paused:
+            return crash_reason(streak, now)
+        left = job.due_at - now
         if left > 0:
             return f"waits {left:.0f} s before its next attempt"
         where = place(job.need, self._board.fleet)

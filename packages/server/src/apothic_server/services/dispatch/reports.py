@@ -14,6 +14,7 @@ from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
@@ -59,10 +60,11 @@ def _is_value(value: Value) -> bool:
 class Reports:
     """Acts on the items of a worker's frames."""
 
-    def __init__(self, board: Board, grants: Grants, endings: Endings) -> None:
+    def __init__(self, board: Board, grants: Grants, endings: Endings, crash_loops: CrashLoops) -> None:
         self._board = board
         self._grants = grants
         self._endings = endings
+        self._crash_loops = crash_loops
         self.large_results: deque[LargeResult] = deque()
 
     def started(self, worker: Worker, item: Started) -> None:
@@ -89,6 +91,8 @@ class Reports:
         if job is None or item.outcome not in OUTCOMES:
             self._settle(worker, item)
             return
+        if job.runner is not None and job.status is not JobStatus.CANCELLING:
+            self._crash_loops.ended(job.runner, item.outcome, item.error)
         value = item.value
         if value is not None and not _is_value(value):
             error = RemoteError("apothic.WorkerLost", "the worker reported a result that is none", code="worker_lost")

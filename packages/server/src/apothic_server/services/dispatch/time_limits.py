@@ -7,6 +7,7 @@ from apothic_server.domain.decide.limits import Limit, limit_error
 from apothic_server.domain.jobs import JobEvent
 from apothic_server.services.dispatch.board import LATE_S, Board
 from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
@@ -18,11 +19,12 @@ PAUSE_S = 10.0
 class TimeLimits:
     """Ends jobs whose time is over."""
 
-    def __init__(self, board: Board, grants: Grants, calls: Calls, endings: Endings) -> None:
+    def __init__(self, board: Board, grants: Grants, calls: Calls, endings: Endings, crash_loops: CrashLoops) -> None:
         self._board = board
         self._grants = grants
         self._calls = calls
         self._endings = endings
+        self._crash_loops = crash_loops
         self._looked_at = board.clock.monotonic()
 
     def enforce(self) -> float | None:
@@ -52,5 +54,6 @@ class TimeLimits:
         self._calls.send_cancel(job)
         # The worker should have ended this attempt long ago: nothing more is given to a runner that may be stuck.
         if job.runner is not None and job.runner.attempts == {job.id}:
+            self._crash_loops.ended(job.runner, "timed_out", error)
             self._grants.stop_runner(job.runner)
         self._endings.end_attempt(job, Ended("timed_out", error))
