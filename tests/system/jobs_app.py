@@ -15,6 +15,8 @@ app = App("jobs")
 
 PR_SET_NAME = 15
 
+counted = 0
+
 
 @dataclass
 class Parcel:
@@ -29,6 +31,14 @@ class Parcel:
 @app.function(memory_mb=256)
 def echo(value):
     return value
+
+
+@app.function(memory_mb=256)
+def tally() -> int:
+    """Return how often this ran; one runner runs it, one call at a time."""
+    global counted
+    counted += 1
+    return counted
 
 
 @app.function(memory_mb=256)

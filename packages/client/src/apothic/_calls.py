@@ -2,7 +2,8 @@
 
 A call is one request. Its answer is a stream of frames: `accepted` with the job's id once the job is durable, `alive`
 every 15 s, and last the `outcome`. When the connection ends after `accepted`, the outcome is asked for by the job's id
-until the deadline; before `accepted` nobody knows whether the job exists, and that is said. Ctrl-C cancels the job and
+until the deadline; before `accepted` the call is sent again with its idempotency key, which joins the job if there is
+one. Ctrl-C cancels the job and
 waits for that answer; a second Ctrl-C leaves at once and names the job.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from apothic._answers import FINAL, Outcome
 from apothic._connection import INTERRUPT_GRACE_S, Answer
 from apothic._core import Core, Lost
-from apothic._exchange import open_stream
+from apothic._exchange import RESUMES_MAX, open_stream
 from apothic._http import Request
 from apothic._operations import call_request, cancel_job, part, target
 from apothic._steps import Pause, Say, Steps
@@ -39,9 +40,6 @@ SILENCE_S_MAX = 3 * KEEP_ALIVE_S
 
 POLL_S = 5.0
 """Bound of one look at a job when the caller does not want to wait."""
-
-RESUMES_MAX = 8
-"""Tries in a row to ask for the outcome of a job: about a minute, longer than a server takes to restart."""
 
 _ACCEPT_STREAM = ("Accept", OUTCOME_TYPE)
 _FRAME_MAX = PREFIX + HEAD_MAX + VALUE_MAX
@@ -85,13 +83,17 @@ def call(core: Core, function_id: str, value: Value, *, timeout_s: float = math.
 
     Raises:
         JobTimeoutError: The job did not end within `timeout_s`; it goes on.
-        ConnectionLostError: The connection ended before the job's id was known; the job may exist.
+        ConnectionLostError: The connection ended again and again before the job's id was known; the job may exist.
         KeyboardInterrupt: Ctrl-C; the job was cancelled.
     """
     waiting = Waiting(core, None, timeout_s)
     request = call_request(core, function_id, value, _ACCEPT_STREAM)._replace(on_interrupt=waiting.defer_interrupt)
+
+    def start(is_again: bool) -> Steps[Answer]:
+        return open_stream(core, request._replace(is_again=is_again), waiting.deadline)
+
     try:
-        return (yield from _wait(core, waiting, lambda: open_stream(core, request, waiting.deadline)))
+        return (yield from _wait(core, waiting, start))
     except KeyboardInterrupt:
         yield from _cancel_interrupted(core, waiting)
         raise
@@ -108,20 +110,20 @@ def outcome(core: Core, job_id: str, *, timeout_s: float = math.inf, poll_interv
         JobTimeoutError: The job did not end within `timeout_s`; it goes on.
     """
     waiting = Waiting(core, job_id, timeout_s)
-    return _wait(core, waiting, lambda: _reopen(core, waiting), poll_interval_s)
+    return _wait(core, waiting, lambda _: _reopen(core, waiting), poll_interval_s)
 
 
 def _wait(
-    core: Core, waiting: Waiting, start: Callable[[], Steps[Answer]], poll_interval_s: float = 1.0
+    core: Core, waiting: Waiting, start: Callable[[bool], Steps[Answer]], poll_interval_s: float = 1.0
 ) -> Steps[Outcome]:
-    opening, losses = start(), 0
+    opening, losses = start(False), 0
     while True:
         try:
             answer = yield from opening
             return (yield from _follow(core, answer, waiting))
         except Lost as lost:
             losses += 1
-            if waiting.job_id is None:
+            if waiting.job_id is None and (losses >= RESUMES_MAX or waiting.was_interrupted):
                 raise _unknown(core) from lost.cause
         except (CloudNotRunning, ConnectionLostError, UnavailableError) as error:
             raise _given_up(core, waiting, error) from error
@@ -129,7 +131,7 @@ def _wait(
         if core.clock() + pause_s >= waiting.deadline:
             raise waiting.expired()
         yield Pause(pause_s)
-        opening = _reopen(core, waiting)
+        opening = start(True) if waiting.job_id is None else _reopen(core, waiting)
 
 
 def _given_up(core: Core, waiting: Waiting, error: ApothicError) -> ApothicError:

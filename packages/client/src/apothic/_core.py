@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,10 @@ def _random() -> float:
     return random()
 
 
+def _new_key() -> str:
+    return os.urandom(16).hex()
+
+
 @dataclass
 class Core:
     """What all operations of one client share.
@@ -31,6 +36,7 @@ class Core:
         allow_pickle: Whether results may be unpickled.
         clock: Seconds that only grow.
         random: Uniform between 0 and 1, for jitter.
+        new_key: Makes idempotency keys that nobody made before.
         idle: Connections between requests.
     """
 
@@ -39,6 +45,7 @@ class Core:
     allow_pickle: bool = True
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random
+    new_key: Callable[[], str] = _new_key
     idle: IdleLines = field(default_factory=IdleLines)
     common: str = field(init=False, repr=False)
 

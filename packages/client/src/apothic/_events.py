@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from typing import Any, NamedTuple, cast
 
 from apothic._answers import EventPage
-from apothic._calls import RESUMES_MAX, SILENCE_S_MAX, Waiting, finish, parsed
+from apothic._calls import SILENCE_S_MAX, Waiting, finish, parsed
 from apothic._connection import Answer
 from apothic._core import Core, Lost
-from apothic._exchange import open_stream
+from apothic._exchange import RESUMES_MAX, open_stream
 from apothic._http import Request
 from apothic._operations import event_page, part, target
 from apothic._position import Position

@@ -3,8 +3,11 @@
 What may be sent twice:
 
 - nothing reached the server (no connection, or the request was not accepted whole): always;
-- the connection ended after the request was sent: only requests whose repetition changes nothing;
-- the server refused with 429 or 503 and said `retryable`: always, nothing was done; its `Retry-After` is obeyed.
+- the connection ended after the request was sent: only requests whose repetition changes nothing, among them all that
+  carry an idempotency key;
+- the server refused with 409, 429 or 503 and said `retryable`: always; its `Retry-After` is obeyed.
+
+A request with a key that was sent and never answered may have had its effect, whatever its last try met: that is said.
 
 Pauses double from 1 s to at most 30 s and are drawn between 0 and that (full jitter).
 """
@@ -32,7 +35,11 @@ from apothic.wire.values import OUTCOME_TYPE
 TRIES_MAX = 4
 """Tries of one request whose connection fails; refusals that name a time are repeated until the deadline."""
 
+RESUMES_MAX = 8
+"""Tries in a row of something that is under way: about a minute, longer than a server takes to restart."""
+
 RETRY_AFTER_S_MAX = 3600
+_AWAY = 503
 
 
 def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> Steps[Response]:
@@ -40,7 +47,7 @@ def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> 
 
     Raises:
         UnavailableError: No connection or no answer in time.
-        ConnectionLostError: The connection ended and the request must not be repeated.
+        ConnectionLostError: The connection ended, also in further tries where they may be; what was done is unknown.
         CloudNotRunning: The local cloud has ended.
         ProtocolError: The answer is no HTTP.
     """
@@ -85,7 +92,7 @@ def parse_json(body: bytes) -> Any:
 def _repeat(
     core: Core, request: Request, deadline: float, *, stream_type: str | None, tries_max: int = TRIES_MAX
 ) -> Steps[Response | Answer]:
-    tries = 0
+    tries, is_under_way = 0, request.is_again
     while True:
         tries += 1
         try:
@@ -93,14 +100,20 @@ def _repeat(
         except Lost as lost:
             may_repeat = request.is_repeatable or not lost.was_sent
             pause_s = core.pause_s(tries)
+            is_under_way = is_under_way or (lost.was_sent and bool(request.key))
+            if is_under_way:
+                tries_max = RESUMES_MAX
             is_over = tries_max <= TRIES_MAX and _has_ended(core, lost.cause)
             if tries >= tries_max or not may_repeat or is_over or not _is_passing(core, lost.cause, deadline, pause_s):
-                raise _lost_error(core, lost, is_repeatable=may_repeat) from lost.cause
+                raise _lost_error(core, lost, is_unknown=is_under_way or not may_repeat) from lost.cause
         else:
             wait_s = None if isinstance(answer, Answer) else _room_wait_s(core, request, answer, tries)
             if wait_s is None or core.clock() + wait_s >= deadline:
+                if is_under_way and answer.status == _AWAY:
+                    raise _unknown(core)
                 return answer
             pause_s = wait_s
+        request = request._replace(is_again=True)
         yield Pause(pause_s)
 
 
@@ -137,11 +150,11 @@ def _is_certificate(cause: Exception) -> bool:
 
 def _room_wait_s(core: Core, request: Request, response: Response, tries: int) -> float | None:
     """Return how long to wait before repeating a refused request, or None when the answer stands."""
-    if response.status not in {429, 503} or not request.waits_for_room:
+    if response.status not in {409, 429, _AWAY} or not request.waits_for_room:
         return None
     body = parse_json(response.body)
     says_retryable = isinstance(body, dict) and body.get("retryable") is True  # pyright: ignore[reportUnknownMemberType]
-    if not says_retryable and not request.is_repeatable:
+    if not says_retryable and (request.key or response.status == 409 or not request.is_repeatable):
         return None
     advice = response.headers.get("retry-after", "")
     if not (advice.isascii() and advice.isdigit()):
@@ -149,16 +162,20 @@ def _room_wait_s(core: Core, request: Request, response: Response, tries: int) -
     return min(int(advice[:9]), RETRY_AFTER_S_MAX) + core.random()
 
 
-def _lost_error(core: Core, lost: Lost, *, is_repeatable: bool) -> ApothicError:
+def _unknown(core: Core) -> ConnectionLostError:
+    return ConnectionLostError(
+        f"The connection to {core.endpoint.url} ended before the answer; the request may have taken effect."
+    )
+
+
+def _lost_error(core: Core, lost: Lost, *, is_unknown: bool) -> ApothicError:
     url, cause = core.endpoint.url, lost.cause
-    if _has_ended(core, cause):
-        return CloudNotRunning(NOT_RUNNING)
     if isinstance(cause, MalformedAnswerError):
         return ProtocolError(f"{url} gave an answer that is not HTTP/1.1 as expected: {cause}.")
-    if not is_repeatable:
-        return ConnectionLostError(
-            f"The connection to {url} ended before the answer; the request may have taken effect."
-        )
+    if is_unknown:
+        return _unknown(core)
+    if _has_ended(core, cause):
+        return CloudNotRunning(NOT_RUNNING)
     if _is_certificate(cause):
         return UnavailableError(f"{url} cannot be trusted: {cause}", code="tls_failed", retryable=False)
     if isinstance(cause, TimeoutError):

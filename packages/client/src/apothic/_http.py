@@ -51,6 +51,8 @@ class Request(NamedTuple):
         body: Bytes, a `FileBody`, or None for no body.
         is_repeatable: Sending it twice has the effect of sending it once.
         waits_for_room: A 429 or 503 that says so is waited for and repeated.
+        key: Idempotency key: the server gives every request with it the effect of the first one. Empty for none.
+        is_again: The key may have been sent before.
         on_interrupt: Asked when Ctrl-C comes before the answer's head; True means to go on waiting for it.
     """
 
@@ -60,6 +62,8 @@ class Request(NamedTuple):
     body: bytes | FileBody | None = None
     is_repeatable: bool = False
     waits_for_room: bool = True
+    key: str = ""
+    is_again: bool = False
     on_interrupt: Callable[[], bool] | None = None
 
 
@@ -90,6 +94,10 @@ def encode_head(request: Request, common: str) -> bytes:
         if not _NAME.fullmatch(name.encode()) or not _VALUE.fullmatch(value.encode("utf-8", "surrogatepass")):
             raise ValueError(f"header {name!r} cannot be sent")
         lines.append(f"{name}: {value}\r\n")
+    if request.key:
+        lines.append(
+            f"Idempotency-Key: {request.key}\r\nIdempotency-Try: {'again' if request.is_again else 'first'}\r\n"
+        )
     size = _body_size(request)
     if size is not None:
         lines.append(f"Content-Length: {size}\r\n")

@@ -203,7 +203,7 @@ def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
 def create_deployment(core: Core, app: str, manifest: Manifest, sha256: str) -> Steps[DeploymentInfo]:
     body = json.dumps({"manifest": asdict(manifest), "archive_sha256": sha256}, separators=(",", ":")).encode()
     path = target(core, f"/v1/apps/{part(app)}/deployments")
-    response = yield from perform(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body))
+    response = yield from perform(core, _once(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body)))
     return _read(core, response, DeploymentInfo, 201)
 
 
@@ -217,10 +217,10 @@ def spawn(core: Core, function_id: str, value: Value) -> Steps[str]:
 def call_request(
     core: Core, function_id: str, value: Value, accept: tuple[str, str], query: Mapping[str, str] | None = None
 ) -> Request:
-    """Return the request that makes a job; it must not be sent twice."""
+    """Return the request that makes a job, one job however often it is sent."""
     body = encode_frame({"encoding": value.encoding, "python": value.python}, value.data)
     path = target(core, f"/v1/functions/{part(function_id)}/calls", query)
-    return Request("POST", path, (("Content-Type", CALL_TYPE), accept), body)
+    return _once(core, Request("POST", path, (("Content-Type", CALL_TYPE), accept), body))
 
 
 def part(text: str) -> str:
@@ -240,6 +240,10 @@ def part(text: str) -> str:
 def target(core: Core, path: str, query: Mapping[str, str] | None = None) -> str:
     """Return a path under the client's base URL, with its query."""
     return f"{core.endpoint.prefix}{path}?{urlencode(query)}" if query else f"{core.endpoint.prefix}{path}"
+
+
+def _once(core: Core, request: Request) -> Request:
+    return request._replace(key=core.new_key(), is_repeatable=True)
 
 
 def _get(core: Core, kind: type[T], path: str) -> Steps[T]:

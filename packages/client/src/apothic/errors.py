@@ -99,7 +99,7 @@ class UnavailableError(ApothicError):
 
 
 class ConnectionLostError(ApothicError):
-    """The connection ended after a request that must not be sent twice: it may or may not have taken effect."""
+    """The connection ended and no further try was answered: the request may or may not have taken effect."""
 
     code = "connection_lost"
 
@@ -253,8 +253,11 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "deployment_active": ConflictError,
     "deployment_busy": ConflictError,
     "fenced": ConflictError,
+    "idempotency_in_progress": ConflictError,
     "invalid": InvalidRequestError,
     "digest_mismatch": InvalidRequestError,
+    "idempotency_key_invalid": InvalidRequestError,
+    "idempotency_key_reused": InvalidRequestError,
     "method_not_allowed": InvalidRequestError,
     "request_timeout": UnavailableError,
     "upgrade_required": InvalidRequestError,

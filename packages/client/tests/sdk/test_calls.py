@@ -12,6 +12,7 @@ import pytest
 from apothic import (
     CapacityError,
     CloudNotRunning,
+    ConflictError,
     ConnectionLostError,
     ControlPlaneClient,
     Job,
@@ -25,9 +26,13 @@ from apothic import (
     TooLargeError,
     UnavailableError,
 )
+from apothic._exchange import RESUMES_MAX
 from apothic.wire.frames import encode_frame
+from apothic.wire.functions import FunctionSpec, Manifest
+from apothic.wire.values import Value
 
 from .conftest import (
+    DEPLOYMENT,
     FUNCTION,
     JOB,
     TOKEN,
@@ -35,6 +40,7 @@ from .conftest import (
     ScriptedServer,
     Wire,
     check,
+    deployment_json,
     function_json,
     make_core,
     remote_error,
@@ -200,29 +206,101 @@ def test_a_call_lost_after_it_was_accepted_resumes_by_its_id(do: Do, greet: Any,
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
-def test_a_call_lost_before_it_was_accepted_is_not_repeated(
+def test_a_call_lost_before_it_was_accepted_is_sent_again_with_its_key(
     do: Do, greet: Any, server: ScriptedServer, answer: bytes
 ) -> None:
-    def script(wire: Wire, _: Received) -> bool:
+    def lose(wire: Wire, _: Received) -> bool:
         wire.send(answer)
         return False
 
-    server.scripts.append(script)
+    server.scripts += [lose, lose, lambda wire, _: wire.outcome(result="done")]
 
-    with pytest.raises(ConnectionLostError, match="may have"):
-        do(greet.remote())
-    assert len(server.received) == 2
+    assert do(greet.remote()) == "done"
+    tries = server.received[1:]
+    assert [(one.method, one.path, one.body) for one in tries] == [(tries[0].method, tries[0].path, tries[0].body)] * 3
+    assert {one.headers["idempotency-key"] for one in tries} == {tries[0].headers["idempotency-key"]}
+    assert [one.headers["idempotency-try"] for one in tries] == ["first", "again", "again"]
 
 
-def test_a_stream_that_ends_before_accepted_is_not_repeated(do: Do, greet: Any, server: ScriptedServer) -> None:
-    def script(wire: Wire, _: Received) -> None:
+def test_a_stream_that_ends_before_accepted_is_asked_for_again_with_its_key(
+    do: Do, greet: Any, server: ScriptedServer
+) -> None:
+    def lose(wire: Wire, _: Received) -> None:
         wire.begin_stream()
         wire.end_stream()
 
-    server.scripts.append(script)
+    server.scripts += [lose, lost_after_accepted, lambda wire, _: wire.outcome(result="done")]
 
-    with pytest.raises(ConnectionLostError, match="may have run"):
+    assert do(greet.remote()) == "done"
+    tries = server.received[1:]
+    assert [request.method for request in tries] == ["POST", "POST", "GET"]
+    assert tries[0].headers["idempotency-key"] == tries[1].headers["idempotency-key"]
+    assert [one.headers["idempotency-try"] for one in tries[:2]] == ["first", "again"]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_call_that_is_lost_again_and_again_ends_and_says_that_it_may_have_run(
+    do: Do, greet: Any, server: ScriptedServer, streams: bool
+) -> None:
+    def lose(wire: Wire, _: Received) -> bool:
+        if streams:
+            wire.begin_stream()
+        return False
+
+    server.scripts += [lose] * RESUMES_MAX
+
+    with pytest.raises(ConnectionLostError, match="may have"):
         do(greet.remote())
+    assert len(server.received) == 1 + RESUMES_MAX
+
+
+def test_a_lost_call_whose_repeat_finds_no_server_may_have_run(do: Do, server: ScriptedServer) -> None:
+    client = ControlPlaneClient.from_core(make_core(server.url, timeout_s=5.0, random=lambda: 1.0))
+    server.scripts += [
+        lambda wire, _: False,
+        lambda wire, _: wire.refuse(503, "unavailable", retryable=True, Retry_After="3600"),
+    ]
+
+    with pytest.raises(ConnectionLostError, match="may have taken effect"):
+        do((client.aio if do.is_async else client).spawn(FUNCTION, Value("json", b"[[],{}]")))  # type: ignore[attr-defined]
+    client.close()
+
+
+def test_every_call_has_a_key_of_its_own(do: Do, greet: Any, server: ScriptedServer) -> None:
+    server.scripts += [lambda wire, _: wire.outcome()] * 3
+
+    for _ in range(3):
+        do(greet.remote())
+
+    keys = [request.headers["idempotency-key"] for request in server.received[1:]]
+    assert len(set(keys)) == 3
+    assert all(len(key) == 32 for key in keys)
+
+
+def test_a_key_that_is_at_work_is_asked_for_again(do: Do, client: ControlPlaneClient, server: ScriptedServer) -> None:
+    server.scripts += [
+        lambda wire, _: False,
+        lambda wire, _: wire.refuse(409, "idempotency_in_progress", retryable=True, Retry_After="0"),
+        lambda wire, _: wire.answer(201, deployment_json()),
+    ]
+    manifest = Manifest("shop", "app", "3.11", "0.1.0", (FunctionSpec("work", qualname="work"),))
+
+    made = do((client.aio if do.is_async else client).create_deployment("shop", manifest, "0" * 64))  # type: ignore[attr-defined]
+
+    assert made.deployment_id == DEPLOYMENT
+    assert [one.headers["idempotency-try"] for one in server.received] == ["first", "again", "again"]
+    assert len({one.headers["idempotency-key"] for one in server.received}) == 1
+
+
+def test_a_conflict_that_is_none_of_time_is_not_repeated(
+    do: Do, client: ControlPlaneClient, server: ScriptedServer
+) -> None:
+    server.scripts.append(lambda wire, _: wire.refuse(409, "archive_missing"))
+    manifest = Manifest("shop", "app", "3.11", "0.1.0", (FunctionSpec("work", qualname="work"),))
+
+    with pytest.raises(ConflictError):
+        do((client.aio if do.is_async else client).create_deployment("shop", manifest, "0" * 64))  # type: ignore[attr-defined]
+    assert len(server.received) == 1
 
 
 def test_waiting_ends_at_its_limit_and_names_the_job(do: Do, greet: Any, server: ScriptedServer) -> None:
@@ -337,12 +415,14 @@ def test_spawn_returns_a_job_as_soon_as_it_is_durable(do: Do, greet: Any, server
     assert server.received[-1].headers["accept"] == "application/json"
 
 
-def test_spawn_whose_answer_is_lost_is_not_repeated(do: Do, greet: Any, server: ScriptedServer) -> None:
-    server.scripts.append(lambda wire, _: False)
+def test_spawn_whose_answer_is_lost_is_sent_again_with_its_key(do: Do, greet: Any, server: ScriptedServer) -> None:
+    accepted = check("JobStatusAnswer", {"job_id": JOB, "status": "queued"})
+    server.scripts += [lambda wire, _: False, lambda wire, _: wire.answer(202, accepted)]
 
-    with pytest.raises(ConnectionLostError):
-        do(greet.spawn())
-    assert len(server.received) == 2
+    assert do(greet.spawn()).job_id == JOB
+    tries = server.received[1:]
+    assert len({one.headers["idempotency-key"] for one in tries}) == 1
+    assert [one.headers["idempotency-try"] for one in tries] == ["first", "again"]
 
 
 def test_a_request_that_changes_nothing_is_repeated(do: Do, job: Any, server: ScriptedServer) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from apothic import (
     CapacityError,
-    ConnectionLostError,
     ControlPlaneClient,
     InvalidRequestError,
     Job,
@@ -617,12 +616,17 @@ def test_remote_events_spawns_when_the_first_event_is_asked_for(read: Read, gree
     assert queries(server) == [{"after": "-1", "types": "job.end"}]
 
 
-def test_remote_events_of_a_lost_spawn_does_not_repeat_it(read: Read, greet: Any, server: ScriptedServer) -> None:
-    server.scripts.append(lambda wire, _: False)
+def test_remote_events_of_a_lost_spawn_send_it_again_with_its_key(
+    read: Read, greet: Any, server: ScriptedServer
+) -> None:
+    server.scripts += [
+        lambda wire, _: False,
+        lambda wire, _: wire.answer(202, check("JobStatusAnswer", {"job_id": JOB, "status": "queued"})),
+        stream(*WHOLE),
+    ]
 
-    with pytest.raises(ConnectionLostError, match="may have taken effect"):
-        read(greet.remote_events())
-    assert len(server.received) == 2
+    assert read(greet.remote_events())
+    assert len({one.headers["idempotency-key"] for one in server.received[1:3]}) == 1
 
 
 def test_an_interrupt_of_remote_events_names_the_job_that_goes_on(server: ScriptedServer) -> None:

@@ -41,6 +41,7 @@ from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
 from apothic_server.services.links import GRACE_S, Links
 from apothic_server.services.metrics import Metrics
+from apothic_server.services.repeats import Repeats
 from apothic_server.services.streams import Streams
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
@@ -186,7 +187,7 @@ class Cloud:
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
         apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        jobs = Jobs(database, board, calls, apps, blobs, new_key=key)
+        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), new_key=key)
         streams = Streams(database, jobs, blobs)
         self.retention = Retention(database, clock)
         health = Health(database, board)

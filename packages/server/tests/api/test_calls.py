@@ -53,7 +53,7 @@ class Stage:
     async def authenticate(self, token: str) -> Actor:
         return Actor(OrgId("org"), KeyId("key"), Role.OWNER, SCOPES)
 
-    async def submit(self, actor, function, value, *, blocking) -> Submitted:
+    async def submit(self, actor, function, value, *, blocking, key=None) -> Submitted:
         self.submitted.append((function, value, blocking))
         return Submitted(JOB, self.accepted, self.outcome_future)
 

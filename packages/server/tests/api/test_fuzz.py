@@ -105,7 +105,10 @@ bodies = st.one_of(
 )
 headers = st.dictionaries(
     st.sampled_from(
-        ["accept", "content-encoding", "content-length", "x-request-id", "x-org-slug", "transfer-encoding"]
+        [
+            *("accept", "content-encoding", "content-length", "x-request-id", "x-org-slug", "transfer-encoding"),
+            *("idempotency-key", "idempotency-try"),
+        ]
     ),
     st.sampled_from(["", "0", "1", "-1", "gzip", OUTCOME_TYPE, "chunked", "\xff", "*/*", "a" * 20_000]),
     max_size=2,

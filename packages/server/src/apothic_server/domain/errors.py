@@ -59,6 +59,13 @@ class Fenced(Conflict):
     code = "fenced"
 
 
+class KeyInProgress(Conflict):
+    """Another request with this idempotency key is at work; ask again for its answer."""
+
+    code = "idempotency_in_progress"
+    retryable = True
+
+
 class Invalid(PlatformError):
     """The request is understood and wrong.
 
@@ -71,6 +78,12 @@ class Invalid(PlatformError):
     def __init__(self, detail: str, *, code: str | None = None, problems: list[dict[str, Any]] | None = None) -> None:
         super().__init__(detail, code=code)
         self.problems = problems
+
+
+class KeyReused(Invalid):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
 
 
 class TooLarge(PlatformError):
@@ -91,6 +104,10 @@ class Unavailable(PlatformError):
 
     code = "unavailable"
     retryable = True
+
+
+class KeyTaken(Unavailable):
+    """The store refused a new job because its idempotency key is there already; the key's row says for what."""
 
 
 def problem(loc: list[str | int], msg: str, kind: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, KeyId, OrgId
 from apothic.wire.values import Value
+from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.lifecycle import LifeCycle
 
 
@@ -124,7 +125,7 @@ class StoredValue:
 class NewJob:
     """J1. The job's row, its stream's first events, nothing granted.
 
-    `path` is `nq` unless later moves were folded in by the writer.
+    `path` is `nq` unless later moves were folded in by the writer. With a `key` it is refused when the org has the key.
     """
 
     id: JobId
@@ -136,6 +137,7 @@ class NewJob:
     created_by: KeyId
     created_at: datetime
     events: tuple[StreamEvent, ...]
+    key: RequestKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class JobChange:
         path: Letters of the statuses passed, beginning with `expect_status`; empty when only events are appended.
         events: Appended with the next dense indexes, in order.
         term: When set, the write also needs the dispatcher row to hold this term (D4).
+        key: Written too; the whole write is refused when the org has the key.
     """
 
     org: OrgId
@@ -172,6 +175,7 @@ class JobChange:
     fields: JobFields
     events: tuple[StreamEvent, ...]
     term: int | None = None
+    key: KeyRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

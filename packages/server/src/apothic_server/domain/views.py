@@ -62,13 +62,16 @@ class Submitted:
     """A call on its way.
 
     Attributes:
-        accepted: Done when the job is durable; raises `Unavailable` when it could not be stored.
+        accepted: Done when the job is durable; raises `Unavailable` when it could not be stored, `KeyTaken` when
+            another process made a job with the same idempotency key.
         outcome: Done when the end is durable. Owned by the service: readers never cancel it.
+        is_replay: An earlier request with the same idempotency key made the job.
     """
 
     job: JobId
     accepted: Future[None]
     outcome: Future[Outcome]
+    is_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Keeps event streams within their bounds: long ones of live jobs, old ones of ended jobs (G5.4)."""
+"""Keeps what grows within its bounds: event streams of live and of ended jobs (G5.4), idempotency keys (G6.1)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from apothic_server.ports.clock import Clock
 from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
+from apothic_server.store.idempotency import forget_keys
 
 EVENTS_MAX = 10_000
 """Newest events kept of the stream of a live job."""
@@ -17,12 +18,16 @@ EVENTS_MAX = 10_000
 KEPT_AFTER_END = timedelta(days=7)
 """Events of an ended job are kept this long; its result, errors and end as long as the job."""
 
+KEYS_KEPT = timedelta(hours=24)
+"""An idempotency key is kept this long after its work was complete."""
+
 PAGE = 100
+KEYS_PAGE = 10_000
 Find = Callable[[Connection, JobId | None], Awaitable[list[rows.Trim]]]
 
 
 class Retention:
-    """One step trims every stream that is too long or too old."""
+    """One step trims every stream that is too long or too old, and forgets old keys."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -35,7 +40,15 @@ class Retention:
         await self._trim_all(
             lambda unit, after: rows.old_streams(unit, ended_before=ended_before, after=after, limit=PAGE)
         )
+        await self._forget_keys()
         return None
+
+    async def _forget_keys(self) -> None:
+        completed_before = self._clock.now() - KEYS_KEPT
+        forgotten = KEYS_PAGE
+        while forgotten == KEYS_PAGE:
+            async with self._database.system_unit() as unit:
+                forgotten = await forget_keys(unit, completed_before=completed_before, limit=KEYS_PAGE)
 
     async def _trim_all(self, find: Find) -> None:
         after: JobId | None = None

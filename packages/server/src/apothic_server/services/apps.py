@@ -10,10 +10,12 @@ from apothic.wire.names import APP_NAME_RULE, is_app_name, near_matches
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.errors import Conflict, Invalid, NotFound, no_such
+from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.domain.views import AppView
 from apothic_server.failpoints import fp
 from apothic_server.ports.clock import Clock
 from apothic_server.services.deployment_events import tell_deployed
+from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import apps as rows
 from apothic_server.store import archives
 from apothic_server.store.connection import Connection
@@ -59,21 +61,34 @@ class Apps:
         """Return the id of an app; raises NotFound, naming near matches."""
         return (await self.get_app(actor, name)).app.id
 
-    async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
-        """Make a deployment and switch the app to it, in one commit (G11.1).
+    async def deploy(
+        self,
+        actor: Actor,
+        app_name: str,
+        manifest: Manifest,
+        archive_sha256: str,
+        keep: Keep[Deployment] | None = None,
+    ) -> Deployment | KeptAnswer:
+        """Make a deployment and switch the app to it, in one commit (G11.1), in which the answer is kept with `keep`.
 
         Raises:
+            KeyInProgress: The key of `keep` is at work.
+            KeyReused: It was used for another deployment.
             Invalid: The app's name breaks the rule.
             Conflict: The archive was not uploaded (`archive_missing`).
         """
         if not is_app_name(app_name):
             raise Invalid(f"an app name is {APP_NAME_RULE}", code="invalid_name")
         async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
             if not await archives.has_archive(unit, actor.org, archive_sha256):
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
             new = self._new_deployment(actor, app_name, manifest, archive_sha256)
             deployment, superseded = await rows.create_deployment(unit, new)
             await tell_deployed(unit, deployment, superseded)
+            await keep_result(unit, actor, keep, deployment, self._clock)
             await fp("deploy.before")
         await fp("deploy.after")
         self.forget(actor.org, deployment.app)

@@ -14,14 +14,19 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment
 from apothic_server.domain.deployments import Closed, DeploymentEntry, DeploymentStatus, Drain
 from apothic_server.domain.errors import Conflict, no_such
+from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.ports.clock import Clock
 from apothic_server.services.apps import Apps
 from apothic_server.services.deployment_events import tell_deleted, tell_stopped
 from apothic_server.services.dispatch.closing import Closing
+from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import apps
 from apothic_server.store import deployments as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
+
+Ended = tuple[Deployment, int]
+"""A deployment that was stopped or deleted, and how many of its jobs have not ended yet."""
 
 
 class Deployments:
@@ -54,25 +59,33 @@ class Deployments:
         async with self._database.request_unit(actor.org) as unit:
             return await rows.list_deployments(unit, actor.org, app_name=app_name, before=before, limit=limit)
 
-    async def stop(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
+    async def stop(
+        self, actor: Actor, key: DeploymentId, *, cancels: bool, keep: Keep[Ended] | None = None
+    ) -> Ended | KeptAnswer:
         """Let a deployment take no more calls; one that takes none already stays as it is.
 
         Args:
             cancels: Its running jobs are cancelled too.
 
         Returns:
-            The deployment after it, and how many of its jobs have not ended yet.
+            The deployment after it, and how many of its jobs have not ended yet; with `keep`, had not in its commit.
 
         Raises:
             NotFound: No such deployment.
         """
         async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
             found = await self._locked(unit, actor, key)
             if found.status in ("active", "superseded"):
                 await rows.close(unit, actor.org, key, DeploymentStatus.STOPPED, self._clock.now())
                 await tell_stopped(unit, found, self._clock.now())
             await rows.drain(unit, actor.org, key, _drain(cancels=cancels))
-        return await self._carry_out(actor, found, DeploymentStatus(found.status), cancels=cancels)
+            told = await _ended(unit, found)
+            await keep_result(unit, actor, keep, told, self._clock)
+        after = await self._carry_out(actor, found, DeploymentStatus(found.status), cancels=cancels)
+        return after if keep is None else told
 
     async def delete(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
         """Delete a deployment; one that is deleted already stays so.
@@ -124,9 +137,12 @@ class Deployments:
         cancelling = self._closing.apply(Closed(before.id, now, _drain(cancels=cancels)))
         await asyncio.gather(*cancelling)
         async with self._database.request_unit(actor.org) as unit:
-            after = await apps.get_deployment(unit, actor.org, before.id)
-            unfinished = await rows.count_unfinished(unit, actor.org, before.id)
-        return after or before, unfinished
+            return await _ended(unit, before)
+
+
+async def _ended(unit: Connection, before: Deployment) -> Ended:
+    after = await apps.get_deployment(unit, before.org, before.id)
+    return after or before, await rows.count_unfinished(unit, before.org, before.id)
 
 
 def _drain(*, cancels: bool) -> Drain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
@@ -14,6 +15,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import TooLarge, Unavailable, no_such
+from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
 from apothic_server.failpoints import fp
@@ -21,8 +23,9 @@ from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
-from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
 from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
 from apothic_server.store.database import Database
@@ -35,30 +38,69 @@ class Jobs:
     """Jobs of all orgs: the unfinished ones in the dispatcher's memory, the others in the store."""
 
     def __init__(
-        self, database: Database, board: Board, calls: Calls, apps: Apps, blobs: Blobs, *, new_key: Callable[[], str]
+        self,
+        database: Database,
+        board: Board,
+        calls: Calls,
+        apps: Apps,
+        blobs: Blobs,
+        repeats: Repeats,
+        *,
+        new_key: Callable[[], str],
     ) -> None:
         self._database = database
         self._board = board
         self._calls = calls
         self._apps = apps
         self._blobs = blobs
+        self._repeats = repeats
         self._new_key = new_key
 
     async def submit(
-        self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
+        self,
+        actor: Actor,
+        function: FunctionId | tuple[str, str],
+        value: Value,
+        *,
+        blocking: bool,
+        key: RequestKey | None = None,
     ) -> Submitted:
         """Call a function, given by id or by (app, name), of its app's active deployment.
 
+        With a `key` that the org used before for the same call, the answer is that call's job. When only the store can
+        know, `accepted` raises `KeyTaken`, and `repeated` answers.
+
         Raises:
+            KeyReused: The key was used for another call.
             NotFound: No such function.
             TooLarge: The arguments exceed `VALUE_MAX`.
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
         """
-        found = await self._find(actor, function)
-        arguments = await self._stored(actor, value)
-        job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
-        return self._calls.submit(job, created_by=actor.key, blocking=blocking)
+        if key is None:
+            return await self._submit(actor, function, value, blocking=blocking)
+        joined = await self._repeats.claim(actor, key)
+        if joined is not None:
+            return joined
+        call = None
+        try:
+            earlier = await self._earlier(actor, key)
+            call = earlier or await self._submit(actor, function, value, blocking=blocking, key=key)
+            return call
+        finally:
+            self._repeats.release(actor, key, call)
+
+    async def repeated(self, actor: Actor, key: RequestKey) -> Submitted:
+        """Return the call that another request made with this key.
+
+        Raises:
+            KeyReused: It is another call.
+            Unavailable: There is none after all; nothing was done.
+        """
+        row = await self._repeats.find(actor, key)
+        if row is None or row.job is None:
+            raise Unavailable("the call was not accepted; try again", retry_after_s=1)
+        return await self._rejoined(actor, row.job)
 
     async def get(self, actor: Actor, key: JobId) -> JobView:
         """Raises: NotFound."""
@@ -110,31 +152,69 @@ class Jobs:
             raise no_such("job")
         return _log_page(found, newest, after=after, is_whole=len(found) < limit)
 
-    async def cancel(self, actor: Actor, key: JobId) -> JobStatus:
+    async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer:
         """Cancel a job and return its status after that; an ended job keeps its status (G4.1).
 
         Raises:
+            KeyReused: The key of `keep` was used for another job.
             NotFound: No such job.
             Unavailable: The store is away, or memory and store do not come to agree.
         """
+        row = await self._repeats.find(actor, keep.key) if keep is not None else None
+        if row is not None and row.answer is not None:
+            return row.answer
         for _ in range(CANCEL_TRIES):
             live = self._board.jobs.get(key)
             if live is None or live.org != actor.org:
-                row = await self._row(actor, key)
-                if row.status.is_final:
-                    return row.status
+                job = await self._row(actor, key)
+                if job.status.is_final:
+                    return await self._unchanged(actor, job.status, keep)
             else:
-                committed = self._calls.cancel(live)
+                moves = can_be_cancelled(live)
+                committed = self._calls.cancel(live, keep)
                 status = live.status
                 settled = await asyncio.shield(committed)
                 await fp("cancel.committed")
                 if settled is True:
-                    return status
+                    return status if moves else await self._unchanged(actor, status, keep)
                 if isinstance(settled, BaseException):
                     raise settled
             if key not in self._board.ended:
                 await self._adopted(key)
         raise Unavailable("the job changes faster than it can be cancelled; try again", retry_after_s=1)
+
+    async def _unchanged(self, actor: Actor, status: JobStatus, keep: Keep[JobStatus] | None) -> JobStatus | KeptAnswer:
+        """Return the answer of a cancel that changed nothing, after keeping it."""
+        if keep is not None:
+            async with self._database.request_unit(actor.org) as unit:
+                kept = await held(unit, actor, keep)
+                if kept is not None:
+                    return kept
+                await keep_result(unit, actor, keep, status, self._board.clock)
+        return status
+
+    async def _submit(
+        self,
+        actor: Actor,
+        function: FunctionId | tuple[str, str],
+        value: Value,
+        *,
+        blocking: bool,
+        key: RequestKey | None = None,
+    ) -> Submitted:
+        found = await self._find(actor, function)
+        arguments = await self._stored(actor, value)
+        job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
+        return self._calls.submit(job, created_by=actor.key, blocking=blocking, key=key)
+
+    async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
+        """Return the call that was made with this key before, unless the caller says that there is none."""
+        row = await self._repeats.find(actor, key) if not key.is_first else None
+        return await self._rejoined(actor, row.job) if row is not None and row.job is not None else None
+
+    async def _rejoined(self, actor: Actor, job: JobId) -> Submitted:
+        found = await self.outcome(actor, job)
+        return Submitted(job, _done(None), _done(found) if isinstance(found, Outcome) else found, is_replay=True)
 
     async def _function_of(self, actor: Actor, row: Job) -> Function:
         async with self._database.request_unit(actor.org) as unit:
@@ -178,6 +258,12 @@ class Jobs:
             value = Value(result.value.encoding, data, result.value.python)
         error = error_from_json(stored.error) if stored.error is not None else None
         return Outcome(stored.job, stored.status, value, error, stored.attempt)
+
+
+def _done(value: Any) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
 
 
 def _log_page(found: list[StoredEvent], newest: tuple[int, JobStatus], *, after: int, is_whole: bool) -> LogPage:

@@ -21,6 +21,7 @@ SQL = load("writer")
 _SESSION = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET statement_timeout = {ms}"
 )
+_LOOKED_AT = ("jobs_pkey", "idempotency_keys_pkey")
 _AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _LOST = (
     OSError,
@@ -60,7 +61,7 @@ def trouble_of(error: Exception) -> Trouble:
     """Sort a failure of a flush or of a connection attempt."""
     if isinstance(error, _AGAIN):
         return Trouble.AGAIN
-    if isinstance(error, asyncpg.UniqueViolationError) and _constraint(error) == "jobs_pkey":
+    if isinstance(error, asyncpg.UniqueViolationError) and _constraint(error) in _LOOKED_AT:
         return Trouble.AGAIN  # Inserted by somebody else between our look and our insert: the next look refuses it.
     if isinstance(error, _LOST) or (isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError)):
         return Trouble.LOST

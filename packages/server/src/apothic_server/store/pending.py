@@ -97,6 +97,7 @@ class Pending:
             and change.path[:1] in ("", self._letter)
             and change.org == self._org
             and (mine is None or its is None or mine == its)
+            and (change.key is None or not (self.is_new or "key_digest" in self.row))
             and len(self.row[EVENTS]) + len(row[EVENTS]) <= FOLDED_EVENTS_MAX
         )
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.jobs import LETTERS, NEW, JobChange, JobFields, JobStatus, NewJob, StoredValue, StreamEvent
 
 Row: TypeAlias = dict[str, Any]
@@ -51,6 +52,8 @@ def new_row(record: NewJob) -> Row:
     }
     if value.python is not None:
         row["arguments_python"] = value.python
+    if record.key is not None:
+        _add_key(row, record.key)
     _add_value(row, ARGUMENTS, record.arguments)
     _check_texts(row)
     _add_events(row, record.events)
@@ -73,6 +76,11 @@ def change_row(record: JobChange) -> Row:
         row["guard_term"] = record.term
     if record.path:
         row["path"], row["status"] = record.path, _STATUS_OF.get(record.path[-1])
+    if record.key is not None:
+        _add_key(row, record.key)
+        row["key_at"] = record.events[-1].at if record.events else None
+        if record.key.answer is not None:
+            row["key_status"], row["key_body"] = record.key.answer.status, _bytea(record.key.answer.body)
     if row.get("status", "") is None:
         raise UnwritableRecord(f"path {record.path!r} of job {record.job} ends in no status")
     _add_fields(row, record.fields)
@@ -129,6 +137,14 @@ def _add_fields(row: Row, fields: JobFields) -> None:
 
 
 _PLAIN_FIELDS = ("attempt", "fence", "losses", "worker", "term", "run_at", "started_at", "finished_at")
+
+
+def _add_key(row: Row, key: RequestKey | KeyRow) -> None:
+    row["key_digest"], row["key_fingerprint"] = _bytea(key.digest), _bytea(key.fingerprint)
+
+
+def _bytea(data: bytes) -> str:
+    return f"\\x{data.hex()}"
 
 
 def _add_value(row: Row, name: str, stored: StoredValue) -> None:

@@ -98,7 +98,9 @@ class CloudUnderTest:
         await self.services.archives.put(who, digest, chunks())
         functions = specs or (FunctionSpec("work", qualname="work"),)
         manifest = Manifest("shop", "app", "3.11", VERSION, functions)
-        return await self.services.apps.deploy(who, app, manifest, digest)
+        made = await self.services.apps.deploy(who, app, manifest, digest)
+        assert isinstance(made, Deployment)
+        return made
 
     async def spawn(self, function: str = "work", app: str = "shop", *, blocking: bool = False) -> Submitted:
         """Call a function with no arguments; returns when the job is durable unless `blocking`."""

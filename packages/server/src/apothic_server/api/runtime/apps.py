@@ -6,6 +6,7 @@ from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX
 from apothic.wire.names import APP_NAME_RULE, is_app_name, is_function_name
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.manifests import is_sha256, read_deployment
+from apothic_server.api.shared.idempotency import answer_once
 from apothic_server.api.shared.query import refusal, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, empty_response, json_response
@@ -41,9 +42,13 @@ class AppHandlers:
         name = request.params["app"]
         if not is_app_name(name):
             raise Invalid("The app's name is not valid.", problems=[problem(["path", "app"], APP_NAME_RULE, "pattern")])
-        manifest, digest = read_deployment(await request.body())
-        deployment = await self._apps.deploy(request.actor, name, manifest, digest)
-        return json_response(records.deployment_record(deployment), status=201)
+        body = await request.body()
+        manifest, digest = read_deployment(body)
+        return await answer_once(
+            request.key(body),
+            lambda keep: self._apps.deploy(request.actor, name, manifest, digest, keep),
+            lambda deployment: json_response(records.deployment_record(deployment), status=201),
+        )
 
     async def get_app_function(self, request: Request) -> Response:
         """Answer one function by app and name."""

@@ -20,10 +20,12 @@ from apothic_server.api.runtime.outcomes import ALIVE_FRAME, accepted_frame, out
 from apothic_server.api.runtime.records import function_key, job_id, job_key
 from apothic_server.api.runtime.waiting import FirstDone
 from apothic_server.api.shared.errors import ClientGoneError
+from apothic_server.api.shared.idempotency import replayed
 from apothic_server.api.shared.query import seconds
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, raw_response, stream_response
 from apothic_server.api.shared.services import Services
+from apothic_server.domain.errors import KeyTaken
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.failpoints import fp
@@ -62,10 +64,23 @@ class CallHandlers:
 
     async def _call(self, request: Request, function: FunctionId | tuple[str, str]) -> Response:
         wait_s = _wait_s(request)
-        value = read_arguments(await request.body(), request.media_type)
-        if _wants_stream(request):
-            return await self._stream(request, await self._jobs.submit(request.actor, function, value, blocking=True))
-        call = await self._jobs.submit(request.actor, function, value, blocking=wait_s > 0)
+        body = await request.body()
+        value, key = read_arguments(body, request.media_type), request.key(body)
+        is_stream = _wants_stream(request)
+        call = await self._jobs.submit(request.actor, function, value, blocking=is_stream or wait_s > 0, key=key)
+        try:
+            return await self._answer(request, call, None if is_stream else wait_s)
+        except KeyTaken:
+            if key is None:
+                raise
+        return await self._answer(request, await self._jobs.repeated(request.actor, key), None if is_stream else wait_s)
+
+    async def _answer(self, request: Request, call: Submitted, wait_s: float | None) -> Response:
+        """Answer a call: as a stream, or as JSON after at most `wait_s`."""
+        response = await (self._stream(request, call) if wait_s is None else self._within(request, call, wait_s))
+        return replayed(response) if call.is_replay else response
+
+    async def _within(self, request: Request, call: Submitted, wait_s: float) -> Response:
         if wait_s == 0:
             await asyncio.shield(call.accepted)
             await fp("call.accepted")
@@ -122,7 +137,9 @@ def _wait_s(request: Request) -> float:
 
 def _result(call: Submitted) -> Outcome:
     if call.accepted.done() and not call.accepted.cancelled():
-        call.accepted.exception()  # the outcome tells the same; nobody needs to be warned that this was not read
+        refusal = call.accepted.exception()  # else the outcome tells the same; nobody needs to be warned about this one
+        if isinstance(refusal, KeyTaken):
+            raise refusal
     return call.outcome.result()
 
 

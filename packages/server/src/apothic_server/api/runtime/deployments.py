@@ -5,6 +5,7 @@ from __future__ import annotations
 from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX
 from apothic.wire.names import is_app_name
 from apothic_server.api.runtime import records
+from apothic_server.api.shared.idempotency import answer_once
 from apothic_server.api.shared.query import refusal, truth, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response
@@ -47,7 +48,11 @@ class DeploymentHandlers:
         """Let a deployment take no more calls."""
         key = records.deployment_key(request.params["deployment_id"])
         cancels = truth(request.query, "now")
-        return _after(*await self._deployments.stop(request.actor, key, cancels=cancels))
+        return await answer_once(
+            request.key(),
+            lambda keep: self._deployments.stop(request.actor, key, cancels=cancels, keep=keep),
+            lambda ended: _after(*ended),
+        )
 
     async def delete_deployment(self, request: Request) -> Response:
         """Delete a deployment that nothing uses, or any at once."""

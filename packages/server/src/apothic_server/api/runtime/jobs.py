@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic_server.api.runtime import records
+from apothic_server.api.shared.idempotency import answer_once
 from apothic_server.api.shared.query import whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response
@@ -33,5 +34,8 @@ class JobHandlers:
     async def cancel_job(self, request: Request) -> Response:
         """Stop a job; answer its status after that."""
         key = records.job_key(request.params["job_id"])
-        status = await self._jobs.cancel(request.actor, key)
-        return json_response({"job_id": records.job_id(key), "status": status.value})
+        return await answer_once(
+            request.key(),
+            lambda keep: self._jobs.cancel(request.actor, key, keep),
+            lambda status: json_response({"job_id": records.job_id(key), "status": status.value}),
+        )

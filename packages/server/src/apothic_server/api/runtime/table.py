@@ -158,7 +158,7 @@ def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
             method="POST",
             path=f"{one}/stop",
             policy=_APPS_WRITE,
-            statuses=_READ_ONE,
+            statuses=_READ_ONE | {409},
             handler=handlers.stop_deployment,
             query=frozenset({"now"}),
         ),
@@ -215,7 +215,7 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
             method="POST",
             path="/v1/jobs/{job_id}/cancel",
             policy=_JOBS_WRITE,
-            statuses=_READ_ONE,
+            statuses=_READ_ONE | {409},
             handler=handlers.cancel_job,
         ),
     ]

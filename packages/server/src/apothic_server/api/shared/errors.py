@@ -95,6 +95,8 @@ def _headers(error: errors.PlatformError, status: int) -> list[tuple[bytes, byte
             return [(b"connection", b"close")]
         case 426:
             return [(b"upgrade", b"websocket")]
+        case 409 if error.retryable:
+            return [(b"retry-after", str(error.retry_after_s or RETRY_AFTER_DEFAULT_S).encode())]
         case 429 | 503:
             seconds = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_DEFAULT_S
             return [(b"retry-after", str(seconds).encode())]

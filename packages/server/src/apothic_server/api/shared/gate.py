@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from apothic.wire.limits import HEADER_BLOCK_MAX
 from apothic.wire.tokens import token_kind
 from apothic_server.api.shared.bodies import check_body_headers, check_no_body
+from apothic_server.api.shared.idempotency import read_key
 from apothic_server.api.shared.operations import Operation, Receive, Scope
 from apothic_server.api.shared.query import parse_query
 from apothic_server.api.shared.request import Request
@@ -52,6 +53,8 @@ async def admit(
         body_max=operation.body_max,
         actor=actor,
         receive=receive,
+        route=operation.route,
+        key=read_key(headers) if operation.method == "POST" else None,
     )
 
 

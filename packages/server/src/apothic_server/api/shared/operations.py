@@ -71,6 +71,11 @@ class Operation:
         if (self.body_max > 0) != bool(self.accepts):
             raise StartRefusedError(f"operation {self.id} must name both a body limit and content types, or neither")
 
+    @property
+    def route(self) -> str:
+        """Method and path, the scope of an idempotency key."""
+        return f"{self.method} {self.path}"
+
 
 def operation_table(operations: Iterable[Operation]) -> dict[str, Operation]:
     """Return the operations by id.

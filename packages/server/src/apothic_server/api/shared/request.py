@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Mutabl
 from typing import Any
 
 from apothic_server.api.shared.errors import ClientGoneError, RequestTimeout
+from apothic_server.api.shared.idempotency import GivenKey, request_key
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import TooLarge
+from apothic_server.domain.idempotency import RequestKey
 
 BODY_IDLE_S = 30.0
 """Longest silence inside a body."""
@@ -25,7 +27,7 @@ class Request:
         media_type: Content type of the body without parameters; one of the operation's, or empty without a body.
     """
 
-    __slots__ = ("_actor", "_body_max", "_receive", "headers", "id", "media_type", "params", "query")
+    __slots__ = ("_actor", "_body_max", "_key", "_receive", "_route", "headers", "id", "media_type", "params", "query")
 
     def __init__(
         self,
@@ -38,6 +40,8 @@ class Request:
         body_max: int,
         actor: Actor | None,
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        route: str = "",
+        key: GivenKey | None = None,
     ) -> None:
         self.id = id
         self.params = params
@@ -47,6 +51,8 @@ class Request:
         self._body_max = body_max
         self._actor = actor
         self._receive = receive
+        self._route = route
+        self._key = key
 
     @property
     def actor(self) -> Actor:
@@ -54,6 +60,13 @@ class Request:
         if self._actor is None:
             raise AssertionError("a public operation has no actor")
         return self._actor
+
+    def key(self, body: bytes = b"") -> RequestKey | None:
+        """Return what identifies this request among its repeats; None when it carries no idempotency key."""
+        if self._key is None:
+            return None
+        query = {name: value for name, value in self.query.items() if name != "wait_s"}  # asks for no other effect
+        return request_key(self._key, self._route, {**self.params, **query}, self.media_type, body)
 
     async def body(self) -> bytes:
         """Read the whole body.

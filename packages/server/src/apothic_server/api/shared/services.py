@@ -15,6 +15,7 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
+from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
@@ -53,7 +54,9 @@ class Apps(Protocol):
 
     async def app_key(self, actor: Actor, name: str) -> AppId: ...
 
-    async def deploy(self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str) -> Deployment:
+    async def deploy(
+        self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str, keep: Keep[Deployment] | None = None
+    ) -> Deployment | KeptAnswer:
         """Raises `Conflict` with code `archive_missing` when the archive is not stored in the actor's org."""
         ...
 
@@ -75,7 +78,14 @@ class Deployments(Protocol):
         """Return up to `limit` that are not deleted, newest first, with an id below `before`."""
         ...
 
-    async def stop(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
+    async def stop(
+        self,
+        actor: Actor,
+        key: DeploymentId,
+        *,
+        cancels: bool,
+        keep: Keep[tuple[Deployment, int]] | None = None,
+    ) -> tuple[Deployment, int] | KeptAnswer:
         """Return the deployment after it and how many of its jobs have not ended."""
         ...
 
@@ -103,14 +113,23 @@ class Jobs(Protocol):
     """Calls and their jobs."""
 
     async def submit(
-        self, actor: Actor, function: FunctionId | tuple[str, str], value: Value, *, blocking: bool
+        self,
+        actor: Actor,
+        function: FunctionId | tuple[str, str],
+        value: Value,
+        *,
+        blocking: bool,
+        key: RequestKey | None = None,
     ) -> Submitted:
         """Start a call of a function given by id or by (app name, function name).
 
         Args:
             blocking: The caller waits for the outcome, so its records may share one commit (D9).
+            key: A repeat of it answers the same job; `accepted` raises `KeyTaken` when `repeated` must be asked.
         """
         ...
+
+    async def repeated(self, actor: Actor, key: RequestKey) -> Submitted: ...
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
 
@@ -124,7 +143,7 @@ class Jobs(Protocol):
 
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage: ...
 
-    async def cancel(self, actor: Actor, key: JobId) -> JobStatus: ...
+    async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer: ...
 
 
 class Watch(Protocol):

@@ -9,7 +9,8 @@ from apothic.wire.link import Cancel
 from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
-from apothic_server.domain.errors import Conflict, TooMany, Unavailable
+from apothic_server.domain.errors import Conflict, KeyTaken, TooMany, Unavailable
+from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.services.dispatch.board import Board, Settled, settled_of
@@ -30,11 +31,12 @@ class Calls:
         self._grants = grants
         self._endings = endings
 
-    def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool) -> Submitted:
+    def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool, key: RequestKey | None = None) -> Submitted:
         """Take a new job in; with a slot free, its grant shares the commit.
 
         A blocking call's frame leaves before its insert is durable (D9), unless it may run at most once; `accepted`
         waits for the commit all the same.
+        With a `key` the store refuses the job when the org has used it; then `accepted` raises `KeyTaken`.
 
         Raises:
             TooMany: `max_pending_tasks` calls wait already.
@@ -51,16 +53,17 @@ class Calls:
             self._check_pending(job)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome)
-        record = new_job(job, created_by, board.clock.now())
+        record = new_job(job, created_by, board.clock.now(), key)
+        refusal = Unavailable if key is None else KeyTaken
         job.due_at = board.clock.monotonic()
         if (deadline_s := job.need.spec.deadline_s) is not None:
             job.deadline_at = job.due_at + deadline_s
         job.is_blocking = blocking and not job.need.spec.at_most_once
         if blocking:
-            board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied))
+            board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied, refusal))
         else:
             inserted = board.records.append(record)
-            inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done)))
+            inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done), refusal))
         board.jobs[job.id] = job
         if where is None:
             board.enqueue(job)
@@ -68,19 +71,22 @@ class Calls:
             self._grants.start(job, where)
         return submitted
 
-    def cancel(self, job: LiveJob) -> asyncio.Future[Settled]:
+    def cancel(self, job: LiveJob, keep: Keep[JobStatus] | None = None) -> asyncio.Future[Settled]:
         """J7 or J8; nothing when the job has ended or is being cancelled already (G4.1).
+
+        When the job moves, the status after it is kept with `keep` in the same commit.
 
         Returns:
             Resolved when the status that the job has in memory after this call is on disk, or with why it is not.
         """
-        if job.status is not JobStatus.CANCELLING and not job.status.is_final:
+        if can_be_cancelled(job):
             waited = job.waits
             now = self._board.clock.now()
             self._board.dequeue(job)
             fields = JobFields(finished_at=now) if waited else JobFields()
             then = self._cancelled if waited else self._cancelling
-            change = move(job, JobEvent.CANCEL_ASKED, now, fields=fields)
+            key = keep.row(JobStatus.CANCELLED if waited else JobStatus.CANCELLING) if keep is not None else None
+            change = move(job, JobEvent.CANCEL_ASKED, now, fields=fields, key=key)
             self._board.write(change, lambda settled: then(job, settled))
         if job.written is not None:
             return job.written
@@ -118,7 +124,9 @@ class Calls:
             detail = f"{bound} calls of {job.need.spec.name} wait already (max_pending_tasks={bound})"
             raise TooMany(detail, retry_after_s=1)
 
-    def _accepted(self, job: LiveJob, accepted: asyncio.Future[None], settled: Settled) -> None:
+    def _accepted(
+        self, job: LiveJob, accepted: asyncio.Future[None], settled: Settled, refusal: type[Unavailable]
+    ) -> None:
         if settled is not True:
             self._board.reload(job.id)
         if accepted.done():
@@ -126,7 +134,7 @@ class Calls:
         if settled is True:
             accepted.set_result(None)
             return
-        error = settled if isinstance(settled, BaseException) else Unavailable("the job was not stored; try again")
+        error = settled if isinstance(settled, BaseException) else refusal("the job was not stored; try again")
         accepted.set_exception(error)
         accepted.exception()
 
@@ -144,3 +152,8 @@ class Calls:
             self.send_cancel(job)
         elif job.status is JobStatus.CANCELLING and job.runner is not None:
             self._endings.end_attempt(job, Ended("cancelled", None))
+
+
+def can_be_cancelled(job: LiveJob) -> bool:
+    """Whether a cancel moves the job, and does not find it ended or being cancelled."""
+    return job.status is not JobStatus.CANCELLING and not job.status.is_final

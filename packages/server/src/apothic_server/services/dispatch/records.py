@@ -9,6 +9,7 @@ from apothic.wire.ids import KeyId
 from apothic.wire.link import LogLine
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
+from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.jobs import (
     JOB,
     LETTERS,
@@ -26,7 +27,7 @@ AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
-def new_job(job: LiveJob, created_by: KeyId, now: datetime) -> NewJob:
+def new_job(job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None) -> NewJob:
     """J1."""
     function = job.function
     return NewJob(
@@ -39,6 +40,7 @@ def new_job(job: LiveJob, created_by: KeyId, now: datetime) -> NewJob:
         created_by=created_by,
         created_at=now,
         events=(StreamEvent("job.queued", now, {"status": "queued"}),),
+        key=key,
     )
 
 
@@ -51,6 +53,7 @@ def move(
     error: RemoteError | None = None,
     term: int | None = None,
     fence: int | None = None,
+    key: KeyRow | None = None,
 ) -> JobChange:
     """Fire `event` on `job` in memory and return the record that does the same in the store.
 
@@ -59,6 +62,7 @@ def move(
         error: Told by a `job.error` event before the status event.
         term: Dispatcher's term that the grant needs.
         fence: New fence of a grant; the job's stays when None.
+        key: Kept in the same commit.
     """
     before, after = job.status, JOB.fire(job.status, event)
     expect_fence = job.fence
@@ -80,6 +84,7 @@ def move(
         fields=fields,
         events=tuple(events),
         term=term,
+        key=key,
     )
 
 

@@ -21,7 +21,8 @@ fresh AS MATERIALIZED (
             arguments_blob text, arguments_encoding text, arguments_python text,
             result_blob text, result_encoding text, result_python text, error jsonb,
             created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz,
-            guard_term bigint, event_count int, events jsonb
+            guard_term bigint, event_count int, events jsonb,
+            key_digest bytea, key_fingerprint bytea
         ),
         unnest($2::bytea[]), unnest($3::bytea[])
     ) AS given (
@@ -30,11 +31,15 @@ fresh AS MATERIALIZED (
         arguments_blob, arguments_encoding, arguments_python,
         result_blob, result_encoding, result_python, error,
         created_by, created_at, started_at, finished_at,
-        guard_term, event_count, events,
+        guard_term, event_count, events, key_digest, key_fingerprint,
         arguments, result
     )
     WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = ANY (ARRAY[given.id]))
       AND (given.guard_term IS NULL OR given.guard_term = (SELECT term FROM dispatch))
+      AND (given.key_digest IS NULL OR NOT EXISTS (
+          SELECT FROM idempotency_keys AS held
+          WHERE held.org = ANY (ARRAY[given.org]) AND held.digest = ANY (ARRAY[given.key_digest])
+      ))
 ),
 made AS (
     INSERT INTO jobs (
@@ -50,6 +55,11 @@ made AS (
         result, result_blob, result_encoding, result_python, error,
         event_count, created_by, created_at, started_at, finished_at
     FROM fresh
+),
+kept AS (
+    -- The key of a call is taken in the commit of its job, so that there is no call that is made and not recorded (G6.1).
+    INSERT INTO idempotency_keys (org, digest, fingerprint, job, created_at)
+    SELECT org, key_digest, key_fingerprint, id, created_at FROM fresh WHERE key_digest IS NOT NULL
 ),
 noted AS (
     INSERT INTO events (stream, index, org, kind, at, data, flush)
@@ -87,7 +97,8 @@ moved AS (
             id text, org text, expect_status text, expect_fence bigint, status text, path text,
             attempt int, fence bigint, losses int, worker text, term bigint, run_at timestamptz,
             result_blob text, result_encoding text, result_python text, error jsonb,
-            started_at timestamptz, finished_at timestamptz, guard_term bigint, event_count int, events jsonb
+            started_at timestamptz, finished_at timestamptz, guard_term bigint, event_count int, events jsonb,
+            key_digest bytea, key_fingerprint bytea, key_status smallint, key_body bytea, key_at timestamptz
         ),
         unnest($2::bytea[])
     ) AS given (
@@ -95,6 +106,7 @@ moved AS (
         attempt, fence, losses, worker, term, run_at,
         result_blob, result_encoding, result_python, error,
         started_at, finished_at, guard_term, event_count, events,
+        key_digest, key_fingerprint, key_status, key_body, key_at,
         result
     )
     WHERE jobs.id = ANY (ARRAY[given.id])
@@ -102,7 +114,16 @@ moved AS (
       AND jobs.status = given.expect_status
       AND jobs.fence = given.expect_fence
       AND (given.guard_term IS NULL OR given.guard_term = (SELECT term FROM dispatch))
-    RETURNING jobs.id, jobs.org, jobs.next_index - given.event_count AS first_index, given.events
+      AND (given.key_digest IS NULL OR NOT EXISTS (
+          SELECT FROM idempotency_keys AS held
+          WHERE held.org = ANY (ARRAY[given.org]) AND held.digest = ANY (ARRAY[given.key_digest])
+      ))
+    RETURNING jobs.id, jobs.org, jobs.next_index - given.event_count AS first_index, given.events,
+        given.key_digest, given.key_fingerprint, given.key_status, given.key_body, given.key_at
+),
+kept AS (
+    INSERT INTO idempotency_keys (org, digest, fingerprint, status, body, created_at)
+    SELECT org, key_digest, key_fingerprint, key_status, key_body, key_at FROM moved WHERE key_digest IS NOT NULL
 ),
 noted AS (
     INSERT INTO events (stream, index, org, kind, at, data, flush)
