@@ -65,6 +65,7 @@ def examples(text: str) -> list[Example]:
 
 
 def has_printed(said: str, expected: str) -> bool:
-    """Whether a program's output is the expected one, in which `…` stands for anything."""
+    """Whether the output is the expected one, in which `…` stands for anything; blanks at line ends do not count."""
     pattern = ".*".join(re.escape(part) for part in expected.strip().split("…"))
-    return re.fullmatch(pattern, said.strip(), re.DOTALL) is not None
+    lines = "\n".join(line.rstrip() for line in said.strip().splitlines())
+    return re.fullmatch(pattern, lines, re.DOTALL) is not None

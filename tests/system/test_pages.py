@@ -57,3 +57,4 @@ def test_output_is_compared_whole_except_where_the_page_leaves_it_open():
     assert has_printed("jobs:01 is done\n", "jobs:… is done")
     assert not has_printed("jobs:01 is done\nand more\n", "jobs:… is done")
     assert not has_printed("a+b\n", "aab")
+    assert has_printed("a \n b\n", "a\n b")
