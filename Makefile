@@ -4,6 +4,7 @@
 #   make up      run a cloud in the foreground
 #   make test    the whole test suite; STRICT=1 makes a skipped test a failure
 #   make check   formatting, lint, types, import contracts, declared dependencies
+#   make chaos   kill what runs, again and again, and check that no job was lost
 #   make mutants plant faults and see whether the tests find them
 
 PYTHON ?=
@@ -15,7 +16,7 @@ MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench guarantees mutants system-packages clean
+.PHONY: help setup demo up test check format bench chaos guarantees mutants system-packages clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -49,6 +50,9 @@ format: $(READY) ## format the code and sort the imports
 bench: $(READY) ## run every benchmark against its peers
 	@tools/system-packages bench
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+
+chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, SEED=number)
+	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED))
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 	@$(BIN)/python -m apothic_server.testing.guarantees

@@ -317,15 +317,15 @@ def logs_are_clean(logs: dict[str, list[str]], allowed: frozenset[str] = frozens
 
 
 def _is_bad_line(line, allowed):
-    if _BAD_LINE.search(line):
-        return True
     try:
         told = json.loads(line)
     except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return bool(_BAD_LINE.search(line))
+    if told.get("event") in allowed:
         return False
-    if not isinstance(told, dict) or told.get("event") in allowed:
-        return False
-    return told.get("level") in ("error", "critical") or "exception" in told
+    return told.get("level") in ("error", "critical") or "exception" in told or bool(_BAD_LINE.search(line))
 
 
 def _by_token(stored):
