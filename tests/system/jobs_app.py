@@ -66,6 +66,16 @@ def gate() -> str:
     return "opened"
 
 
+@app.function(memory_mb=256)
+def stubborn() -> None:
+    """Wait for ever, as a process named `stubborn` that heeds no TERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"stubborn", 0, 0, 0)
+    print("waiting", flush=True)
+    while True:
+        threading.Event().wait(60)
+
+
 @app.function(memory_mb=256, timeout_s=1)
 def too_long() -> None:
     print("waiting", flush=True)

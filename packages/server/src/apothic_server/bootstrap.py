@@ -85,6 +85,7 @@ class Cloud:
         address: The store; prepared (checked, migrated) at start.
         data: Folder for blobs and secrets.
         url: Address under which workers and other processes reach this one.
+        grace_s: `disconnect_grace_s`, the lease of a worker.
         holder: Name under which the dispatcher's term is taken; given when the caller has proof that every process that
             used it before is dead, which spares the wait for the end of their term. None makes a new one.
     """
@@ -97,6 +98,7 @@ class Cloud:
         url: str,
         sources: Sources | None = None,
         commit_delay_s: float = 0.0,
+        grace_s: float = GRACE_S,
         holder: str | None = None,
     ) -> None:
         self._address = address
@@ -104,6 +106,7 @@ class Cloud:
         self._url = url
         self._sources = sources or Sources(clock=SystemClock())
         self._commit_delay_s = commit_delay_s
+        self._grace_s = grace_s
         self._holder = holder
         self._stack = AsyncExitStack()
         self._is_stopped = False
@@ -168,7 +171,7 @@ class Cloud:
         crash_loops = CrashLoops(board)
         reports = Reports(board, grants, endings, crash_loops)
         calls = Calls(board, grants, endings)
-        self.leases = Leases(board, GRACE_S)
+        self.leases = Leases(board, self._grace_s)
         closing = Closing(database, board, calls, endings, grants)
         self.recovery = Recovery(
             database,
@@ -180,10 +183,10 @@ class Cloud:
             closing,
             holder=self._holder or key(),
             url=self._url,
-            grace_s=GRACE_S,
+            grace_s=self._grace_s,
         )
         reattach = Reattach(board, grants, calls, reports, self.recovery)
-        self.links = Links(database, board, grants, reports, reattach)
+        self.links = Links(database, board, grants, reports, reattach, grace_s=self._grace_s)
         self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
         apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))

@@ -58,7 +58,14 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         stack.push_async_callback(store.stop)
         # Only holders of the folder's lock use its embedded store, so the one before us is dead.
         holder = NAME if settings.database_url is None else None
-        cloud = Cloud(address, settings.data, url=url, commit_delay_s=settings.commit_delay_s, holder=holder)
+        cloud = Cloud(
+            address,
+            settings.data,
+            url=url,
+            commit_delay_s=settings.commit_delay_s,
+            grace_s=settings.disconnect_grace_s,
+            holder=holder,
+        )
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         key = await identity.local_key(settings.data, cloud.keys, cloud.org)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 DEFAULT_PORT = 8400
 DEFAULT_HOST = "127.0.0.1"
+DEFAULT_GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Settings:
         cpus: Processors the local worker offers; None means all.
         memory_mb: MiB the local worker offers; None means most of the machine's.
         endpoint: File that tells clients of this user where the cloud is; None writes none.
+        disconnect_grace_s: How long a worker on another machine may be silent before its jobs run elsewhere (G3.2).
         commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
     """
 
@@ -38,4 +40,5 @@ class Settings:
     cpus: float | None = None
     memory_mb: int | None = None
     endpoint: Path | None = None
+    disconnect_grace_s: float = DEFAULT_GRACE_S
     commit_delay_s: float = 0.0

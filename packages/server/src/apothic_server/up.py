@@ -21,7 +21,7 @@ import click
 from apothic.wire.version import VERSION
 from apothic_server import identity, local_process
 from apothic_server.domain.errors import PlatformError
-from apothic_server.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+from apothic_server.settings import DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
 
 if TYPE_CHECKING:
     from apothic_server.running import Running
@@ -88,6 +88,13 @@ def _data_option(command: click.decorators.FC) -> click.decorators.FC:
     help="Where clients of this user find the cloud (default: ~/.apothic/endpoint.json).",
 )
 @click.option("--no-endpoint", is_flag=True, help="Write no endpoint file.")
+@click.option(
+    "--disconnect-grace-s",
+    default=DEFAULT_GRACE_S,
+    show_default=True,
+    type=click.FloatRange(3, 86_400),
+    help="Seconds that a worker on another machine may be silent before its jobs run elsewhere.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
 @click.option("--commit-delay-ms", type=click.FloatRange(min=0), default=0.0, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
@@ -104,6 +111,7 @@ def up(
     memory_mb: int | None,
     endpoint: Path | None,
     no_endpoint: bool,
+    disconnect_grace_s: float,
     detach: bool,
     commit_delay_ms: float,
     ready_fd: int | None,
@@ -128,6 +136,7 @@ def up(
         cpus=cpus,
         memory_mb=memory_mb,
         endpoint=None if no_endpoint else (endpoint or _home() / "endpoint.json").absolute(),
+        disconnect_grace_s=disconnect_grace_s,
         commit_delay_s=commit_delay_ms / 1000,
     )
     if detach:

@@ -28,7 +28,7 @@ log = structlog.get_logger("apothic.links")
 
 HEARTBEAT_S = 10.0
 GRACE_S = 30.0
-"""`disconnect_grace_s`: the lease of a worker, from its last answered heartbeat (G3.2)."""
+"""`disconnect_grace_s` unless configured: the lease of a worker, from its last answered heartbeat (G3.2)."""
 
 CREDITS_MAX, CPUS_MAX, MEMORY_MB_MAX = 1_000_000, 1_000_000, 1 << 40
 MACHINE_BYTES_MAX = 64 * 1024
@@ -39,13 +39,23 @@ HELD_MAX, RUNNERS_MAX = 100_000, 10_000
 class Links:
     """What the server does with links."""
 
-    def __init__(self, database: Database, board: Board, grants: Grants, reports: Reports, reattach: Reattach) -> None:
+    def __init__(
+        self,
+        database: Database,
+        board: Board,
+        grants: Grants,
+        reports: Reports,
+        reattach: Reattach,
+        *,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._database = database
         self._board = board
         self._grants = grants
         self._reports = reports
         self._reattach = reattach
         self._liveness = Liveness(board)
+        self._grace_s = grace_s
         self._linked: dict[str, asyncio.Event] = {}
 
     def linked(self, name: str) -> asyncio.Event:
@@ -75,7 +85,7 @@ class Links:
                 name=hello.name,
                 machine=hello.machine,
                 now=now,
-                lease_expires_at=now + timedelta(seconds=GRACE_S),
+                lease_expires_at=now + timedelta(seconds=self._grace_s),
             )
             deployed = await self._reattach.read(unit, hello) if is_live else {}
         await fp("hello.after")
@@ -90,14 +100,14 @@ class Links:
             Fenced: The lease ended before.
             Unavailable: The store is away; the worker dials again and keeps what it has.
         """
-        expires_at = self._board.clock.now() + timedelta(seconds=GRACE_S)
+        expires_at = self._board.clock.now() + timedelta(seconds=self._grace_s)
         await fp("heartbeat.before")
         async with self._database.system_unit() as unit:
             is_live = await rows.renew_lease(unit, worker.org, worker.id, expires_at)
         await fp("heartbeat.after")
         if not is_live or worker.id not in self._board.fleet.workers:
             raise Fenced("the lease of this incarnation ended; start again")
-        worker.lease_expires_at = self._board.clock.monotonic() + GRACE_S
+        worker.lease_expires_at = self._board.clock.monotonic() + self._grace_s
         self._give_up_finishing(worker)
         self._reattach.take_back_lost(worker, item)
         unknown = self._reports.unknown(worker, item.held)
@@ -155,7 +165,7 @@ class Links:
         board = self._board
         incarnation = IncarnationId(hello.incarnation)
         worker = board.fleet.workers.get(incarnation)
-        expires_at = board.clock.monotonic() + GRACE_S
+        expires_at = board.clock.monotonic() + self._grace_s
         if worker is None:
             worker = Worker(incarnation, actor.org, hello.name, hello.machine, hello.credits, expires_at)
             board.fleet.add_worker(worker)
@@ -184,7 +194,14 @@ class Links:
     def _welcome(self, worker: Worker, hello: Hello) -> Welcome:
         unknown = self._reattach.unknown(worker, hello.held)
         unknown_runners = [ref.runner for ref in hello.runners if ref.runner not in worker.runners]
-        return Welcome(worker.id, HEARTBEAT_S, GRACE_S, self._board.term or 0, unknown, unknown_runners)
+        return Welcome(
+            worker.id, heartbeat_of(self._grace_s), self._grace_s, self._board.term or 0, unknown, unknown_runners
+        )
+
+
+def heartbeat_of(grace_s: float) -> float:
+    """Return the seconds between heartbeats: never more than a third of the lease, so that two may be lost (G3.1)."""
+    return min(HEARTBEAT_S, grace_s / 3)
 
 
 def _check_hello(hello: Hello) -> None:
