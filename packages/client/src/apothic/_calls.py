@@ -51,7 +51,7 @@ class Waiting:
     Attributes:
         job_id: None until the server named it.
         was_interrupted: Ctrl-C came before the id was known; the call ends as soon as it is.
-        obstacle: Why no connected machine can run the job, as of the last answer; empty when one can.
+        obstacle: Why the job may wait for long, as of the last answer; empty when nothing is known.
     """
 
     def __init__(self, core: Core, job_id: str | None, timeout_s: float) -> None:

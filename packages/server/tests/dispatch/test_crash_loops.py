@@ -50,6 +50,7 @@ async def test_after_five_crashes_the_next_start_waits_and_the_job_says_why(clou
 
     job = await cloud.spawn()
     reason = await reason_of(cloud, job)
+    obstacle = cloud.services.jobs.obstacle(cloud.actor, job.job)
     wait_s = await cloud.inner.upkeep.retries()
     cloud.clock.advance(9.9)
     early = await assigned(cloud, worker)
@@ -60,6 +61,7 @@ async def test_after_five_crashes_the_next_start_waits_and_the_job_says_why(clou
         "5 runners in a row ended before a call in them did, the last one with load_failed: No module named 'numpy'; "
         "the next one is started in 10 s"
     )
+    assert obstacle == reason.replace("in 10 s", "after a pause")
     assert wait_s == pytest.approx(10)
     assert early == []
     assert [attempt.job for attempt in late] == [job.job]

@@ -118,7 +118,7 @@ class Jobs:
         return JobView(row, function.app_name, function.spec.name, reason)
 
     def obstacle(self, actor: Actor, key: JobId) -> str | None:
-        """Return why no connected machine could ever run a job of the actor's org that waits; None when one could."""
+        """Return why a job of the actor's org may wait for long: no machine could ever run it, or its runners crash."""
         live = self._board.jobs.get(key)
         return self._calls.obstacle(live) if live is not None and live.org == actor.org else None
 

@@ -62,6 +62,8 @@ def crash_reason(streak: Streak, now: float | None = None) -> str:
     newest = " ".join(f"{streak.error.code}: {streak.error.message}".split())
     newest = newest if len(newest) <= REASON_MAX else f"{newest[: REASON_MAX - 1]}…"
     said = f"{streak.crashes} runners in a row ended before a call in them did, the last one with {newest}"
-    if now is None or not streak.is_paused:
+    if not streak.is_paused:
         return f"{said}; one more is being tried"
+    if now is None:
+        return f"{said}; the next one is started after a pause"
     return f"{said}; the next one is started in {max(streak.next_at - now, 0.0):.0f} s"

@@ -46,10 +46,12 @@ class Wait:
     Attributes:
         reason: One plain sentence for the user.
         is_hopeless: None of the machines that are connected could ever run it.
+        is_crash_loop: The runners of its function crash.
     """
 
     reason: str
     is_hopeless: bool = False
+    is_crash_loop: bool = False
 
 
 def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
@@ -59,7 +61,7 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
         return UseRunner(warm)
     streak = fleet.streaks.get(need.group)
     if streak is not None and holds_back(streak, group.values()):
-        return Wait(crash_reason(streak))
+        return Wait(crash_reason(streak), is_crash_loop=True)
     taken = len(group) + len(fleet.absent(need.group))
     if taken >= need.spec.max_containers:
         return Wait(_full(taken, need))

@@ -109,9 +109,9 @@ class Calls:
         return where.reason if isinstance(where, Wait) else "about to start"
 
     def obstacle(self, job: LiveJob) -> str | None:
-        """Return why no connected machine could ever run a job that waits; None when one could."""
+        """Return why a job may wait for long: no connected machine could ever run it, or its runners crash."""
         where = place(job.need, self._board.fleet) if job.waits else None
-        return where.reason if isinstance(where, Wait) and where.is_hopeless else None
+        return where.reason if isinstance(where, Wait) and (where.is_hopeless or where.is_crash_loop) else None
 
     def send_cancel(self, job: LiveJob) -> None:
         """Tell the worker to stop the attempt; harmless when repeated."""
