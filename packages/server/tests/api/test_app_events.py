@@ -5,7 +5,9 @@ import json
 import pytest
 
 from apothic.wire.ids import DeploymentId
+from apothic_server.domain.jobs import StreamEvent
 from apothic_server.services import deployment_events
+from apothic_server.store.streams import append
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.guarantees import guarantee
 
@@ -189,3 +191,33 @@ async def test_what_was_deployed_before_streams_has_one_without_a_past(cloud, cl
 
 def at(deployment):
     return deployment.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@guarantee("G5.4", "retention_floor")
+async def test_an_apps_stream_keeps_its_newest_ten_thousand_events(cloud, client):
+    deployment = await cloud.deploy()
+    stream = deployment_events.app_stream(deployment.app)
+    more = [StreamEvent("app.deployed", cloud.clock.now(), {"version": number}) for number in range(10_049)]
+    async with cloud.inner.database.system_unit() as unit:
+        await append(unit, cloud.inner.org, stream, more)
+
+    await cloud.inner.retention.step()
+
+    assert [index for index, _ in await cloud.events(deployment.app)] == list(range(50, 10_050))
+    [reset] = (await page(client, "/v1/apps/shop/events?after=3"))["events"]
+    assert (reset["event"], reset["data"]["oldest_index"]) == ("app.reset", 50)
+
+
+@guarantee("G5.4", "retention_floor")
+async def test_a_deleted_deployments_stream_goes_after_seven_days_but_for_its_end(cloud, client):
+    deployment = await cloud.deploy()
+    await client.request("DELETE", f"/v1/deployments/deployments:{deployment.id}?now=true")
+    cloud.clock.advance(7 * 86_400 - 60)
+    await cloud.inner.retention.step()
+    before = await cloud.events(deployment.id)
+    cloud.clock.advance(120)
+
+    await cloud.inner.retention.step()
+
+    assert len(before) == 4
+    assert await cloud.events(deployment.id) == [(3, "deployment.end")]

@@ -1,13 +1,16 @@
 """Event streams over the face: order, resuming, snapshots, filters, resets, places given back."""
 
+import asyncio
 import json
 
 import pytest
 
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic_server.domain.streams import StreamKind, StreamRef
+from apothic_server.loops.retention import BYTES_MAX
 from apothic_server.services.streams import WATCHERS_PER_ORG_MAX
-from apothic_server.testing.asgi import AsgiClient
+from apothic_server.store.streams import Trim, trim
+from apothic_server.testing.asgi import AsgiClient, CutError
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
@@ -213,7 +216,7 @@ async def test_a_client_that_leaves_gives_its_place_back_at_once(cloud, client):
     await cloud.deploy()
     job = await cloud.spawn()
 
-    for _ in range(50):
+    for _ in range(500):
         async with open_stream(client, job.job) as exchange:
             await exchange.start()
 
@@ -243,3 +246,92 @@ async def test_without_any_wake_up_events_come_with_the_next_reading(cloud, clie
 def open_stream(client, job, query=""):
     target = f"/v1/jobs/jobs:{job}/events{query}"
     return client.open("GET", target, headers={"accept": "text/event-stream"})
+
+
+async def chatty_job(cloud, lines, size):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    for start in range(0, lines, 50):
+        worker.log(attempt, *[f"{number:06}".ljust(size, "x") for number in range(start, min(start + 50, lines))])
+    # Records of one job are written in order, so the answer to a cancel means that all lines are on disk.
+    await cloud.services.jobs.cancel(cloud.actor, job.job)
+    return job.job
+
+
+@guarantee("G5.7", "slow_watcher_bounded")
+async def test_a_reader_is_given_small_pieces_however_long_the_lines_are(cloud, client):
+    job = await chatty_job(cloud, 60, 16_000)
+
+    for _ in range(2):  # from the store, then from what watchers share in memory
+        async with open_stream(client, job) as holds_the_tail, open_stream(client, job) as exchange:
+            await holds_the_tail.piece()
+            pieces = []
+            while sum(map(len, pieces)) < 60 * 16_000:
+                pieces.append(await exchange.piece())
+        events = parse(b"".join(pieces))
+        assert max(map(len, pieces)) < 128 * 1024
+        assert [index for index, _, _ in events] == list(range(len(events)))
+        assert len([kind for _, kind, _ in events if kind == "job.log"]) == 60
+
+
+@guarantee("G5.7", "slow_watcher_bounded")
+async def test_a_reader_that_takes_nothing_is_cut_off_and_its_place_is_free(cloud, client):
+    job = await chatty_job(cloud, 60, 16_000)
+    cloud.asgi.reader_idle_s = 0.05
+    taken = []
+
+    async def app(scope, receive, send):
+        async def take_little(message):
+            taken.append(message)
+            if len(taken) > 2:
+                await asyncio.Event().wait()
+            await send(message)
+
+        await cloud.asgi(scope, receive, take_little)
+
+    with pytest.raises(CutError):
+        await AsgiClient(app, cloud.key).request(
+            "GET", f"/v1/jobs/jobs:{job}/events", headers={"accept": "text/event-stream"}
+        )
+
+    assert [message["type"] for message in taken] == ["http.response.start", *["http.response.body"] * 2]
+    assert cloud.services.streams.watchers == 0
+
+
+@guarantee("G5.4", "retention_floor")
+async def test_a_live_stream_keeps_its_newest_sixteen_mebibytes(cloud, client):
+    job = await chatty_job(cloud, 1_200, 16_000)
+
+    await cloud.inner.retention.step()
+    kept = await cloud.events(job)
+    await cloud.inner.retention.step()
+
+    size = len(json.dumps({"line": "x" * 16_000, "time": 0.0, "stream": "stdout"}))
+    assert BYTES_MAX - 2 * size < len([kind for _, kind in kept if kind == "job.log"]) * size <= BYTES_MAX
+    assert [index for index, _ in kept] == list(range(kept[0][0], 1_204))
+    assert await cloud.events(job) == kept
+    [event] = (await client.request("GET", f"/v1/jobs/jobs:{job}/events?after=3&limit=1")).json["events"]
+    assert (event["event"], event["data"]["oldest_index"]) == ("job.reset", kept[0][0])
+
+
+@guarantee("G5.8", "follow_across_rotation")
+async def test_a_follower_behind_the_rotation_is_told_and_goes_on(cloud, client):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    async with open_stream(client, job.job, "?types=job.log") as exchange:
+        worker.log(attempt, "before")
+        assert [data["line"] for _, _, data in parse(await exchange.piece())] == ["before"]
+    async with cloud.inner.database.system_unit() as unit:
+        await trim(unit, Trim(job.job, cloud.inner.org, 4, is_job=True))
+
+    async with open_stream(client, job.job, "?types=job.log&after=1") as exchange:
+        [(_, kind, data)] = parse(await exchange.piece())
+        worker.log(attempt, "after")
+        [(_, _, line)] = parse(await exchange.piece())
+
+    assert (kind, data["requested_index"], data["oldest_index"]) == ("job.reset", 1, 4)
+    assert line["line"] == "after"

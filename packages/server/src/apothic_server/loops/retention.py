@@ -1,4 +1,4 @@
-"""Keeps what grows within its bounds: event streams of live and of ended jobs (G5.4), idempotency keys (G6.1)."""
+"""Keeps what grows within its bounds: event streams, live and ended (G5.4), idempotency keys (G6.1)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,43 @@ EVENTS_MAX = 10_000
 KEPT_AFTER_END = timedelta(days=7)
 """Events of an ended job are kept this long; its result, errors and end as long as the job."""
 
+BYTES_MAX = 16 * 1024 * 1024
+"""Data kept of the newest events of a live job; items of generators have bounds of their own."""
+
+WEIGHED_FROM = 128
+"""Streams with fewer events cannot exceed `BYTES_MAX`: a line has at most 16 KiB before it is written as JSON."""
+
 KEYS_KEPT = timedelta(hours=24)
 """An idempotency key is kept this long after its work was complete."""
 
 PAGE = 100
 KEYS_PAGE = 10_000
-Find = Callable[[Connection, JobId | None], Awaitable[list[rows.Trim]]]
+Find = Callable[[Connection, str], Awaitable[list[rows.Trim]]]
 
 
 class Retention:
-    """One step trims every stream that is too long or too old, and forgets old keys."""
+    """One step trims every stream that is too long, too large or too old, and forgets old keys."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._weighed: dict[JobId, int] = {}
 
     async def step(self) -> float | None:
         """Trim page by page, each stream in a transaction of its own."""
-        await self._trim_all(_long)
         ended_before = self._clock.now() - KEPT_AFTER_END
-        await self._trim_all(
-            lambda unit, after: rows.old_streams(unit, ended_before=ended_before, after=after, limit=PAGE)
-        )
+        for of_jobs in (True, False):
+            await self._trim_all(
+                lambda unit, after, of_jobs=of_jobs: rows.long_streams(
+                    unit, longer_than=EVENTS_MAX, after=after, limit=PAGE, of_jobs=of_jobs
+                )
+            )
+            await self._trim_all(
+                lambda unit, after, of_jobs=of_jobs: rows.old_streams(
+                    unit, ended_before=ended_before, after=after, limit=PAGE, of_jobs=of_jobs
+                )
+            )
+        await self._trim_heavy()
         await self._forget_keys()
         return None
 
@@ -51,7 +66,7 @@ class Retention:
                 forgotten = await forget_keys(unit, completed_before=completed_before, limit=KEYS_PAGE)
 
     async def _trim_all(self, find: Find) -> None:
-        after: JobId | None = None
+        after = ""
         while True:
             async with self._database.system_unit() as unit:
                 page = await find(unit, after)
@@ -62,6 +77,22 @@ class Retention:
                 return
             after = page[-1].stream
 
+    async def _trim_heavy(self) -> None:
+        """Weigh the streams of live jobs that grew since they were weighed last."""
+        after, before, self._weighed = "", self._weighed, {}
+        while True:
+            async with self._database.system_unit() as unit:
+                page = await rows.growing_streams(unit, longer_than=WEIGHED_FROM, after=after, limit=PAGE)
+            for stream in page:
+                if before.get(stream.stream) != stream.next_index:
+                    await self._weigh(stream)
+                self._weighed[stream.stream] = stream.next_index
+            if len(page) < PAGE:
+                return
+            after = page[-1].stream
 
-async def _long(unit: Connection, after: JobId | None) -> list[rows.Trim]:
-    return await rows.long_streams(unit, longer_than=EVENTS_MAX, after=after, limit=PAGE)
+    async def _weigh(self, stream: rows.Growing) -> None:
+        async with self._database.system_unit() as unit:
+            what = await rows.heavy_trim(unit, stream, bytes_max=BYTES_MAX)
+            if what is not None:
+                await rows.trim(unit, what)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from apothic.wire.ids import AppId, DeploymentId, JobId, OrgId
 from apothic.wire.limits import VALUE_MAX
@@ -189,7 +191,7 @@ class Tail:
         if not self.events or index + 1 < self.events[0].index:
             return None
         start = index + 1 - self.events[0].index
-        events = tuple(self.events[place] for place in range(start, min(start + PAGE, len(self.events))))
+        events = tuple(_lightest(islice(self.events, start, start + PAGE)))
         last = events[-1].index
         return Batch(events, last, self.is_final and last == self.newest)
 
@@ -249,6 +251,16 @@ class Watch:
             if isinstance(read, Batch) and tail.newest in (None, after):
                 tail.extend(read)
             return read
+
+
+def _lightest(events: Iterable[Streamed]) -> Iterator[Streamed]:
+    """Yield events up to and with the one that exceeds a page's bytes, so that a slow reader holds on to few (G5.7)."""
+    bytes_left = rows.PAGE_BYTES
+    for event in events:
+        yield event
+        bytes_left -= 128 + sum(len(text) for text in event.data.values() if isinstance(text, str))
+        if bytes_left <= 0:
+            return
 
 
 def _streamed(event: StoredEvent, result: Value | None) -> Streamed:

@@ -19,6 +19,9 @@ from apothic_server.store.statements import load
 
 SQL = load("streams")
 
+PAGE_BYTES = 64 * 1024
+"""A page of events ends with the one that exceeds this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -31,11 +34,22 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """Events of a stream below `first_index` may go."""
+    """Events of a stream below `first_index` may go; `is_job` tells where its bounds are."""
+
+    stream: str
+    org: OrgId
+    first_index: int
+    is_job: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """A live job's stream that may be too large: events from `first_index` to below `next_index`."""
 
     stream: JobId
     org: OrgId
     first_index: int
+    next_index: int
 
 
 async def get_bounds(connection: Connection, org: OrgId, stream: StreamRef) -> Bounds | None:
@@ -81,8 +95,12 @@ async def append(
 async def get_events(
     connection: Connection, org: OrgId, stream: StreamRef, *, after: int, upto: int, limit: int
 ) -> list[StoredEvent]:
-    """Return up to `limit` events with an index above `after` and at most `upto`, in order."""
-    return [_event(row) for row in await connection.fetch(SQL["list_events"], org, stream.key, after, upto, limit)]
+    """Return up to `limit` events with an index above `after` and at most `upto`, in order.
+
+    Fewer come when they exceed `PAGE_BYTES`, but at least one.
+    """
+    rows = await connection.fetch(SQL["list_events"], org, stream.key, after, upto, limit, PAGE_BYTES)
+    return [_event(row) for row in rows]
 
 
 async def get_job_and_index(
@@ -97,19 +115,40 @@ async def get_job_and_index(
     return job_of(row), value, row["newest"]
 
 
-async def long_streams(connection: Connection, *, longer_than: int, after: JobId | None, limit: int) -> list[Trim]:
-    """Return trims of unfinished jobs of all orgs whose stream is longer, in the order of their ids."""
-    return [_trim(row) for row in await connection.fetch(SQL["list_long_streams"], longer_than, after or "", limit)]
+async def long_streams(
+    connection: Connection, *, longer_than: int, after: str, limit: int, of_jobs: bool = True
+) -> list[Trim]:
+    """Return trims of live streams of all orgs that are longer: of unfinished jobs, or of apps and deployments."""
+    statement = SQL["list_long_streams" if of_jobs else "list_long_others"]
+    return [_trim(row, of_jobs) for row in await connection.fetch(statement, longer_than, after, limit)]
 
 
-async def old_streams(connection: Connection, *, ended_before: datetime, after: JobId | None, limit: int) -> list[Trim]:
-    """Return trims of jobs of all orgs that ended long ago, in the order of their ids."""
-    return [_trim(row) for row in await connection.fetch(SQL["list_old_streams"], ended_before, after or "", limit)]
+async def old_streams(
+    connection: Connection, *, ended_before: datetime, after: str, limit: int, of_jobs: bool = True
+) -> list[Trim]:
+    """Return trims of streams of all orgs that ended long ago: of jobs, or of apps and deployments."""
+    statement = SQL["list_old_streams" if of_jobs else "list_old_others"]
+    return [_trim(row, of_jobs) for row in await connection.fetch(statement, ended_before, after, limit)]
+
+
+async def growing_streams(connection: Connection, *, longer_than: int, after: str, limit: int) -> list[Growing]:
+    """Return streams of unfinished jobs of all orgs that hold more events, in the order of their ids."""
+    rows = await connection.fetch(SQL["list_growing_streams"], longer_than, after, limit)
+    return [Growing(JobId(row["id"]), OrgId(row["org"]), row["first_index"], row["next_index"]) for row in rows]
+
+
+async def heavy_trim(connection: Connection, stream: Growing, *, bytes_max: int) -> Trim | None:
+    """Return the trim that leaves at most `bytes_max` bytes, items of generators not counted; None when all fit."""
+    floor: int | None = await connection.fetchval(
+        SQL["get_heavy_floor"], stream.stream, stream.org, stream.first_index, bytes_max
+    )
+    return None if floor is None else Trim(stream.stream, stream.org, floor, is_job=True)
 
 
 async def trim(connection: Connection, what: Trim) -> None:
     """Raise the floor of a stream and delete what is below it."""
-    await connection.execute(SQL["raise_floor"], what.stream, what.org, what.first_index)
+    statement = SQL["raise_floor" if what.is_job else "raise_floor_of_other"]
+    await connection.execute(statement, what.stream, what.org, what.first_index)
     await connection.execute(SQL["trim_events"], what.stream, what.org, what.first_index)
 
 
@@ -118,5 +157,5 @@ def _event(row: Record) -> StoredEvent:
     return StoredEvent(row["index"], row["kind"], row["at"], data)
 
 
-def _trim(row: Record) -> Trim:
-    return Trim(JobId(row["id"]), OrgId(row["org"]), row["first_index"])
+def _trim(row: Record, is_job: bool) -> Trim:
+    return Trim(row["id"], OrgId(row["org"]), row["first_index"], is_job)

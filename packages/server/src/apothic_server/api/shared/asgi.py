@@ -56,6 +56,9 @@ class Face:
         observe: Counts requests.
         clock: Seconds, for durations.
 
+    Attributes:
+        reader_idle_s: A reader of a streamed answer that takes nothing for so many seconds is cut off (G5.7).
+
     Raises:
         StartRefusedError: The table contradicts itself.
     """
@@ -77,6 +80,7 @@ class Face:
         self._log = log
         self._observe = observe
         self._clock = clock
+        self.reader_idle_s = READER_IDLE_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -91,7 +95,8 @@ class Face:
         status = CLIENT_GONE
         try:
             response = await self._answer(exchange, scope, receive)
-            await _send(response, exchange.id, send, is_head=scope["method"] == "HEAD")
+            is_head = scope["method"] == "HEAD"
+            await _send(response, exchange.id, send, is_head=is_head, idle_s=self.reader_idle_s)
             status = response.status
         except ClientGoneError:
             pass
@@ -185,7 +190,7 @@ def _headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-async def _send(response: Response, request_id: str, send: Send, *, is_head: bool) -> None:
+async def _send(response: Response, request_id: str, send: Send, *, is_head: bool, idle_s: float) -> None:
     start: dict[str, Any] = {"type": "http.response.start", "status": response.status}
     if is_head:
         await send({**start, "headers": [(b"x-request-id", request_id.encode()), *response.headers]})
@@ -199,7 +204,7 @@ async def _send(response: Response, request_id: str, send: Send, *, is_head: boo
     async with aclosing(response.stream) as pieces:
         await send(start)
         async for piece in pieces:
-            async with asyncio.timeout(READER_IDLE_S):
+            async with asyncio.timeout(idle_s):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 

@@ -27,9 +27,18 @@ SELECT $1, grown.first_index + given.place - 1, $2, given.kind, given.at, given.
 FROM grown, unnest($4::text[], $5::timestamptz[], $6::text[]) WITH ORDINALITY AS given (kind, at, data, place);
 
 -- name: list_events
-SELECT index, kind, at, data FROM events
-WHERE org = $1 AND stream = $2 AND index > $3 AND index <= $4
-ORDER BY index LIMIT $5;
+-- A page ends with the event that exceeds $6 bytes, so a reader holds little however long the lines are (G5.7).
+SELECT index, kind, at, data FROM (
+    SELECT page.*, coalesce(sum(octet_length(data::text)) OVER (
+        ORDER BY index ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ), 0) AS bytes_before
+    FROM (
+        SELECT index, kind, at, data FROM events
+        WHERE org = $1 AND stream = $2 AND index > $3 AND index <= $4
+        ORDER BY index LIMIT $5
+    ) AS page
+) AS page
+WHERE bytes_before < $6 ORDER BY index;
 
 -- name: get_job_and_index
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
@@ -50,6 +59,36 @@ FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id
 WHERE jobs.finished_at < $1 AND coalesce(floor.first_index, 0) < jobs.next_index AND jobs.id > $2
 ORDER BY jobs.id LIMIT $3;
 
+-- name: list_growing_streams
+-- Of all orgs: unfinished jobs that have enough events to be too large.
+SELECT jobs.id, jobs.org, jobs.next_index, coalesce(floor.first_index, 0) AS first_index
+FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id
+WHERE jobs.status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+    AND jobs.next_index - coalesce(floor.first_index, 0) > $1 AND jobs.id > $2
+ORDER BY jobs.id LIMIT $3;
+
+-- name: get_heavy_floor
+-- The index behind the newest event that no longer fits into $4 bytes; null when all fit.
+SELECT max(index) + 1 AS first_index FROM (
+    SELECT index, sum(octet_length(data::text)) OVER (ORDER BY index DESC) AS bytes FROM events
+    WHERE stream = $1 AND org = $2 AND index >= $3 AND kind <> 'job.stream_item'
+) AS weighed WHERE bytes > $4;
+
+-- name: list_long_others
+-- Of all orgs: streams of apps and deployments that are longer than $1.
+SELECT stream AS id, org, next_index - $1::bigint AS first_index FROM streams
+WHERE next_index - first_index > $1 AND stream > $2
+ORDER BY stream LIMIT $3;
+
+-- name: list_old_others
+-- Of all orgs: streams of deployments that ended before $1 and were not trimmed to their end yet.
+SELECT stream AS id, org, next_index AS first_index FROM streams
+WHERE ended_at < $1 AND first_index < next_index AND stream > $2
+ORDER BY stream LIMIT $3;
+
+-- name: raise_floor_of_other
+UPDATE streams SET first_index = greatest(first_index, $3) WHERE stream = $1 AND org = $2;
+
 -- name: raise_floor
 INSERT INTO stream_floors (stream, org, first_index) VALUES ($1, $2, $3)
 ON CONFLICT (stream) DO UPDATE SET first_index = greatest(stream_floors.first_index, excluded.first_index);
@@ -58,4 +97,4 @@ ON CONFLICT (stream) DO UPDATE SET first_index = greatest(stream_floors.first_in
 -- Results, errors and ends stay as long as their job; items of generators have rules of their own.
 DELETE FROM events
 WHERE stream = $1 AND org = $2 AND index < $3
-    AND kind NOT IN ('job.result', 'job.error', 'job.end', 'job.stream_item');
+    AND kind NOT IN ('job.result', 'job.error', 'job.end', 'job.stream_item', 'deployment.end');
