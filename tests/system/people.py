@@ -101,6 +101,10 @@ class Person:
         """Write a program into the home folder and run it."""
         return self.python(self.write(name, text), *arguments, **options)
 
+    def script_command(self, text, *arguments, name="reader.py"):
+        """Write a program into the home folder and return the command that runs it."""
+        return (sys.executable, self.write(name, text), *arguments)
+
     def write(self, name, text):
         """Write a file into the home folder and return its path."""
         path = self.home / name

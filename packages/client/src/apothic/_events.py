@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from apothic._answers import EventPage
@@ -58,6 +58,9 @@ class EventReader:
     Attributes:
         last_index: The last index seen, also of hidden events.
     """
+
+    _query: Mapping[str, str] = {}
+    _places: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class EventReader:
     def _open(self) -> Steps[Answer]:
         types = self._types()
         query = {"snapshot": "true"} if self._needs_snapshot else {"after": str(self.last_index)}
+        query |= self._query
         path = target(self._core, self._path, query | ({"types": types} if types else {}))
         request = Request("GET", path, (("Accept", SSE_TYPE),), is_repeatable=True)
         deadline = min(self._waiting.deadline, self._core.clock() + OPEN_S_MAX)
@@ -175,7 +179,7 @@ class EventReader:
     def _taken(self, received: Iterable[tuple[int, str, Any]]) -> list[JobStreamEvent]:
         found: list[JobStreamEvent] = []
         for index, kind, data in received:
-            is_place = kind in (f"{self._kind}.reset", f"{self._kind}.snapshot")
+            is_place = kind in (f"{self._kind}.reset", f"{self._kind}.snapshot", *self._places)
             if self._has_ended or (index <= self.last_index and not is_place):
                 continue
             self.last_index = index

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from apothic import _calls, _operations
 from apothic._core import Core
 from apothic._events import EventReader
+from apothic._items import ItemEvents, ItemSource
 from apothic._position import position
 from apothic._ranges import seconds
 from apothic._results import encode_call, result_of
@@ -36,6 +37,31 @@ def event_reader(
     begin = position(None, snapshot=snapshot, event_types=event_types)
     value = encode_call(args, kwargs)
     return EventReader(core, lambda: _operations.spawn(core, function_id, value), begin)
+
+
+def item_source(
+    core: Core, function_id: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout_s: float
+) -> ItemSource:
+    """Return the items of a job that is created when they are first asked for; wrong arguments are refused here."""
+    limit = seconds("timeout_s", timeout_s)
+    value = encode_call(args, kwargs)
+    events = ItemEvents(core, lambda: _operations.spawn(core, function_id, value), -1, timeout_s=limit)
+    return ItemSource(core, events, "raise")
+
+
+def refuse_generator(name: str, *, is_generator: bool) -> None:
+    """Raise InvalidRequestError for a generator, whose items `remote` would not return."""
+    if is_generator:
+        raise InvalidRequestError(
+            f"{name} yields items; iterate over {name}.remote_gen(...), or spawn it and use wait_gen.",
+            code="is_a_generator",
+        )
+
+
+def require_generator(name: str, *, is_generator: bool) -> None:
+    """Raise InvalidRequestError for a function that yields nothing."""
+    if not is_generator:
+        raise InvalidRequestError(f"{name} yields no items; call it with {name}.remote(...).", code="not_a_generator")
 
 
 def refuse_web_url(name: str) -> NoReturn:

@@ -112,6 +112,22 @@ def encode_result(result: object) -> Value:
         raise NotSerializable(_refusal("the result", result, error)) from error
 
 
+def encode_item(item: object, ordinal: int) -> Value:
+    """Encode what a generator yielded; errors as `encode_result`, naming the item by its ordinal from 0."""
+    data = _encode_json(item)
+    if data is not None and len(data) <= VALUE_MAX:
+        return Value("json", data)
+    what = f"item {ordinal}"
+    if data is not None:
+        _bounded(data, what)
+    try:
+        return _encode_pickle(item, what)
+    except ValueTooLarge:
+        raise
+    except Exception as error:
+        raise NotSerializable(_refusal(what, item, error)) from error
+
+
 def decode(value: Value, *, main_alias: str | None = None) -> Any:
     """Return the object that `value` encodes. Pickles run code of their maker: decode only what may be trusted.
 

@@ -259,7 +259,9 @@ class App:
             )
         is_async = inspect.iscoroutinefunction(python_function)
         make = AsyncFunction[..., Any] if is_async else Function[..., Any]
-        function: Function[..., Any] = make(self, python_function, name, options, is_async=is_async)
+        function: Function[..., Any] = make(
+            self, python_function, name, options, is_async=is_async or inspect.isasyncgenfunction(python_function)
+        )
         self._functions[name] = function
         return function
 
@@ -312,6 +314,4 @@ def _checked_name(python_function: Any, module: str) -> str:
         raise InvalidRequestError(
             f"{name} is defined in {file}, not in the file of the app; move it or call it from there."
         )
-    if inspect.isgeneratorfunction(python_function) or inspect.isasyncgenfunction(python_function):
-        raise NotSupportedError(f"{name} yields items; this release cannot deploy generator functions yet.")
     return name

@@ -175,6 +175,7 @@ class JobStreamResetError(ApothicError):
         requested_index: The last index that the reader had seen.
         oldest_index: The oldest index still kept.
         latest_index: The newest index; reading may go on after it.
+        event: The `JobResetEvent`, with a snapshot of the job; None when another error led here.
     """
 
     code = "stream_reset"
@@ -187,8 +188,10 @@ class JobStreamResetError(ApothicError):
         requested_index: int = -1,
         oldest_index: int = 0,
         latest_index: int = -1,
+        event: Any = None,
     ) -> None:
         super().__init__(message)
+        self.event = event
         self.job_id = job_id
         self.requested_index = requested_index
         self.oldest_index = oldest_index

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from apothic._events import AsyncEvents, Events, follow, follow_async
-from apothic._invocations import event_reader, refuse_web_url, remote_call, spawn_call
+from apothic._invocations import (
+    event_reader,
+    item_source,
+    refuse_generator,
+    refuse_web_url,
+    remote_call,
+    require_generator,
+    spawn_call,
+)
+from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
 from apothic.client import ControlPlaneClient
 from apothic.job import Job
 from apothic.options import FunctionOptions
@@ -38,6 +48,7 @@ class Function(Generic[P, R]):
         self._name = name
         self._options = options
         self._is_async = is_async
+        self._is_generator = is_generator_function(python_function)
 
     def __repr__(self) -> str:
         return f"<Function {self._name} of app {self._app.name}>"
@@ -85,12 +96,14 @@ class Function(Generic[P, R]):
     @functools.cached_property
     def aio(self) -> AsyncFunctionCalls[P, R]:
         """Remote calls for asyncio."""
-        return AsyncFunctionCalls(self._app, self._name)
+        return AsyncFunctionCalls(self._app, self._name, is_generator=self._is_generator)
 
     @property
     def spec(self) -> FunctionSpec:
         """What a deploy says about the function."""
-        return self._options.spec(self._name, self.python_function.__qualname__, is_async=self._is_async)
+        return self._options.spec(
+            self._name, self.python_function.__qualname__, is_async=self._is_async, is_generator=self._is_generator
+        )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process."""
@@ -106,7 +119,9 @@ class Function(Generic[P, R]):
             RemoteExecutionError: The function failed.
             JobTimeoutError: It exceeded its `timeout_s`.
             SerializationError: An argument or the result cannot travel.
+            InvalidRequestError: The function yields items (`is_a_generator`).
         """
+        refuse_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
         return client.run_call(remote_call(client.core, function_id, args, kwargs, math.inf))
 
@@ -119,6 +134,22 @@ class Function(Generic[P, R]):
         """
         client, function_id = self._app.deployed(self._name)
         return Job(client.run(spawn_call(client.core, function_id, args, kwargs)), client)
+
+    def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> JobItems:
+        """Run the deployed generator remotely and yield its items in order, each as soon as it is durable.
+
+        The job is created when the first item is asked for. The generator waits while more than about 4 MiB of its
+        items are unread. Ctrl-C, `close()` and leaving the loop cancel the job.
+
+        Raises:
+            InvalidRequestError: The function yields no items (`not_a_generator`); raised at once.
+            NotDeployedError: The app was not deployed in this process; raised at once.
+            SerializationError: An argument cannot travel; raised at once. Or an item, where it stands.
+            RemoteExecutionError: The function failed; raised after its last item.
+        """
+        require_generator(self._name, is_generator=self._is_generator)
+        client, function_id = self._app.deployed(self._name)
+        return iterate(client.run, item_source(client.core, function_id, args, kwargs, math.inf), cancels=True)
 
     def remote_events(
         self,
@@ -163,14 +194,16 @@ class AsyncFunction(Function[P, R]):
 
 
 class AsyncFunctionCalls(Generic[P, R]):
-    """Remote calls of a local `Function` for asyncio; cancelling a task never stops a job."""
+    """Remote calls of a local `Function` for asyncio; cancelling a task stops no job but that of `remote_gen`."""
 
-    def __init__(self, app: App, name: str) -> None:
+    def __init__(self, app: App, name: str, *, is_generator: bool) -> None:
         self._app = app
         self._name = name
+        self._is_generator = is_generator
 
     async def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the deployed function remotely and return its result."""
+        refuse_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
         return await client.aio.run_call(remote_call(client.core, function_id, args, kwargs, math.inf))
 
@@ -178,6 +211,14 @@ class AsyncFunctionCalls(Generic[P, R]):
         """Start the deployed function in the background and return its job."""
         client, function_id = self._app.deployed(self._name)
         return Job(await client.aio.run(spawn_call(client.core, function_id, args, kwargs)), client)
+
+    def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> AsyncJobItems:
+        """Run the deployed generator and yield its items; `aclose()` and cancelling the task cancel the job."""
+        require_generator(self._name, is_generator=self._is_generator)
+        client, function_id = self._app.deployed(self._name)
+        return iterate_async(
+            client.aio.run, item_source(client.core, function_id, args, kwargs, math.inf), cancels=True
+        )
 
     def remote_events(
         self,
@@ -194,3 +235,8 @@ class AsyncFunctionCalls(Generic[P, R]):
     async def get_web_url(self) -> str:
         """Raise InvalidRequestError: a plain function serves no URL."""
         refuse_web_url(self._name)
+
+
+def is_generator_function(python_function: Callable[..., Any]) -> bool:
+    """Whether a function yields items, synchronously or not."""
+    return inspect.isgeneratorfunction(python_function) or inspect.isasyncgenfunction(python_function)

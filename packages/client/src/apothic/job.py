@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from apothic import _calls, _operations
 from apothic._core import Core
 from apothic._events import AsyncEvents, EventReader, Events, follow, follow_async
+from apothic._items import AsyncJobItems, ItemEvents, ItemSource, JobItems, checked_on_reset, iterate, iterate_async
 from apothic._position import position
 from apothic._ranges import number, seconds, wrong
 from apothic._results import result_of
@@ -74,6 +75,44 @@ class Job(Generic[R]):
             SerializationError: The result cannot be read here.
         """
         return self._client.run(_wait(self._client.core, self._job_id, poll_interval_s, timeout_s))
+
+    def wait_gen(
+        self,
+        *,
+        poll_interval_s: float = 1.0,
+        timeout_s: float = 600.0,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        on_reset: str = "raise",
+    ) -> JobItems:
+        """Yield the items of a generator's job in order, from the first on or after a place, until it ends.
+
+        Leaving the loop ends the reading only. While the loop runs, the generator waits when more than about 4 MiB of
+        its items are unread. A later attempt's items are passed over up to where an earlier one had come. Give at most
+        one of `checkpoint`, `cursor` and `last_index`; `last_index` of what this returns is where the reading is.
+
+        Args:
+            poll_interval_s: Pause between two looks where no stream of events gets through, more than 0.
+            timeout_s: Bound of the whole iteration; the job goes on afterwards.
+            checkpoint: Go on where another reader of this job was; its filter does not matter.
+            cursor: Go on at this place.
+            last_index: The last index already seen; -1 for none.
+            on_reset: What to do when items are gone, or the place does not exist: `raise` an error, go on behind a
+                `snapshot` of now, or `continue` with the oldest item kept.
+
+        Raises:
+            InvalidRequestError: An argument is malformed, or of another job; raised at once.
+            JobStreamResetError: Items are gone; `event` is the `JobResetEvent`.
+            JobTimeoutError: Not all items came in time, or the job exceeded its own limit (`is_final`).
+            RemoteExecutionError: The function failed; raised after its last item.
+            JobCancelledError: The job was cancelled; raised after its last item.
+            SerializationError: An item cannot be read here.
+        """
+        source = _items(
+            self._client.core, self._job_id, poll_interval_s, timeout_s, on_reset, (checkpoint, cursor, last_index)
+        )
+        return iterate(self._client.run, source, cancels=False)
 
     def stream_events(
         self,
@@ -167,6 +206,22 @@ class AsyncJob(Generic[R]):
         """Wait for the job and return its result; cancelling the task ends the waiting only."""
         return await self._client.run(_wait(self._client.core, self._job_id, poll_interval_s, timeout_s))
 
+    def wait_gen(
+        self,
+        *,
+        poll_interval_s: float = 1.0,
+        timeout_s: float = 600.0,
+        checkpoint: JobStreamCheckpoint | None = None,
+        cursor: JobStreamCursor | None = None,
+        last_index: int | None = None,
+        on_reset: str = "raise",
+    ) -> AsyncJobItems:
+        """Yield the items of a generator's job, as `Job.wait_gen` does; ending the reading never stops the job."""
+        source = _items(
+            self._client.core, self._job_id, poll_interval_s, timeout_s, on_reset, (checkpoint, cursor, last_index)
+        )
+        return iterate_async(self._client.run, source, cancels=False)
+
     def stream_events(
         self,
         *,
@@ -223,3 +278,14 @@ def _wait(core: Core, job_id: str, poll_interval_s: Any, timeout_s: Any) -> Step
     limit = seconds("timeout_s", timeout_s)
     outcome = yield from _calls.outcome(core, job_id, timeout_s=limit, poll_interval_s=poll)
     return result_of(outcome, allow_pickle=core.allow_pickle)
+
+
+def _items(
+    core: Core, job_id: str, poll_interval_s: Any, timeout_s: Any, on_reset: Any, place: tuple[Any, Any, Any]
+) -> ItemSource:
+    poll = number("poll_interval_s", poll_interval_s, 0.001, 86_400)
+    limit = seconds("timeout_s", timeout_s)
+    checkpoint, cursor, last_index = place
+    begin = position(job_id, checkpoint=checkpoint, cursor=cursor, last_index=last_index)
+    events = ItemEvents(core, job_id, begin.last_index, timeout_s=limit, poll_interval_s=poll)
+    return ItemSource(core, events, checked_on_reset(on_reset))

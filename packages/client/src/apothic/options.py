@@ -125,7 +125,7 @@ class FunctionOptions:
             tasks_per_container=self.tasks_per_container,
         )
 
-    def spec(self, name: str, qualname: str, *, is_async: bool) -> FunctionSpec:
+    def spec(self, name: str, qualname: str, *, is_async: bool, is_generator: bool = False) -> FunctionSpec:
         """Return what a deploy says about the function."""
         retries = self.retries or Retries(max_retries=0)
         return FunctionSpec(
@@ -147,6 +147,7 @@ class FunctionOptions:
             concurrent_requests=self.concurrent_requests,
             max_pending_tasks=self.max_pending_tasks,
             is_async=is_async,
+            is_generator=is_generator,
             placement=self.placement.as_dict(),
         )
 

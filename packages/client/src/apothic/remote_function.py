@@ -8,7 +8,16 @@ from typing import Any
 
 from apothic._answers import FunctionInfo
 from apothic._events import AsyncEvents, Events, follow, follow_async
-from apothic._invocations import event_reader, refuse_web_url, remote_call, spawn_call
+from apothic._invocations import (
+    event_reader,
+    item_source,
+    refuse_generator,
+    refuse_web_url,
+    remote_call,
+    require_generator,
+    spawn_call,
+)
+from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
 from apothic._loading import is_loading, stop_if_loading
 from apothic.client import ControlPlaneClient, shared_client
 from apothic.job import Job
@@ -116,6 +125,11 @@ class RemoteFunction:
         return self._info.at_most_once
 
     @property
+    def is_generator(self) -> bool:
+        """Whether it yields items, as of the look-up."""
+        return self._info.is_generator
+
+    @property
     def concurrency(self) -> ConcurrencySpec | None:
         """Bounds on calls at once, as of the look-up."""
         info = self._info
@@ -150,8 +164,10 @@ class RemoteFunction:
             JobCancelledError: The job was cancelled.
             ConnectionLostError: The connection ended before the job's id was known; the call may have run.
             SerializationError: An argument or the result cannot travel.
+            InvalidRequestError: The function yields items (`is_a_generator`).
         """
         client, function_id = self.target()
+        refuse_generator(self._name, is_generator=self.is_generator)
         return client.run_call(remote_call(client.core, function_id, args, kwargs, timeout_s))
 
     def spawn(self, *args: Any, **kwargs: Any) -> Job[Any]:
@@ -163,6 +179,25 @@ class RemoteFunction:
         """
         client, function_id = self.target()
         return Job(client.run(spawn_call(client.core, function_id, args, kwargs)), client)
+
+    def remote_gen(self, *args: Any, timeout_s: float = 600.0, **kwargs: Any) -> JobItems:
+        """Run the generator remotely and yield its items in order, each as soon as it is durable.
+
+        The job is created when the first item is asked for. The generator waits while more than about 4 MiB of its
+        items are unread. Ctrl-C, `close()` and leaving the loop cancel the job.
+
+        Args:
+            timeout_s: Bound of the whole iteration, 0 or more; the job goes on afterwards, and `Job.wait_gen` reads on.
+
+        Raises:
+            InvalidRequestError: The function yields no items (`not_a_generator`); raised at once.
+            SerializationError: An argument cannot travel; raised at once. Or an item, where it stands.
+            JobTimeoutError: Not all items came in time; carries the job's id.
+            RemoteExecutionError: The function failed; raised after its last item.
+        """
+        client, function_id = self.target()
+        require_generator(self._name, is_generator=self.is_generator)
+        return iterate(client.run, item_source(client.core, function_id, args, kwargs, timeout_s), cancels=True)
 
     def remote_events(
         self,
@@ -210,7 +245,7 @@ class RemoteFunction:
 
 
 class AsyncRemoteFunctionCalls:
-    """Remote calls of a `RemoteFunction` for asyncio; cancelling a task never stops a job."""
+    """Remote calls of a `RemoteFunction` for asyncio; cancelling a task stops no job but that of `remote_gen`."""
 
     def __init__(self, function: RemoteFunction) -> None:
         self._function = function
@@ -218,12 +253,20 @@ class AsyncRemoteFunctionCalls:
     async def remote(self, *args: Any, timeout_s: float = 600.0, **kwargs: Any) -> Any:
         """Run the function remotely and return its result."""
         client, function_id = self._function.target()
+        refuse_generator(self._function.name, is_generator=self._function.is_generator)
         return await client.aio.run_call(remote_call(client.core, function_id, args, kwargs, timeout_s))
 
     async def spawn(self, *args: Any, **kwargs: Any) -> Job[Any]:
         """Start the function in the background and return its job."""
         client, function_id = self._function.target()
         return Job(await client.aio.run(spawn_call(client.core, function_id, args, kwargs)), client)
+
+    def remote_gen(self, *args: Any, timeout_s: float = 600.0, **kwargs: Any) -> AsyncJobItems:
+        """Run the generator and yield its items; `aclose()` and cancelling the task cancel the job."""
+        client, function_id = self._function.target()
+        require_generator(self._function.name, is_generator=self._function.is_generator)
+        source = item_source(client.core, function_id, args, kwargs, timeout_s)
+        return iterate_async(client.aio.run, source, cancels=True)
 
     def remote_events(
         self,

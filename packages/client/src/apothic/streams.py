@@ -175,8 +175,36 @@ class JobLogEvent(JobStreamEvent):
         return self.data.get("partial") is True
 
 
+@dataclass(frozen=True)
 class JobStreamItemEvent(JobStreamEvent):
-    """One item that a generator yielded."""
+    """One item that a generator yielded.
+
+    Attributes:
+        allow_pickle: Whether `item` may unpickle; as the client that read the event, else False.
+    """
+
+    allow_pickle: bool = field(default=False, kw_only=True, repr=False, compare=False)
+
+    @functools.cached_property
+    def item(self) -> Any:
+        """The item, decoded when first asked for.
+
+        Raises:
+            SerializationError: It cannot be read here.
+        """
+        if self.data.get("encoding") in {"json", None}:
+            return self.data["item"]
+        return _decoded({**self.data, "result": self.data["item"]}, allow_pickle=self.allow_pickle)
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that yielded it, from 1."""
+        return self.data["attempt"]
+
+    @property
+    def ordinal(self) -> int:
+        """Its place among the items of the attempt, from 0."""
+        return self.data["ordinal"]
 
 
 @dataclass(frozen=True)
@@ -234,7 +262,7 @@ _KINDS: dict[str, tuple[type[JobStreamEvent], dict[str, type]]] = {
     "job.running": _STATUS,
     "job.status": _STATUS,
     "job.log": (JobLogEvent, {"stream": str, "line": str}),
-    "job.stream_item": (JobStreamItemEvent, {}),
+    "job.stream_item": (JobStreamItemEvent, {"attempt": int, "ordinal": int}),
     "job.result": (JobResultEvent, {}),
     "job.error": (JobErrorEvent, {"type": str, "message": str}),
     "job.end": (JobEndEvent, {"status": str}),
@@ -253,8 +281,8 @@ def event_of(kind: str, data: Any, index: int, *, allow_pickle: bool) -> JobStre
     made_as, required = _KINDS.get(kind, (JobStreamEvent, None))
     if required is not None:
         _check(kind, data, required)
-    if made_as is JobResultEvent:
-        return JobResultEvent(kind, data, index, allow_pickle=allow_pickle)
+    if made_as is JobResultEvent or made_as is JobStreamItemEvent:
+        return made_as(kind, data, index, allow_pickle=allow_pickle)
     return made_as(kind, data, index)
 
 

@@ -61,6 +61,9 @@ APP = """
     def numbers():
         yield 1
 
+    def others_numbers():
+        return numbers()
+
     def lock():
         import threading
         return threading.Lock()
@@ -168,8 +171,8 @@ def test_all_output_is_in_the_pipes_before_the_result(worker) -> None:
     assert runner.printed(runner.err) == "oops"
 
 
-def test_a_generator_is_refused_with_its_own_code(worker) -> None:
-    error = worker.start("numbers").error()
+def test_a_generator_that_a_function_got_elsewhere_is_refused_with_its_own_code(worker) -> None:
+    error = worker.start("others_numbers").error()
     assert error["code"] == "generator_not_supported"
     assert "list" in error["message"]
 

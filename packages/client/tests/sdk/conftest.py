@@ -171,6 +171,7 @@ def function_json(name: str = "greet", **more: Any) -> dict[str, Any]:
         "retry_initial_delay_s": 1, "retry_backoff_coefficient": 2.0, "retry_max_delay_s": 60.0, "at_most_once": False,
         "max_containers": 1,
         "tasks_per_container": 1, "concurrent_requests": 1, "max_pending_tasks": 100, "is_async": False,
+        "is_generator": False,
         "placement": {},
     } | more  # fmt: skip
     return check("Function", spec)

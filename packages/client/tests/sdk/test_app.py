@@ -170,11 +170,22 @@ def test_methods_are_refused_where_they_are_written(load: Any) -> None:
         load('from apothic import App\napp = App("a")\nclass Shop:\n    @app.function()\n    def sell(self): ...\n')
 
 
-def test_generator_functions_are_not_in_this_release(load: Any) -> None:
-    with pytest.raises(NotSupportedError, match="yields items"):
-        load('from apothic import App\napp = App("a")\n@app.function()\ndef f():\n    yield 1\n')
-    with pytest.raises(NotSupportedError, match="yields items"):
-        load('from apothic import App\napp = App("a")\n@app.function()\nasync def f():\n    yield 1\n')
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+def test_a_function_that_yields_is_deployed_as_a_generator(load: Any, keyword: str) -> None:
+    module = load(f'from apothic import App\napp = App("a")\n@app.function()\n{keyword} f():\n    yield 1\n')
+
+    assert (module.f.spec.is_generator, module.f.spec.is_async) == (True, keyword == "async def")
+    with pytest.raises(InvalidRequestError, match="remote_gen") as caught:
+        module.f.remote()
+    assert caught.value.code == "is_a_generator"
+
+
+def test_items_of_a_function_that_yields_none_are_refused_before_anything_runs(load: Any) -> None:
+    module = load('from apothic import App\napp = App("a")\n@app.function()\ndef f():\n    return [1]\n')
+
+    with pytest.raises(InvalidRequestError, match="yields no items") as caught:
+        module.f.remote_gen()
+    assert caught.value.code == "not_a_generator"
 
 
 def test_two_functions_of_one_name_are_refused() -> None:

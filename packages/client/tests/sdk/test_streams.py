@@ -139,7 +139,7 @@ def test_every_kind_comes_as_its_own_class(read: Read, job: Any, server: Scripte
             (2, "job.log", {"stream": "stderr", "line": "a", "time": TIME, "partial": True}),
             (3, "job.error", error),
             (4, "job.status", {"status": "retrying", "previous": "running", "attempt": 1}),
-            (5, "job.stream_item", {"item": 1}),
+            (5, "job.stream_item", {"attempt": 1, "ordinal": 0, "encoding": "json", "python": None, "item": 1}),
             (6, "job.result"),
             (7, "job.end"),
         )

@@ -31,6 +31,7 @@ from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.leases import PASS_S, Leases
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
@@ -169,7 +170,8 @@ class Cloud:
         grants = Grants(board)
         endings = self.endings = Endings(board, grants)
         crash_loops = CrashLoops(board)
-        reports = Reports(board, grants, endings, crash_loops)
+        flows = ItemFlows(board)
+        reports = Reports(board, grants, endings, crash_loops, flows)
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, self._grace_s)
         closing = Closing(database, board, calls, endings, grants)
@@ -191,7 +193,7 @@ class Cloud:
         apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), new_key=key)
-        streams = Streams(database, jobs, blobs)
+        streams = Streams(database, jobs, blobs, flows)
         self.retention = Retention(database, clock)
         health = Health(database, board)
         self.services = Services(
@@ -206,7 +208,7 @@ class Cloud:
             metrics=Metrics(board, self.writer.counters),
         )
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
-        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops)
+        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops, flows)
         self.values = Values(board, grants, reports, blobs)
         self.loops = self._make_loops(board, streams)
         health.loops = self.loops

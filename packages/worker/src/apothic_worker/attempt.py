@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apothic.wire.link import Assign, Finished, LogLine, RunnerEnded
+from apothic.wire.link import Assign, Finished, Items, LogLine, RunnerEnded
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import ENCODINGS, RemoteError, Value
+from apothic_worker.items import ItemWindow
 from apothic_worker.lines import AttemptLog
 
 Key = tuple[str, int]
@@ -27,6 +28,10 @@ class Reports(Protocol):
 
     def logs(self, key: Key, lines: list[LogLine]) -> None:
         """The attempt wrote lines."""
+        ...
+
+    def items(self, item: Items) -> None:
+        """The attempt yielded items."""
         ...
 
     def finished(self, item: Finished) -> None:
@@ -57,6 +62,7 @@ class Attempt:
     order: Assign
     call: str
     log: AttemptLog = field(default_factory=lambda: AttemptLog(unix_ms))
+    items: ItemWindow = field(default_factory=ItemWindow)
     started_ns: int = 0
     verdict: str | None = None
     error: RemoteError | None = None
@@ -100,6 +106,17 @@ def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
     if python is not None and not _PYTHON.fullmatch(python):
         raise ValueError("a result names no version of Python")
     return attempt.finish("succeeded", value=Value(head["encoding"], body, python))
+
+
+def report_items(reports: Reports, attempt: Attempt, head: dict[str, Any], body: bytes) -> None:
+    """Report the items of a runner's frame, unless the attempt is being stopped.
+
+    Raises:
+        KeyError, ValueError, TypeError: User code forged the frame.
+    """
+    batch = attempt.items.add(attempt.key, head, body)
+    if attempt.verdict is None and not attempt.is_dropped:
+        reports.items(batch)
 
 
 def report_end(reports: Reports, attempt: Attempt, end: Finished) -> None:

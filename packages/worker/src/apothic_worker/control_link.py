@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from apothic.wire.link import Assign, Cancel, Ping, Refused, RunnerRef, StartRunner, StopRunner, Welcome
+from apothic.wire.link import Assign, Cancel, ItemsTaken, Ping, Refused, RunnerRef, StartRunner, StopRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
@@ -61,6 +61,10 @@ class Obeys(Protocol):
 
     def cancel(self, item: Cancel) -> None:
         """Stop an attempt and report it."""
+        ...
+
+    def items_taken(self, item: ItemsTaken) -> None:
+        """Let a generator go on."""
         ...
 
     def drop(self, item: Drop) -> None:
@@ -235,6 +239,8 @@ class ControlLink:
                 obeys.assign(item)
             case Cancel():
                 obeys.cancel(item)
+            case ItemsTaken():
+                obeys.items_taken(item)
             case StartRunner():
                 obeys.start_runner(item)
             case StopRunner():

@@ -24,6 +24,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     welcome: list[link.Welcome] = []
     heartbeat_answer: list[link.HeartbeatAnswer] = []
     settled: list[link.Settled] = []
+    items_taken: list[link.ItemsTaken] = []
     cancel: list[link.Cancel] = []
     stop_runner: list[link.StopRunner] = []
     start_runner: list[link.StartRunner] = []
@@ -36,13 +37,23 @@ ServerItem = (
     | link.Welcome
     | link.HeartbeatAnswer
     | link.Settled
+    | link.ItemsTaken
     | link.Cancel
     | link.StopRunner
     | link.StartRunner
     | link.Assign
     | link.Ping
 )
-WorkerItem = link.Hello | link.Heartbeat | link.Draining | link.Logs | link.Started | link.Finished | link.RunnerEnded
+WorkerItem = (
+    link.Hello
+    | link.Heartbeat
+    | link.Draining
+    | link.Logs
+    | link.Items
+    | link.Started
+    | link.Finished
+    | link.RunnerEnded
+)
 
 NAMES: dict[type, str] = {
     link.Hello: "hello",
@@ -50,6 +61,7 @@ NAMES: dict[type, str] = {
     link.Draining: "draining",
     link.Started: "started",
     link.Logs: "logs",
+    link.Items: "items",
     link.Finished: "finished",
     link.RunnerEnded: "runner_ended",
 }

@@ -7,8 +7,9 @@ server settled it. Times are milliseconds of CLOCK_BOOTTIME and come in as argum
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from apothic.wire.link import (
     Assign,
@@ -19,6 +20,8 @@ from apothic.wire.link import (
     HeartbeatAnswer,
     HeldAttempt,
     Hello,
+    Items,
+    ItemsTaken,
     LogLine,
     Logs,
     Machine,
@@ -54,6 +57,7 @@ class _Held:
     runner: str
     has_started: bool = False
     finished: Finished | None = None
+    items: deque[Items] = field(default_factory=deque[Items])
     lost_log_bytes: int = 0
     lost_log_at_ms: int = 0
 
@@ -181,6 +185,12 @@ class LinkState:
             return
         self._send(Logs(*key, lines), is_urgent=True)
 
+    def items(self, item: Items) -> None:
+        """Report items; repeated on every new link until they are taken."""
+        if held := self._held.get((item.job, item.fence)):
+            held.items.append(item)
+            self._send(item, is_urgent=True)
+
     def finished(self, item: Finished) -> None:
         """Report the end of an attempt; repeated on every new link until it is settled. Ignored when it was dropped."""
         if held := self._held.get((item.job, item.fence)):
@@ -228,6 +238,11 @@ class LinkState:
                 if held and held.finished:
                     del self._held[item.job, item.fence]
                 return []
+            case ItemsTaken():
+                if held := self._held.get((item.job, item.fence)):
+                    while held.items and held.items[0].first_ordinal + held.items[0].count <= item.upto:
+                        held.items.popleft()
+                return [item]
             case Assign():
                 key = (item.job, item.fence)
                 if key in self._held:
@@ -260,6 +275,7 @@ class LinkState:
                 held.lost_log_bytes = 0
             if held.has_started:
                 self._out.append(Started(*key))
+            self._out += held.items
             if held.finished:
                 self._out.append(held.finished)
 
@@ -273,6 +289,8 @@ class LinkState:
 def _weight(item: WorkerItem) -> int:
     if isinstance(item, Finished) and item.value:
         return 256 + len(item.value.data)
+    if isinstance(item, Items):
+        return 256 + len(item.data)
     if isinstance(item, Logs):
         return 64 + sum(64 + len(line.text) for line in item.lines)
     return 256

@@ -24,7 +24,7 @@ from apothic.wire.link import Assign, Finished, RunnerEnded, StartRunner
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
 from apothic_worker import journal
-from apothic_worker.attempt import Attempt, Key, Reports, end_of, report_end
+from apothic_worker.attempt import Attempt, Key, Reports, end_of, report_end, report_items
 from apothic_worker.channel import Channel, Frame
 from apothic_worker.failures import death, failure, time_limit
 from apothic_worker.leftovers import Leftovers
@@ -101,8 +101,6 @@ class Runner:
         """Attempts that user code has reached."""
         return len(self._calls)
 
-    # --- starting
-
     def begin(self, zygote: Zygote) -> None:
         """Fork the process; it serves when it has said that it is ready."""
         self.zygote = zygote
@@ -140,8 +138,6 @@ class Runner:
         self._leftovers = Leftovers(pid, self._group)
         self._channel.send({"kind": "go"})
 
-    # --- orders
-
     def assign(self, order: Assign) -> None:
         """Queue an attempt and hand it over when a task is free."""
         self._calls_made += 1
@@ -157,6 +153,13 @@ class Runner:
     def cancel(self, key: Key, grace_s: float) -> bool:
         """Stop an attempt and report it cancelled; false when it is not here."""
         return self._stop_attempt(key, "cancelled", None, grace_s)
+
+    def items_taken(self, key: Key, upto: int) -> None:
+        """Tell a generator that runs here how far its items were taken."""
+        attempt = self._running(key)
+        if attempt is not None and self._channel is not None:
+            attempt.items.taken(upto)
+            self._channel.send({"kind": "items_taken", "call": attempt.call, "upto": upto})
 
     def give_back(self) -> None:
         """Report what user code has not reached as lost."""
@@ -212,7 +215,7 @@ class Runner:
 
     def _obey(self, head: dict[str, Any], body: bytes) -> None:
         match head.get("kind"):
-            case "result" | "error" | "log":
+            case "result" | "error" | "log" | "items":
                 self._of_call(head, body)
             case "hello":
                 self._hello()
@@ -240,6 +243,8 @@ class Runner:
                 raise ValueError("unknown stream of a log")
             attempt.log.write(head["stream"], str(head["text"]).encode("utf-8", "replace"))
             self._transcript.send_later()
+        elif head["kind"] == "items":
+            report_items(self._reports, attempt, head, body)
         elif attempt.verdict is None or self.spec.tasks > 1:
             self._answered(attempt, end_of(attempt, head, body))
 
@@ -255,8 +260,6 @@ class Runner:
         del self._calls[attempt.call]
         self._report(attempt, end)
         self._feed()
-
-    # --- feeding
 
     def _feed(self) -> None:
         while self.phase is Phase.SERVING and self._queue and len(self._calls) < max(1, self.spec.tasks):
@@ -274,8 +277,6 @@ class Runner:
         attempt.after(order.timeout_s, functools.partial(self._timed_out, attempt, "timeout"))
         self._transcript.begin(attempt)
 
-    # --- stopping
-
     def _timed_out(self, attempt: Attempt, code: str) -> None:
         error = time_limit(code, attempt.order.timeout_s)
         self._stop_attempt(attempt.key, "timed_out", error, TIMEOUT_GRACE_S)
@@ -287,7 +288,7 @@ class Runner:
             queued.verdict, queued.error = verdict, error
             self._report(queued, queued.finish(verdict))
             return True
-        attempt = next((attempt for attempt in self._calls.values() if attempt.key == key), None)
+        attempt = self._running(key)
         if attempt is None:
             return False
         if attempt.verdict is None and attempt.ended is None:
@@ -295,6 +296,9 @@ class Runner:
             attempt.cancel_timers()
             self._stop_call(attempt, grace_s)
         return True
+
+    def _running(self, key: Key) -> Attempt | None:
+        return next((attempt for attempt in self._calls.values() if attempt.key == key), None)
 
     def _stop_call(self, attempt: Attempt, grace_s: float) -> None:
         reason = f"an attempt was {attempt.verdict}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.link import Assign, Cancel, Finished, RunnerEnded, RunnerRef, StartRunner
+from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, RunnerEnded, RunnerRef, StartRunner
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
 from apothic_worker.failures import StartFailed, failure
@@ -82,6 +82,11 @@ class Supervisor:
     def cancel(self, item: Cancel) -> None:
         """Stop an attempt and report it; one that is not here is no matter."""
         any(runner.cancel((item.job, item.fence), item.grace_s) for runner in list(self._runners.values()))
+
+    def items_taken(self, item: ItemsTaken) -> None:
+        """Let a generator go on; one that is not here is no matter."""
+        for runner in self._runners.values():
+            runner.items_taken((item.job, item.fence), item.upto)
 
     def drop(self, item: Drop) -> None:
         """Stop attempts and runners that the server does not know, without a report."""

@@ -54,6 +54,22 @@ class Channel:
         self._ready.clear()
         return frames
 
+    def receive_taken(self, *, wait: bool) -> list[dict[str, Any]]:
+        """Return the heads of the `items_taken` frames that are here; other frames stay for `receive`.
+
+        Args:
+            wait: Wait until something comes.
+
+        Raises:
+            ConnectionResetError: The connection is over.
+        """
+        if not self._read(0 if wait else socket.MSG_DONTWAIT):
+            raise ConnectionResetError("the worker closed the connection")
+        found = [head for head, _ in self._ready if head.get("kind") == "items_taken"]
+        if found:
+            self._ready = deque(frame for frame in self._ready if frame[0].get("kind") != "items_taken")
+        return found
+
     def _read(self, flags: int) -> bool:
         try:
             data = self._sock.recv(_RECEIVE_MAX, flags)

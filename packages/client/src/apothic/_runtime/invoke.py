@@ -7,15 +7,20 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, cast
 
 from apothic._runtime.errors import describe
+from apothic._runtime.generate import ItemRefused, run_async_generator, run_generator
+from apothic._runtime.items import ItemStream
 from apothic._runtime.output import flush_streams
 from apothic._serialize import NotSerializable, PythonMismatch, ValueTooLarge, decode, encode_result
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError, Value
+
+OpenItems = Callable[[str], ItemStream]
+"""Makes the stream of a call's items, given the call's name."""
 
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
@@ -59,43 +64,58 @@ def reply(call: Call, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
     return {"kind": "result", "call": call.id, "encoding": value.encoding, "python": value.python}, value.data
 
 
-def run_call(function: Callable[..., Any], call: Call, drive: Callable[[Any], Any]) -> Outcome:
+def run_call(function: Callable[..., Any], call: Call, drive: Callable[[Any], Any], open_items: OpenItems) -> Outcome:
     """Run a synchronous function and return its outcome; `SystemExit` and `KeyboardInterrupt` are outcomes too.
 
     Args:
         function: The user's function.
         call: What to call it with.
         drive: Runs a coroutine to its end, for functions that return one without being `async def`.
+        open_items: Makes the way of the items, for a generator.
     """
     process = os.getpid()
     arguments = _read_arguments(call.arguments)
     if isinstance(arguments, Outcome):
         return arguments
     try:
-        result = function(*arguments[0], **arguments[1])
-        if type(result) is CoroutineType:
-            result = drive(result)
-        outcome = _encoded(result)
+        outcome = _encoded(_result(function, call, arguments, drive, open_items))
     except BaseException as error:
         _leave_if_forked(process, error)
-        outcome = Outcome(error=describe(error))
+        outcome = _failed(error)
     _leave_if_forked(process)
     flush_streams()
     return outcome
 
 
-async def run_call_async(function: Callable[..., Any], call: Call) -> Outcome:
+def _result(
+    function: Callable[..., Any],
+    call: Call,
+    arguments: tuple[list[Any], dict[str, Any]],
+    drive: Callable[[Any], Any],
+    open_items: OpenItems,
+) -> Any:
+    result: Any = function(*arguments[0], **arguments[1])
+    if type(result) is CoroutineType:
+        return drive(result)
+    if _is_own(GeneratorType, isgeneratorfunction, function, result):
+        return run_generator(result, open_items(call.id))
+    return result
+
+
+async def run_call_async(function: Callable[..., Any], call: Call, open_items: OpenItems) -> Outcome:
     """Run an `async def` function and return its outcome, like `run_call`."""
     process = os.getpid()
     arguments = _read_arguments(call.arguments)
     if isinstance(arguments, Outcome):
         return arguments
     try:
-        result = function(*arguments[0], **arguments[1])
+        result: Any = function(*arguments[0], **arguments[1])
+        if _is_own(AsyncGeneratorType, isasyncgenfunction, function, result):
+            result = run_async_generator(result, open_items(call.id))
         outcome = _encoded(await result if isawaitable(result) else result)
     except BaseException as error:
         _leave_if_forked(process, error)
-        outcome = Outcome(error=describe(error))
+        outcome = _failed(error)
     _leave_if_forked(process)
     flush_streams()
     return outcome
@@ -126,6 +146,17 @@ def _unreadable(message: str) -> Outcome:
     return Outcome(error=RemoteError(type="builtins.ValueError", message=message, code="arguments_unreadable"))
 
 
+def _is_own(kind: type, makes: Callable[[Any], bool], function: Callable[..., Any], result: object) -> bool:
+    """Whether `result` is a generator of this kind, and the function's own instead of one that it got elsewhere."""
+    return type(result) is kind and makes(function)
+
+
+def _failed(error: BaseException) -> Outcome:
+    if isinstance(error, ItemRefused) and error.__cause__ is not None:
+        return Outcome(error=describe(error.__cause__, error.code))
+    return Outcome(error=describe(error))
+
+
 def _encoded(result: object) -> Outcome:
     if isinstance(result, _GENERATORS):
         return _generator_refused(cast("Any", result))
@@ -140,7 +171,7 @@ def _encoded(result: object) -> Outcome:
 def _generator_refused(result: Any) -> Outcome:
     if isinstance(result, GeneratorType):
         cast("GeneratorType[Any, Any, Any]", result).close()
-    message = "the function returned a generator; this release returns one value per call, so return a list instead"
+    message = "the function returned a generator made elsewhere; `yield` in the function itself, or return a list"
     return Outcome(error=RemoteError(type="builtins.TypeError", message=message, code="generator_not_supported"))
 
 

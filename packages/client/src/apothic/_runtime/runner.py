@@ -70,7 +70,7 @@ def _resolve(module: Any, qualname: str) -> Callable[..., Any] | RemoteError:
 
 
 def _serve(channel: Channel, function: Callable[..., Any], start: RunnerStart) -> None:
-    is_async = start.is_async or inspect.iscoroutinefunction(function)
+    is_async = start.is_async or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
     if start.tasks <= 1:
         serve_serially(channel, function, is_async=is_async)
     elif is_async:

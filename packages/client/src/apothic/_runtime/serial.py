@@ -9,6 +9,7 @@ from typing import Any
 from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, enter_call
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async
+from apothic._runtime.items import ItemStream
 
 
 def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: bool) -> None:
@@ -17,32 +18,41 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
     Coroutines run on one event loop that lives as long as the runner, so that clients bound to it stay usable; it
     stands still between calls. `sys.exit()` inside a call fails the call and nothing else.
     """
-    loop = _Loop()
+    loop = _Loop(channel)
     try:
         while (frame := channel.receive()) is not None and frame[0]["kind"] != "stop":
             if frame[0]["kind"] == "call":
-                channel.send(*_answer(function, read_call(*frame), loop, is_async=is_async))
+                call = read_call(*frame)
+                channel.send(*reply(call, copy_context().run(_run, function, call, loop, is_async)))
     finally:
         loop.close()
-
-
-def _answer(function: Callable[..., Any], call: Call, loop: _Loop, *, is_async: bool) -> tuple[dict[str, Any], bytes]:
-    outcome: Outcome = copy_context().run(_run, function, call, loop, is_async)
-    return reply(call, outcome)
 
 
 def _run(function: Callable[..., Any], call: Call, loop: _Loop, is_async: bool) -> Outcome:
     enter_call(CurrentCall(call.job, call.attempt))
     if is_async:
-        return loop.drive(run_call_async(function, call))
-    return run_call(function, call, loop.drive)
+        return loop.drive(run_call_async(function, call, loop.open_items))
+    return run_call(function, call, loop.drive, loop.open_blocking_items)
 
 
 class _Loop:
-    """An event loop that is made when the first coroutine comes."""
+    """An event loop that is made when the first coroutine comes; and who hears which items were taken meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._items: ItemStream | None = None
         self._loop: Any = None
+
+    def open_blocking_items(self, call: str) -> ItemStream:
+        """Return the way of the items of a call that blocks this thread."""
+        items = ItemStream(self._channel, call, hear=lambda wait: self._hear(items, wait=wait))
+        self._items = None
+        return items
+
+    def open_items(self, call: str) -> ItemStream:
+        """Return the way of the items of a call on the event loop, which hears what is taken between its steps."""
+        self._items = ItemStream(self._channel, call)
+        return self._items
 
     def drive(self, coroutine: Any) -> Any:
         import asyncio
@@ -51,6 +61,13 @@ class _Loop:
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         task = self._loop.create_task(coroutine)
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        try:
+            return self._run(task)
+        finally:
+            self._loop.remove_reader(self._channel.fileno())
+
+    def _run(self, task: Any) -> Any:
         while True:
             try:
                 return self._loop.run_until_complete(task)
@@ -58,6 +75,17 @@ class _Loop:
                 # Raised by a task that the call started; asyncio hands them to whoever runs the loop.
                 if task.done():
                     raise
+
+    def _readable(self) -> None:
+        try:
+            self._hear(self._items, wait=False)
+        except ConnectionResetError:  # whoever receives or sends next notices it
+            self._loop.remove_reader(self._channel.fileno())
+
+    def _hear(self, items: ItemStream | None, *, wait: bool) -> None:
+        for head in self._channel.receive_taken(wait=wait):
+            if items is not None and head["call"] == items.call:
+                items.taken(int(head["upto"]))
 
     def close(self) -> None:
         if self._loop is None:

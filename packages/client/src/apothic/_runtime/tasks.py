@@ -12,6 +12,7 @@ from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call_async
+from apothic._runtime.items import ItemStream
 from apothic._runtime.output import CallOutput, route_output
 
 
@@ -41,6 +42,7 @@ class _TaskServer:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
         self._cancelled: set[str] = set()
+        self._items: dict[str, ItemStream] = {}
         self._is_stopping = False
 
     @property
@@ -59,6 +61,8 @@ class _TaskServer:
                 self._start(read_call(head, body))
             elif head["kind"] == "cancel":
                 self._cancel(str(head["call"]))
+            elif head["kind"] == "items_taken":
+                self._taken(str(head["call"]), int(head["upto"]))
             elif head["kind"] == "stop":
                 self._stop()
 
@@ -76,6 +80,14 @@ class _TaskServer:
         if call_id in self._begun:  # a task cancelled before its first step would never reply
             self._running[call_id].cancel()
 
+    def _taken(self, call_id: str, upto: int) -> None:
+        if (items := self._items.get(call_id)) is not None:
+            items.taken(upto)
+
+    def _open_items(self, call_id: str) -> ItemStream:
+        items = self._items[call_id] = ItemStream(self._channel, call_id)
+        return items
+
     def _stop(self) -> None:
         self._is_stopping = True
         self._loop.remove_reader(self._channel.fileno())
@@ -86,6 +98,7 @@ class _TaskServer:
         outcome = await self._outcome(call)
         output.close()
         del self._running[call.id]
+        self._items.pop(call.id, None)
         self._begun.discard(call.id)
         self._cancelled.discard(call.id)
         self._channel.send(*reply(call, outcome))
@@ -96,7 +109,7 @@ class _TaskServer:
         if call.id in self._cancelled:
             return Outcome(error=describe(JobCancelled("the job was cancelled before it started")))
         self._begun.add(call.id)
-        return self._marked(call, await run_call_async(self._function, call))
+        return self._marked(call, await run_call_async(self._function, call, self._open_items))
 
     def _marked(self, call: Call, outcome: Outcome) -> Outcome:
         error = outcome.error

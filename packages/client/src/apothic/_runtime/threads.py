@@ -13,6 +13,7 @@ from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call
+from apothic._runtime.items import ItemStream
 from apothic._runtime.output import CallOutput, route_output
 
 
@@ -30,8 +31,8 @@ def serve_in_threads(channel: Channel, function: Callable[..., Any], *, tasks: i
                 entry = _ThreadCall(channel, function, read_call(head, body))
                 running[entry.call.id] = entry
                 pool.submit(copy_context().run, entry.run, running)
-            elif head["kind"] == "cancel" and (found := running.get(str(head["call"]))) is not None:
-                found.cancel()
+            elif (found := running.get(str(head.get("call")))) is not None:
+                found.obey(head)
 
 
 class _ThreadCall:
@@ -45,6 +46,7 @@ class _ThreadCall:
         self._thread: int | None = None
         self._is_cancelled = False
         self._is_over = False
+        self._items: ItemStream | None = None
 
     def run(self, running: dict[str, _ThreadCall]) -> None:
         """Execute the call and send its reply."""
@@ -61,7 +63,14 @@ class _ThreadCall:
         running.pop(self.call.id, None)
         self._channel.send(*reply(self.call, outcome))
 
-    def cancel(self) -> None:
+    def obey(self, head: dict[str, Any]) -> None:
+        """Act on a frame about the call while it runs."""
+        if head["kind"] == "cancel":
+            self._cancel()
+        elif head["kind"] == "items_taken" and self._items is not None:
+            self._items.taken(int(head["upto"]))
+
+    def _cancel(self) -> None:
         """Raise `JobCancelled` in the call, once, unless it is over."""
         with self._lock:
             if self._is_over or self._is_cancelled:
@@ -75,7 +84,11 @@ class _ThreadCall:
             self._thread = threading.get_ident()
             if self._is_cancelled:
                 return Outcome(error=describe(JobCancelled("the job was cancelled before it started")))
-        return run_call(self._function, self.call, _drive)
+        return run_call(self._function, self.call, _drive, self._open_items)
+
+    def _open_items(self, call: str) -> ItemStream:
+        self._items = ItemStream(self._channel, call)
+        return self._items
 
     def _seal(self) -> None:
         """After this nothing can be raised in the thread any more."""

@@ -25,6 +25,14 @@ def print_live(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_lines(documents: Sequence[Any]) -> None:
+    """Print JSON documents to stdout, each as one line, and let them be seen at once."""
+    is_ascii = not _is_utf8(sys.stdout.encoding)
+    for document in documents:
+        _print(json.dumps(document, ensure_ascii=is_ascii))
+    sys.stdout.flush()
+
+
 def print_json_line(document: Any) -> None:
     """Print a JSON document as one line to stdout, at once."""
     print_live(json.dumps(document, separators=(",", ":"), ensure_ascii=not _is_utf8(sys.stdout.encoding)))

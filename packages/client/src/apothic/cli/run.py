@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_json, print_text, say
+from apothic.cli.console import print_json, print_lines, print_text, say
 from apothic.cli.failures import Interrupted
 from apothic.cli.logs import pages
 from apothic.cli.payload import arguments
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from apothic.streams import JobStreamEvent
 
     Show = Callable[[JobStreamEvent], None]
+    Follow = Callable[[ControlPlaneClient, str, float], None]
 
 WAIT_S = 600.0
 
@@ -52,8 +54,9 @@ def run(
 ) -> None:
     """Call FUNCTION of a deployed app and print its result.
 
-    A text result is printed as it is, any other JSON value as JSON. What the function wrote goes to stderr, and so do
-    the events of --watch; with --jsonl they go to stdout, and the result is among them.
+    A text result is printed as it is, any other JSON value as JSON. Of a function that yields, each item is printed as
+    one line of JSON as it comes. What the function wrote goes to stderr, and so do the events of --watch; with --jsonl
+    they go to stdout, and the result is among them.
 
     Example: apothic run greet --app-name hello-world --payload '{"args": ["world"], "kwargs": {}}'
     """
@@ -66,11 +69,17 @@ def run(
         _print_detached(settings, job_id)
         return
     events: list[dict[str, Any]] = []
-    show = _shower(settings, events, is_quiet=quiet) if watch else None
-    outcome = _wait(settings, client, job_id, timeout_s, show)
+    items: list[Any] = []
+    follow = None
+    if watch:
+        follow = functools.partial(_show_events, show=_shower(settings, events, is_quiet=quiet))
+    elif found.is_generator:
+        follow = functools.partial(_print_items, items=items if settings.is_json else None)
+    outcome = _wait(settings, client, job_id, timeout_s, follow)
     if not (quiet or watch or settings.is_json):
         _say_logs(client, job_id)
-    _print_outcome(settings, outcome, {"events": events} if watch else {})
+    more = {"items": items} if found.is_generator and not watch else {}
+    _print_outcome(settings, outcome, {"events": events} if watch else more, shows_result=not found.is_generator)
 
 
 def _refuse_contradictions(settings: Settings, *, watch: bool, detach: bool) -> None:
@@ -81,14 +90,21 @@ def _refuse_contradictions(settings: Settings, *, watch: bool, detach: bool) -> 
 
 
 def _shower(settings: Settings, events: list[dict[str, Any]], *, is_quiet: bool) -> Show:
-    """Return what shows an event; people get the result once, after all events."""
-    from apothic.cli.watching import as_line, printer
-    from apothic.streams import JobLogEvent, JobResultEvent
+    """Return what shows an event; people get items as they come, and the result once, after all events."""
+    from apothic.cli.watching import as_line, item_document, printer
+    from apothic.streams import JobLogEvent, JobResultEvent, JobStreamItemEvent
 
     if settings.is_for_programs:
         return printer(settings, events)
     hidden = (JobResultEvent, JobLogEvent) if is_quiet else (JobResultEvent,)
-    return lambda event: None if isinstance(event, hidden) else say(as_line(event))
+
+    def show(event: JobStreamEvent) -> None:
+        if isinstance(event, JobStreamItemEvent):
+            print_lines([item_document(event)])
+        elif not isinstance(event, hidden):
+            say(as_line(event))
+
+    return show
 
 
 def _print_detached(settings: Settings, job_id: str) -> None:
@@ -99,15 +115,19 @@ def _print_detached(settings: Settings, job_id: str) -> None:
     say(f"`apothic job status {job_id}` shows how it goes on, `apothic logs {job_id}` what it writes.")
 
 
-def _wait(settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s: float, show: Show | None) -> Outcome:
-    """Wait for the job, and show its events. The first Ctrl-C cancels it and waits for its end, a second one leaves it.
+def _wait(
+    settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s: float, follow: Follow | None
+) -> Outcome:
+    """Wait for the job, and show what comes of it meanwhile.
+
+    The first Ctrl-C cancels it and waits for its end, a second one leaves it.
 
     Raises:
         Interrupted: Ctrl-C; the message says what became of the job.
     """
     try:
-        if show is not None:
-            _show_events(client, job_id, timeout_s, show)
+        if follow is not None:
+            follow(client, job_id, timeout_s)
         return client.outcome(job_id, timeout_s=timeout_s)
     except KeyboardInterrupt:
         if not settings.is_for_programs:
@@ -122,6 +142,24 @@ def _wait(settings: Settings, client: ControlPlaneClient, job_id: str, timeout_s
     else:
         what = f"{job_id} is {outcome.status}."
     raise Interrupted(what, job_id=job_id)
+
+
+def _print_items(client: ControlPlaneClient, job_id: str, timeout_s: float, items: list[Any] | None) -> None:
+    """Print each item on a line as it comes, or put all into `items`; how the job ended is for others to tell."""
+    from apothic._items import ItemEvents, ItemSource
+    from apothic.cli.watching import not_json
+
+    source = ItemSource(client.core, ItemEvents(client.core, job_id, -1, timeout_s=timeout_s), "raise", tells_end=False)
+    try:
+        while (chunks := client.run(source.more())) is not None:
+            for chunk in chunks:
+                shown = chunk.items if chunk.is_json else [not_json(item) for item in chunk.items]
+                if items is not None:
+                    items += shown
+                else:
+                    print_lines(shown)
+    finally:
+        source.close()
 
 
 def _show_events(client: ControlPlaneClient, job_id: str, timeout_s: float, show: Show) -> None:
@@ -142,7 +180,7 @@ def _say_logs(client: ControlPlaneClient, job_id: str) -> None:
         say(f"The output of {job_id} cannot be read: {error}")
 
 
-def _print_outcome(settings: Settings, outcome: Outcome, more: dict[str, Any]) -> None:
+def _print_outcome(settings: Settings, outcome: Outcome, more: dict[str, Any], *, shows_result: bool) -> None:
     """Print the result of a job that succeeded; one JSON document gets the fields in `more` too.
 
     Raises:
@@ -154,7 +192,7 @@ def _print_outcome(settings: Settings, outcome: Outcome, more: dict[str, Any]) -
     if outcome.status != "succeeded":
         missing = RemoteError("apothic.Unknown", "the server gave no reason")
         raise remote_error(outcome.error or missing, job_id=outcome.job_id)
-    if settings.is_jsonl:
+    if settings.is_jsonl or not (shows_result or settings.is_json):
         return
     value = outcome.value or Value("json", b"null")
     if value.encoding == "json":

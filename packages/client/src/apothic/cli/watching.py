@@ -15,6 +15,7 @@ from apothic.streams import (
     JobLogEvent,
     JobResultEvent,
     JobStatusEvent,
+    JobStreamItemEvent,
     StreamEvent,
     StreamResetEvent,
 )
@@ -127,6 +128,8 @@ def _text(event: StreamEvent) -> str:
         return f"{event.error.type_name}: {message} [{event.error.code}]{_attempt(event.data)}"
     if isinstance(event, StreamResetEvent):
         return _reset(event)
+    if isinstance(event, JobStreamItemEvent):
+        return _json(item_document(event))
     return _result(event.data) if isinstance(event, JobResultEvent) else _json(event.data)
 
 
@@ -150,6 +153,24 @@ def _reset(event: StreamResetEvent) -> str:
         f"what follows index {event.requested_index} is not kept (oldest {event.oldest_index}); "
         f"goes on after {event.latest_index}"
     )
+
+
+def item_document(event: JobStreamItemEvent) -> Any:
+    """Return an item as JSON; of one that only Python can read, what it is."""
+    return event.data["item"] if event.data.get("encoding") in {"json", None} else not_json(event.data["item"])
+
+
+def not_json(text: str) -> dict[str, Any]:
+    """Return what is shown of a pickled item, given as base64 text; nothing is unpickled here."""
+    import base64
+
+    from apothic.cli.pickled import type_name
+
+    try:
+        data = base64.b64decode(str(text), validate=True)
+    except ValueError:
+        data = b""
+    return {"encoding": "pickle", "type": type_name(data), "size_bytes": len(data)}
 
 
 def _status(data: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ class FunctionSpec:
         concurrent_requests: Requests one runner serves at once; for services only.
         max_pending_tasks: Single calls that may wait for a runner.
         is_async: The function is `async def`.
+        is_generator: The function yields items; its jobs have them in their streams.
         placement: Named placement fields and `offer_filters` as given; empty when none. Work with placement that no
             machine meets waits, with the reason.
     """
@@ -58,6 +59,7 @@ class FunctionSpec:
     concurrent_requests: int = 1
     max_pending_tasks: int = 100
     is_async: bool = False
+    is_generator: bool = False
     placement: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
 
 

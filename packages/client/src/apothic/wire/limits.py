@@ -15,6 +15,24 @@ VALUE_MAX = 1 * MIB
 VALUE_INLINE_MAX = 64 * KIB
 """Values up to here live in the job's row; above, in the blob store."""
 
+ITEM_BATCH_BYTES = 64 * KIB
+"""A batch of items leaves the runtime once it has this size; one item may make it as large as `VALUE_MAX` and more."""
+
+ITEM_BATCH_MAX = VALUE_MAX + 64 * KIB
+"""Largest batch of items, with what stands between them."""
+
+ITEM_OVERHEAD = 16
+"""Bytes that each item counts beside its own, so that a window bounds the number of items too."""
+
+ITEM_WINDOW_BYTES = 4 * MIB
+"""Bytes of items that an attempt may have on the way; a generator waits in `yield` beyond it (G5.4)."""
+
+ITEMS_UNREAD_MAX = 4 * MIB
+"""Bytes of items that an attached reader may be behind before its generator is paused (G5.4)."""
+
+ITEMS_KEPT_MAX = 1024 * MIB
+"""Bytes of items kept of one job; beyond it the oldest go (G5.4)."""
+
 ARCHIVE_PACKED_MAX = 512 * MIB
 ARCHIVE_UNPACKED_MAX = 2048 * MIB
 ARCHIVE_ENTRIES_MAX = 50_000

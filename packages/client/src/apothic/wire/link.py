@@ -139,6 +139,27 @@ class Logs:
 
 
 @dataclass(frozen=True)
+class Items:
+    """Items that an attempt yielded, in order; kept by the worker until `ItemsTaken`, and sent again on a new link.
+
+    Attributes:
+        first_ordinal: Ordinal of the first item; the first of an attempt has 0.
+        count: Items in `data`, at least 1.
+        encoding: `json` or `pickle`, of all of them.
+        data: Packed as `apothic.wire.items` says; at most `ITEM_BATCH_MAX` bytes.
+        python: As `Value.python`, for all of them.
+    """
+
+    job: str
+    fence: int
+    first_ordinal: int
+    count: int
+    encoding: str
+    data: bytes
+    python: str | None = None
+
+
+@dataclass(frozen=True)
 class Finished:
     """The attempt ended on this worker and nothing of it runs any more.
 
@@ -174,6 +195,7 @@ class WorkerFrame(TypedDict, total=False):
     draining: list[Draining]
     started: list[Started]
     logs: list[Logs]
+    items: list[Items]
     finished: list[Finished]
     runner_ended: list[RunnerEnded]
 
@@ -284,6 +306,15 @@ class Ping:
 
 
 @dataclass(frozen=True)
+class ItemsTaken:
+    """The attempt's items below the ordinal `upto` are on disk, and the generator may go on beyond them."""
+
+    job: str
+    fence: int
+    upto: int
+
+
+@dataclass(frozen=True)
 class Refused:
     """The link is refused; the server closes after this frame. `code` is stable, `detail` is for people."""
 
@@ -299,6 +330,7 @@ class ServerFrame(TypedDict, total=False):
     welcome: list[Welcome]
     heartbeat_answer: list[HeartbeatAnswer]
     settled: list[Settled]
+    items_taken: list[ItemsTaken]
     cancel: list[Cancel]
     stop_runner: list[StopRunner]
     start_runner: list[StartRunner]

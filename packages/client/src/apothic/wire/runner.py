@@ -16,11 +16,13 @@ Runner socket (worker → runner):
     {"kind": "go"}                                       limits are in place; sent once, before any call
     {"kind": "call", "call": str, "job": str, "attempt": int, "encoding", "python"} + arguments as body
     {"kind": "cancel", "call": str}                      only with several tasks at once
+    {"kind": "items_taken", "call": str, "upto": int}    items below this ordinal are kept; the window moves on
     {"kind": "stop"}                                     finish what runs, then exit 0
   (runner → worker)
     {"kind": "hello"}                                    first; the worker reads the sender's pid from its credentials
     {"kind": "ready"} / {"kind": "load_failed", "error": …}
     {"kind": "log", "call", "stream", "text"}            only with several tasks at once: text of exactly this call
+    {"kind": "items", "call", "first", "count", "encoding", "python"} + batch as body (`apothic.wire.items`)
     {"kind": "result", "call", "encoding", "python"} + value as body
     {"kind": "error", "call", "error": …}
 """
@@ -32,8 +34,8 @@ from typing import Any
 from apothic.wire.limits import ERROR_CAUSES_MAX
 from apothic.wire.values import RemoteError
 
-KINDS_TO_RUNNER = ("go", "call", "cancel", "stop")
-KINDS_FROM_RUNNER = ("hello", "ready", "load_failed", "log", "result", "error")
+KINDS_TO_RUNNER = ("go", "call", "cancel", "items_taken", "stop")
+KINDS_FROM_RUNNER = ("hello", "ready", "load_failed", "log", "items", "result", "error")
 
 
 def error_to_json(error: RemoteError) -> dict[str, Any]:

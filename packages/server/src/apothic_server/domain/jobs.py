@@ -157,6 +157,40 @@ class JobFields:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemSegment:
+    """Items that one attempt yielded one after the other, kept as one row: they have neighbouring indexes.
+
+    Attributes:
+        first_ordinal: Ordinal of the first item in its attempt, from 0.
+        count: Items in `data`, at least 1.
+        data: Packed as `apothic.wire.items` says.
+    """
+
+    attempt: int
+    first_ordinal: int
+    count: int
+    at: datetime
+    encoding: str
+    python: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewItems:
+    """Appends items to a job's stream while its row has exactly this status and fence, and none of them is there yet.
+
+    Attributes:
+        segments: In the order of their ordinals, without a gap, at least one.
+    """
+
+    org: OrgId
+    job: JobId
+    expect_status: JobStatus
+    expect_fence: int
+    segments: tuple[ItemSegment, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobChange:
     """One guarded write: it applies only while the row has exactly this status and fence (G1.3).
 
@@ -212,11 +246,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemCount:
+    """How far the items of a job's newest attempt that published any are on disk.
+
+    Attributes:
+        attempt: That attempt; 0 when none did.
+        next_ordinal: Ordinal that its next item has.
+    """
+
+    attempt: int = 0
+    next_ordinal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class UnfinishedJob:
-    """A job that has not ended, with what it was called with."""
+    """A job that has not ended, with what it was called with and how far its items are."""
 
     job: Job
     arguments: StoredValue
+    items: ItemCount = ItemCount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +276,14 @@ class StoredOutcome:
     attempt: int
     result: StoredValue | None
     error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItems:
+    """A segment as it is on disk; its items have the indexes from `index` on."""
+
+    index: int
+    segment: ItemSegment
 
 
 @dataclass(frozen=True, slots=True)

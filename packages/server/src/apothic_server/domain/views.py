@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from apothic.wire.ids import IncarnationId, JobId, KeyId
 from apothic.wire.link import Machine
@@ -145,6 +145,36 @@ class Streamed:
     data: dict[str, Any]
     value: Value | None = None
 
+    @property
+    def last_index(self) -> int:
+        return self.index
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRun:
+    """Neighbouring `job.stream_item` events of one attempt, packed as they are kept.
+
+    Attributes:
+        index: Of the first item.
+        ordinal: Of the first item.
+        count: Items in `data`, at least 1.
+        data: Packed as `apothic.wire.items` says.
+    """
+
+    index: int
+    attempt: int
+    ordinal: int
+    count: int
+    encoding: str
+    python: str | None
+    data: bytes
+
+    kind: ClassVar[str] = "job.stream_item"
+
+    @property
+    def last_index(self) -> int:
+        return self.index + self.count - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -154,11 +184,13 @@ class Batch:
         events: In order, without a gap after the index that was asked for.
         last_index: The greatest index looked at.
         is_final: `last_index` is the end of the stream.
+        is_whole: Nothing between the index that was asked for and `last_index` has been rotated away.
     """
 
-    events: tuple[Streamed, ...]
+    events: tuple[Streamed | ItemRun, ...]
     last_index: int
     is_final: bool
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.time_limits import TimeLimits
 
@@ -16,13 +17,20 @@ class Upkeep:
     """Steps of the dispatcher's loops."""
 
     def __init__(
-        self, board: Board, grants: Grants, recovery: Recovery, time_limits: TimeLimits, crash_loops: CrashLoops
+        self,
+        board: Board,
+        grants: Grants,
+        recovery: Recovery,
+        time_limits: TimeLimits,
+        crash_loops: CrashLoops,
+        flows: ItemFlows,
     ) -> None:
         self._board = board
         self._grants = grants
         self._recovery = recovery
         self._time_limits = time_limits
         self._crash_loops = crash_loops
+        self._flows = flows
 
     async def role(self) -> float | None:
         """Renew the dispatcher's term, or take it again when it was lost (D4)."""
@@ -42,6 +50,7 @@ class Upkeep:
     async def reload(self) -> float | None:
         """Read jobs again whose records were refused."""
         await self._recovery.reload_requested()
+        self._flows.go_on()
         return None
 
     async def sweep(self) -> float | None:

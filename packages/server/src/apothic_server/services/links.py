@@ -125,13 +125,15 @@ class Links:
         worker.finishing.clear()
 
     def report(self, worker: Worker, frame: WorkerFrame) -> None:
-        """Act on draining, starts, logs, ends and runners, in that order."""
+        """Act on draining, starts, logs, items, ends and runners, in that order."""
         if frame.get("draining"):
             worker.is_draining = True
         for started in frame.get("started", []):
             self._reports.started(worker, started)
         for logs in frame.get("logs", []):
             self._reports.logs(worker, logs)
+        for items in frame.get("items", []):
+            self._reports.items(worker, items)
         for finished in frame.get("finished", []):
             self._reports.finished(worker, finished)
         for ended in frame.get("runner_ended", []):

@@ -8,22 +8,25 @@ its events. Who is behind the tail is served from the store. Wake-ups are hints;
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from apothic.wire.ids import AppId, DeploymentId, JobId, OrgId
-from apothic.wire.limits import VALUE_MAX
+from apothic.wire.limits import KIB, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment
 from apothic_server.domain.errors import TooMany, no_such
 from apothic_server.domain.jobs import StoredEvent, StoredValue
 from apothic_server.domain.streams import StreamKind, StreamRef
-from apothic_server.domain.views import AppView, Batch, Gap, Snapshot, Streamed
+from apothic_server.domain.views import AppView, Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import app_view
+from apothic_server.services.dispatch.items import ItemFlows, ItemReader
 from apothic_server.services.jobs import Jobs
+from apothic_server.services.runs import merged, rest_of, run_of
 from apothic_server.store import apps as app_rows
 from apothic_server.store import jobs as job_rows
 from apothic_server.store import streams as rows
@@ -35,6 +38,16 @@ WATCHERS_PER_ORG_MAX = 1_000
 """Open streams of one org (G15.2)."""
 
 PAGE = 500
+PAGE_ITEM_BYTES = 128 * KIB
+"""Bytes of items in one page; one segment may exceed it."""
+
+TAIL_ITEM_BYTES_MAX = 512 * KIB
+"""Newest items that a watched stream keeps in memory for all its watchers."""
+
+ITEM = "job.stream_item"
+KEPT_LONGER = frozenset({ITEM, "job.result", "job.error", "job.end", "job.reset", "job.snapshot"})
+"""Kinds that rotation spares; items below their own floor excepted (G5.4)."""
+
 TAIL_EVENTS_MAX = 1_000
 """Newest events that a watched stream keeps in memory for all its watchers."""
 
@@ -42,10 +55,11 @@ TAIL_EVENTS_MAX = 1_000
 class Streams:
     """Opens watches and reads pages."""
 
-    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs) -> None:
+    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows) -> None:
         self._database = database
         self._jobs = jobs
         self._blobs = blobs
+        self._flows = flows
         self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
 
@@ -59,8 +73,13 @@ class Streams:
         for tail in self._tails.get(key, ()):
             tail.wake()
 
-    async def read(self, actor: Actor, stream: StreamRef, *, after: int, limit: int = PAGE) -> Batch | Gap:
+    async def read(
+        self, actor: Actor, stream: StreamRef, *, after: int, limit: int = PAGE, kinds: frozenset[str] | None = None
+    ) -> Batch | Gap:
         """Return up to `limit` events after an index, or the gap that is there.
+
+        Args:
+            kinds: What the reader wants; only what it wants can be missing. All when None.
 
         Raises:
             NotFound: The org has no such stream.
@@ -69,13 +88,25 @@ class Streams:
             bounds = await rows.get_bounds(unit, actor.org, stream)
             if bounds is None:
                 raise no_such(stream.kind.value)
-            if after > bounds.newest or after + 1 < bounds.oldest:
-                return Gap(after, bounds.oldest, bounds.newest)
+            oldest = _oldest(bounds, kinds)
+            if after > bounds.newest or after + 1 < oldest:
+                return Gap(after, oldest, bounds.newest)
             found = await rows.get_events(unit, actor.org, stream, after=after, upto=bounds.newest, limit=limit)
+            last = found[-1].index if found else bounds.newest
+            runs, last = await _runs(unit, actor.org, stream, bounds, after=after, upto=last)
             result = await self._result(unit, actor, JobId(stream.key), found)
-        last = found[-1].index if found else bounds.newest
-        events = tuple([_streamed(event, result) for event in found])
-        return Batch(events, last, bounds.is_final and last == bounds.newest)
+        events = merged([_streamed(event, result) for event in found if event.index <= last], runs)
+        is_whole = after + 1 >= max(bounds.oldest, bounds.oldest_item)
+        return Batch(tuple(events), last, bounds.is_final and last == bounds.newest, is_whole)
+
+    async def next_ordinal(self, actor: Actor, job: JobId, *, upto: int) -> int:
+        """Return the ordinal after the greatest among a job's items up to an index; 0 without any."""
+        async with self._database.request_unit(actor.org) as unit:
+            return await rows.get_next_ordinal(unit, actor.org, job, upto=upto)
+
+    def attach(self, job: JobId, ordinal: int) -> ItemReader:
+        """Attach a reader of a job's items, that its org has, whose generator waits for it; close it when done."""
+        return self._flows.attach(job, ordinal)
 
     async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot:
         """Return what a stream tells of and the index up to which the stream is contained in it; raises NotFound."""
@@ -154,7 +185,8 @@ class Tail:
         self.org = org
         self.stream = stream
         self.users = 0
-        self.events: deque[Streamed] = deque(maxlen=TAIL_EVENTS_MAX)
+        self.events: deque[Streamed | ItemRun] = deque()
+        self._item_bytes = 0
         self.newest: int | None = None
         self.is_final = False
         self.lock = asyncio.Lock()
@@ -190,14 +222,19 @@ class Tail:
             return Batch((), index, self.is_final)
         if not self.events or index + 1 < self.events[0].index:
             return None
-        start = index + 1 - self.events[0].index
-        events = tuple(_lightest(islice(self.events, start, start + PAGE)))
-        last = events[-1].index
-        return Batch(events, last, self.is_final and last == self.newest)
+        place = bisect_right(self.events, index, key=_last_index)
+        events = list(_lightest(islice(self.events, place, place + PAGE)))
+        if isinstance(events[0], ItemRun):
+            events[0] = rest_of(events[0], index)
+        last = events[-1].last_index
+        return Batch(tuple(events), last, self.is_final and last == self.newest)
 
     def extend(self, batch: Batch) -> None:
         """Take in what was read after `newest`."""
         self.events.extend(batch.events)
+        self._item_bytes += sum(map(_item_bytes, batch.events))
+        while len(self.events) > TAIL_EVENTS_MAX or (self._item_bytes > TAIL_ITEM_BYTES_MAX and len(self.events) > 1):
+            self._item_bytes -= _item_bytes(self.events.popleft())
         self.newest, self.is_final = batch.last_index, batch.is_final
 
 
@@ -211,8 +248,11 @@ class Watch:
         self._is_open = True
         self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def next(self, after: int, *, timeout_s: float) -> Batch | Gap:
+    async def next(self, after: int, *, timeout_s: float, kinds: frozenset[str] | None = None) -> Batch | Gap:
         """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
+
+        Args:
+            kinds: What the reader wants; other events may be among those returned, and may be missing.
 
         Raises:
             NotFound: There is no such stream.
@@ -221,7 +261,7 @@ class Watch:
         seen = tail.changes
         found = tail.after(after)
         if found is None or (not found.events and not found.is_final):
-            found = await self._read(after)
+            found = await self._read(after, kinds)
         if isinstance(found, Gap) or found.events or found.is_final:
             return found
         await tail.changed(seen, self._waiter, min(timeout_s, REREAD_S))
@@ -240,27 +280,62 @@ class Watch:
             self._is_open = False
             self._streams.close(self._actor, self._tail)
 
-    async def _read(self, after: int) -> Batch | Gap:
+    async def _read(self, after: int, kinds: frozenset[str] | None) -> Batch | Gap:
         """Read from the store; at the front of the stream one reader reads for all."""
         tail = self._tail
         async with tail.lock:
             found = tail.after(after)
             if found is not None and (found.events or found.is_final):
                 return found
-            read = await self._streams.read(self._actor, tail.stream, after=after)
-            if isinstance(read, Batch) and tail.newest in (None, after):
+            read = await self._streams.read(self._actor, tail.stream, after=after, kinds=kinds)
+            if isinstance(read, Batch) and read.is_whole and tail.newest in (None, after):
                 tail.extend(read)
             return read
 
 
-def _lightest(events: Iterable[Streamed]) -> Iterator[Streamed]:
+def _lightest(events: Iterable[Streamed | ItemRun]) -> Iterator[Streamed | ItemRun]:
     """Yield events up to and with the one that exceeds a page's bytes, so that a slow reader holds on to few (G5.7)."""
     bytes_left = rows.PAGE_BYTES
     for event in events:
         yield event
-        bytes_left -= 128 + sum(len(text) for text in event.data.values() if isinstance(text, str))
+        if isinstance(event, ItemRun):
+            bytes_left -= len(event.data)
+        else:
+            bytes_left -= 128 + sum(len(text) for text in event.data.values() if isinstance(text, str))
         if bytes_left <= 0:
             return
+
+
+def _oldest(bounds: rows.Bounds, kinds: frozenset[str] | None) -> int:
+    """Return the index from which on everything of these kinds is kept."""
+    if kinds is None:
+        return max(bounds.oldest, bounds.oldest_item)
+    if ITEM not in kinds:
+        return bounds.oldest
+    return bounds.oldest_item if kinds <= KEPT_LONGER else max(bounds.oldest, bounds.oldest_item)
+
+
+async def _runs(
+    unit: Connection, org: OrgId, stream: StreamRef, bounds: rows.Bounds, *, after: int, upto: int
+) -> tuple[list[ItemRun], int]:
+    """Return the items between two indexes, and the index up to which they are all there."""
+    if not bounds.has_items or upto <= after:
+        return [], upto
+    found = await rows.get_items(unit, org, JobId(stream.key), after=after, upto=upto, size_max=PAGE_ITEM_BYTES)
+    runs = [run_of(stored) for stored in found]
+    if len(runs) >= rows.SEGMENTS_LOOKED_AT or sum(map(_item_bytes, runs)) >= PAGE_ITEM_BYTES:
+        upto = min(upto, runs[-1].last_index)
+    if runs:
+        runs[0] = rest_of(runs[0], after)
+    return runs, upto
+
+
+def _last_index(event: Streamed | ItemRun) -> int:
+    return event.last_index
+
+
+def _item_bytes(event: Streamed | ItemRun) -> int:
+    return len(event.data) if isinstance(event, ItemRun) else 0
 
 
 def _streamed(event: StoredEvent, result: Value | None) -> Streamed:

@@ -13,7 +13,7 @@ from apothic_server.domain.errors import Unavailable
 from apothic_server.failpoints import fp
 from apothic_server.store.connection import Connection, Statement
 from apothic_server.store.pending import Pending
-from apothic_server.store.rows import ARGUMENTS, RESULT, Row, document
+from apothic_server.store.rows import ARGUMENTS, RESULT, Row, document, items_arguments
 from apothic_server.store.statements import load
 
 SQL = load("writer")
@@ -36,6 +36,10 @@ _LOST = (
     asyncpg.LockNotAvailableError,
     asyncpg.InvalidCachedStatementError,
 )
+
+
+Run = Callable[[list[Row], int], Awaitable[set[str]]]
+"""Sends the rows of one kind, given the number of the flush; returns the jobs that were written."""
 
 
 class Connect(Protocol):
@@ -89,6 +93,7 @@ class FlushConnection:
         self._before_commit = before_commit
         self._insert: Statement | None = None
         self._change: Statement | None = None
+        self._append: Statement | None = None
         self.backend: tuple[int, datetime] | None = None
 
     @property
@@ -101,11 +106,13 @@ class FlushConnection:
         await self._connection.execute(_SESSION.format(ms=round(self._timeout_s * 1000)), timeout=self._timeout_s)
         self._insert = await self._connection.prepare(SQL["insert_jobs"], timeout=self._timeout_s)
         self._change = await self._connection.prepare(SQL["change_jobs"], timeout=self._timeout_s)
+        self._append = await self._connection.prepare(SQL["append_items"], timeout=self._timeout_s)
         row = await self._connection.fetchrow(SQL["own_backend"], timeout=self._timeout_s)
         if row is not None:
             self.backend = (row["pid"], row["backend_start"])
         await self._run_insert([], 0)
         await self._run_change([], 0)
+        await self._run_append([], 0)
 
     async def write(self, batch: Sequence[Pending], flush: int) -> set[str]:
         """Apply a batch, sorted by key and with each job once, in one commit; return the jobs that were written.
@@ -114,12 +121,16 @@ class FlushConnection:
             Exception: Nothing was applied, unless `trouble_of` says `LOST`.
         """
         new = [pending.row for pending in batch if pending.is_new]
-        changes = [pending.row for pending in batch if not pending.is_new]
-        if new and changes:
-            return await self._write_both(new, changes, flush)
+        items = [pending.row for pending in batch if pending.has_items]
+        changes = [pending.row for pending in batch if not (pending.is_new or pending.has_items)]
+        kinds = ((new, self._run_insert), (changes, self._run_change), (items, self._run_append))
+        steps = [(rows, run) for rows, run in kinds if rows]
+        if len(steps) > 1:
+            return await self._write_all(steps, flush)
         if self._before_commit is not None:
             await self._before_commit()
-        return await self._run_insert(new, flush) if new else await self._run_change(changes, flush)
+        rows, run = steps[0]
+        return await run(rows, flush)
 
     async def written_by(self, batch: Sequence[Pending], flush: int) -> set[str]:
         """Return which jobs of `batch` the flush with this number has written."""
@@ -151,11 +162,12 @@ class FlushConnection:
         """Drop the connection without a word."""
         self._connection.terminate()
 
-    async def _write_both(self, new: list[Row], changes: list[Row], flush: int) -> set[str]:
+    async def _write_all(self, steps: Sequence[tuple[list[Row], Run]], flush: int) -> set[str]:
+        done: set[str] = set()
         await self._connection.execute("BEGIN", timeout=self._timeout_s)
         try:
-            done = await self._run_insert(new, flush)
-            done |= await self._run_change(changes, flush)
+            for rows, run in steps:
+                done |= await run(rows, flush)
         except Exception as error:
             if trouble_of(error) is not Trouble.LOST:
                 await self._connection.execute("ROLLBACK", timeout=self._timeout_s)
@@ -175,6 +187,11 @@ class FlushConnection:
     async def _run_change(self, rows: list[Row], flush: int) -> set[str]:
         assert self._change is not None, "the connection is not prepared"
         found = await self._change.fetch(document(rows), _column(rows, RESULT), flush, timeout=self._timeout_s)
+        return {row[0] for row in found}
+
+    async def _run_append(self, rows: list[Row], flush: int) -> set[str]:
+        assert self._append is not None, "the connection is not prepared"
+        found = await self._append.fetch(*items_arguments(rows), flush, timeout=self._timeout_s)
         return {row[0] for row in found}
 
 

@@ -15,12 +15,12 @@ from typing import TypeAlias
 import structlog
 
 from apothic.wire.ids import JobId
-from apothic_server.domain.jobs import LETTERS, JobChange, NewJob
-from apothic_server.store.rows import EVENTS, Row, change_row, merge, new_row, size_of
+from apothic_server.domain.jobs import LETTERS, JobChange, NewItems, NewJob
+from apothic_server.store.rows import EVENTS, Row, change_row, items_row, merge, new_row, size_of
 
 log = structlog.get_logger(__name__)
 
-Record: TypeAlias = NewJob | JobChange
+Record: TypeAlias = NewJob | JobChange | NewItems
 
 FOLDED_EVENTS_MAX = 1024 * 1024
 """Longest text of events that one row write appends; a record beyond it waits for the next flush."""
@@ -68,9 +68,23 @@ class Pending:
         since: Monotonic time of the first record.
         has_waiter: Somebody waits for one of the parts, or for one queued behind.
         behind: Records of the same job that could not be folded, for later flushes.
+        has_items: It appends items; such a record is never folded.
     """
 
-    __slots__ = ("_fence", "_letter", "_org", "behind", "has_waiter", "is_new", "job", "parts", "row", "since", "size")
+    __slots__ = (
+        "_fence",
+        "_letter",
+        "_org",
+        "behind",
+        "has_items",
+        "has_waiter",
+        "is_new",
+        "job",
+        "parts",
+        "row",
+        "since",
+        "size",
+    )
 
     def __init__(self, part: Part, row: Row, since: float, size: int) -> None:
         record = part.record
@@ -81,18 +95,21 @@ class Pending:
         self.behind: Pending | None = None
         self.size = size
         self._org = record.org
+        self.has_items = isinstance(record, NewItems)
         if isinstance(record, NewJob):
             self.is_new, self.job, self._letter, self._fence = True, record.id, "q", 0
         else:
             self.is_new, self.job, self._letter = False, record.job, LETTERS[record.expect_status]
             self._fence = record.expect_fence
-            self._advance(record)
+            if isinstance(record, JobChange):
+                self._advance(record)
 
     def follows(self, change: JobChange, row: Row) -> bool:
         """Whether `change` expects exactly what this row write leaves behind."""
         mine, its = self.row.get("guard_term"), change.term
         return (
-            change.expect_fence == self._fence
+            not self.has_items
+            and change.expect_fence == self._fence
             and LETTERS[change.expect_status] == self._letter
             and change.path[:1] in ("", self._letter)
             and change.org == self._org
@@ -194,7 +211,13 @@ class PendingQueue:
 
 def row_of(record: Record) -> Row:
     """Return the statement parameters of one record."""
-    return new_row(record) if isinstance(record, NewJob) else change_row(record)
+    match record:
+        case NewJob():
+            return new_row(record)
+        case NewItems():
+            return items_row(record)
+        case JobChange():
+            return change_row(record)
 
 
 def _key(pending: Pending) -> str:

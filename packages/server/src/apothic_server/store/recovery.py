@@ -11,7 +11,7 @@ import msgspec
 from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId
 from apothic.wire.values import Value
 from apothic_server.domain.apps import Function
-from apothic_server.domain.jobs import Job, JobStatus, StoredValue, UnfinishedJob
+from apothic_server.domain.jobs import ItemCount, Job, JobStatus, StoredValue, UnfinishedJob
 from apothic_server.store.apps import function_of
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.statements import load
@@ -83,7 +83,8 @@ def job_of(row: Record) -> Job:
 
 def _unfinished(row: Record) -> UnfinishedJob:
     value = Value(row["encoding"], row["data"] or b"", row["python"])
-    return UnfinishedJob(job_of(row), StoredValue(value, row["blob"]))
+    items = ItemCount(row["item_attempt"], row["next_ordinal"])
+    return UnfinishedJob(job_of(row), StoredValue(value, row["blob"]), items)
 
 
 async def lock_orgs(connection: Connection) -> None:

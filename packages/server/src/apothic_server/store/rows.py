@@ -14,12 +14,26 @@ from typing import Any, TypeAlias
 import msgspec
 
 from apothic_server.domain.idempotency import KeyRow, RequestKey
-from apothic_server.domain.jobs import LETTERS, NEW, JobChange, JobFields, JobStatus, NewJob, StoredValue, StreamEvent
+from apothic_server.domain.jobs import (
+    LETTERS,
+    NEW,
+    ItemSegment,
+    JobChange,
+    JobFields,
+    JobStatus,
+    NewItems,
+    NewJob,
+    StoredValue,
+    StreamEvent,
+)
 
 Row: TypeAlias = dict[str, Any]
 
 ARGUMENTS, RESULT, EVENTS = "arguments", "result", "events"
 """Columns outside of the document, and the column whose text is encoded already."""
+
+SEGMENTS = "segments"
+"""What a row of items holds beside its document: `ItemSegment`s."""
 
 _STATUS_OF = {letter: status.value for status, letter in LETTERS.items()}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -89,6 +103,45 @@ def change_row(record: JobChange) -> Row:
     return row
 
 
+def items_row(record: NewItems) -> Row:
+    """Return the row that appends items to a job's stream.
+
+    Raises:
+        UnwritableRecord: There are none.
+    """
+    if not record.segments:
+        raise UnwritableRecord("a record of items needs at least one")
+    first = record.segments[0]
+    return {
+        "id": record.job,
+        "org": record.org,
+        "expect_status": record.expect_status.value,
+        "expect_fence": record.expect_fence,
+        "attempt": first.attempt,
+        "first_ordinal": first.first_ordinal,
+        "item_count": sum(segment.count for segment in record.segments),
+        SEGMENTS: record.segments,
+    }
+
+
+def items_arguments(rows: Sequence[Row]) -> list[Any]:
+    """Return the parameters of `append_items` for these rows: the document, then an array per column of segments."""
+    inside = [
+        {"place": place, **{name: row[name] for name in row if name != SEGMENTS}} for place, row in enumerate(rows)
+    ]
+    parts: list[tuple[int, ItemSegment]] = [(place, part) for place, row in enumerate(rows) for part in row[SEGMENTS]]
+    return [
+        _json.encode(inside).decode(),
+        [place for place, _ in parts],
+        [part.first_ordinal for _, part in parts],
+        [part.count for _, part in parts],
+        [part.at for _, part in parts],
+        [part.encoding for _, part in parts],
+        [part.python for _, part in parts],
+        [part.data for _, part in parts],
+    ]
+
+
 def merge(row: Row, later: Row) -> None:
     """Fold the change `later` into `row`: paths and events are joined, of each field the later value wins."""
     joined = {
@@ -118,6 +171,8 @@ def document(rows: Sequence[Row]) -> str:
 
 def size_of(row: Row) -> int:
     """Return about how many bytes a row keeps in memory and sends to the store."""
+    if SEGMENTS in row:
+        return 512 + sum(len(segment.data) for segment in row[SEGMENTS])
     values = len(row.get(ARGUMENTS) or b"") + len(row.get(RESULT) or b"")
     return 512 + values + len(row[EVENTS])
 

@@ -11,13 +11,15 @@ import msgspec
 
 from apothic.wire.ids import JobId, OrgId
 from apothic.wire.values import Value
-from apothic_server.domain.jobs import Job, StoredEvent, StoredValue, StreamEvent
+from apothic_server.domain.jobs import ItemSegment, Job, StoredEvent, StoredItems, StoredValue, StreamEvent
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.recovery import job_of
 from apothic_server.store.statements import load
 
 SQL = load("streams")
+SEGMENTS_LOOKED_AT = 200
+"""Segments of items that one read considers."""
 
 PAGE_BYTES = 64 * 1024
 """A page of events ends with the one that exceeds this."""
@@ -25,11 +27,18 @@ PAGE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a stream holds: indexes from `oldest` to `newest`; `is_final` when nothing follows."""
+    """What a stream holds: indexes from `oldest` to `newest`; `is_final` when nothing follows.
+
+    Attributes:
+        oldest_item: Items are kept from here on, also where other events are gone.
+        has_items: Items were published.
+    """
 
     oldest: int
     newest: int
     is_final: bool
+    oldest_item: int = 0
+    has_items: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,8 @@ async def get_bounds(connection: Connection, org: OrgId, stream: StreamRef) -> B
     """Return the stream's bounds, or None when the org has no such one."""
     if stream.kind is StreamKind.JOB:
         row = await connection.fetchrow(SQL["get_job_bounds"], org, stream.key)
+        if row is not None:
+            return Bounds(row["oldest"], row["newest"], row["is_final"], row["oldest_item"], row["has_items"])
     else:
         row = await connection.fetchrow(SQL["get_bounds"], org, stream.key, stream.kind.value)
     return None if row is None else Bounds(row["oldest"], row["newest"], row["is_final"])
@@ -101,6 +112,19 @@ async def get_events(
     """
     rows = await connection.fetch(SQL["list_events"], org, stream.key, after, upto, limit, PAGE_BYTES)
     return [_event(row) for row in rows]
+
+
+async def get_items(
+    connection: Connection, org: OrgId, job: JobId, *, after: int, upto: int, size_max: int
+) -> list[StoredItems]:
+    """Return segments that hold an index above `after`, up to about `size_max` bytes of them, in order."""
+    rows = await connection.fetch(SQL["list_items"], org, job, after, size_max, upto, SEGMENTS_LOOKED_AT)
+    return [_items(row) for row in rows]
+
+
+async def get_next_ordinal(connection: Connection, org: OrgId, job: JobId, *, upto: int) -> int:
+    """Return one more than the greatest ordinal among the items up to an index."""
+    return await connection.fetchval(SQL["get_next_ordinal"], org, job, upto) or 0
 
 
 async def get_job_and_index(
@@ -155,6 +179,14 @@ async def trim(connection: Connection, what: Trim) -> None:
 def _event(row: Record) -> StoredEvent:
     data: dict[str, Any] = msgspec.json.decode(row["data"])
     return StoredEvent(row["index"], row["kind"], row["at"], data)
+
+
+def _items(row: Record) -> StoredItems:
+    count = row["last_index"] - row["first_index"] + 1
+    segment = ItemSegment(
+        row["attempt"], row["first_ordinal"], count, row["at"], row["encoding"], row["python"], row["data"]
+    )
+    return StoredItems(row["first_index"], segment)
 
 
 def _trim(row: Record, is_job: bool) -> Trim:

@@ -12,6 +12,7 @@ import pytest
 
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.ids import IncarnationId, JobId, OrgId, new_key
+from apothic.wire.items import pack_items
 from apothic.wire.link import (
     Assign,
     AttemptRef,
@@ -19,6 +20,7 @@ from apothic.wire.link import (
     Heartbeat,
     HeldAttempt,
     Hello,
+    Items,
     LogLine,
     Logs,
     Machine,
@@ -265,6 +267,11 @@ class ScriptedWorker:
 
     def log(self, assign: Assign, *lines: str) -> None:
         self.report({"logs": [Logs(assign.job, assign.fence, [LogLine("stdout", 0, line) for line in lines])]})
+
+    def yield_items(self, assign: Assign, first: int, *items: bytes, encoding: str = "json") -> None:
+        """Report items, given encoded, with ordinals from `first` on."""
+        data = pack_items(encoding, items)
+        self.report({"items": [Items(assign.job, assign.fence, first, len(items), encoding, data)]})
 
     def report(self, frame: WorkerFrame) -> None:
         """Send a frame."""

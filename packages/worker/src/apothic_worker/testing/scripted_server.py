@@ -33,6 +33,7 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True):
     draining: list[link.Draining] = []
     started: list[link.Started] = []
     logs: list[link.Logs] = []
+    items: list[link.Items] = []
     finished: list[link.Finished] = []
     runner_ended: list[link.RunnerEnded] = []
 

@@ -19,6 +19,7 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     draining: list[link.Draining] = []
     started: list[link.Started] = []
     logs: list[link.Logs] = []
+    items: list[link.Items] = []
     finished: list[link.Finished] = []
     runner_ended: list[link.RunnerEnded] = []
 
@@ -41,6 +42,7 @@ def decode_worker(data: bytes) -> link.WorkerFrame:
         "heartbeat": message.heartbeat,
         "draining": message.draining,
         "logs": message.logs,
+        "items": message.items,
         "started": message.started,
         "finished": message.finished,
         "runner_ended": message.runner_ended,

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import parse_record_id
+from apothic.wire.ids import JobId, parse_record_id
 from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.apps import app_name
 from apothic_server.api.runtime.event_kinds import APP, DEPLOYMENT, JOB, Vocabulary, event_data, snapshot_data
-from apothic_server.api.shared.query import seconds, truth, whole_number
+from apothic_server.api.runtime.item_frames import PACKED, PIECE_BYTES, item_pieces, item_records, packed_data
+from apothic_server.api.shared.query import refusal, seconds, truth, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, stream_response
-from apothic_server.api.shared.services import Services, Watch
+from apothic_server.api.shared.services import ItemReader, Services, Watch
 from apothic_server.domain.access import Actor
 from apothic_server.domain.streams import StreamRef
-from apothic_server.domain.views import Batch, Gap, Snapshot, Streamed
+from apothic_server.domain.views import Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.services.streams import PAGE, REREAD_S
 
 SSE_TYPE = "text/event-stream"
@@ -64,6 +65,8 @@ class EventHandlers:
         wants_snapshot = truth(request.query, "snapshot")
         wait_s = seconds(request.query, "wait_s", WAIT_S_MAX, 0.0)
         limit = whole_number(request.query, "limit", 1, 1_000, PAGE)
+        is_stream = SSE_TYPE.encode() in request.headers.get(b"accept", b"")
+        is_packed = _is_packed(request.query.get("items"), is_stream=is_stream)
         await request.body()
         stream = StreamRef(words.kind, key)
         watch = await self._streams.watch(request.actor, stream)
@@ -71,16 +74,23 @@ class EventHandlers:
         try:
             if wants_snapshot:
                 await feed.begin_with_snapshot()
-            if SSE_TYPE.encode() in request.headers.get(b"accept", b""):
+            if is_stream:
                 await feed.prefetch()
+                if is_packed:
+                    await feed.pack()
                 feed.end_with(request)
                 return stream_response(feed, SSE_TYPE)
             page = await feed.page(limit, wait_s)
         except BaseException:
-            watch.close()
+            feed.close()
             raise
         watch.close()
         return json_response(page)
+
+    async def attach(self, actor: Actor, job: JobId, after: int) -> tuple[ItemReader, int]:
+        """Attach a reader of a job's items after an index; returns it and the ordinal of the next item for it."""
+        ordinal = await self._streams.next_ordinal(actor, job, upto=after)
+        return self._streams.attach(job, ordinal), ordinal
 
     async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot:
         """Return what a stream tells of, as of an index."""
@@ -121,13 +131,20 @@ class Feed:
         self._fetched: Batch | Gap | None = None
         self._ended = False
         self._gone: asyncio.Future[None] | None = None
+        self._reader: ItemReader | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._frames()
 
-    async def aclose(self) -> None:
-        """Give the watch's place back."""
+    def close(self) -> None:
+        """Give the watch's place back; the items of a generator wait for this reader no more."""
         self._watch.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    async def aclose(self) -> None:
+        """Give the watch's place back and wait for nothing more."""
+        self.close()
         if self._gone is not None:
             self._gone.cancel()
             await asyncio.gather(self._gone, return_exceptions=True)
@@ -150,7 +167,12 @@ class Feed:
 
     async def prefetch(self) -> None:
         """Read what is there before the answer begins, so that a missing stream is still a 404."""
-        self._fetched = await self._watch.next(self._after, timeout_s=0.0)
+        self._fetched = await self._watch.next(self._after, timeout_s=0.0, kinds=self._chosen)
+
+    async def pack(self) -> None:
+        """Send items packed, after telling where they begin, and let the job's generator wait for this reader."""
+        self._reader, ordinal = await self._handlers.attach(self._actor, JobId(self._stream.key), self._after)
+        self._first.append((self._words.alive, self._after, {"last_index": self._after, "next_ordinal": ordinal}))
 
     async def page(self, limit: int, wait_s: float) -> dict[str, Any]:
         """Return one page, after waiting up to `wait_s` for its first event."""
@@ -162,7 +184,8 @@ class Feed:
             events += [_record(kind, index, data) for kind, index, data in self._first]
             self._first.clear()
             chosen = [event for event in batch.events if event.kind in self._chosen]
-            events += [_record(event.kind, event.index, event_data(event)) for event in chosen]
+            for event in chosen:
+                events += _records(event)
             if events or batch.is_final or left <= 0:
                 break
             left -= REREAD_S
@@ -177,11 +200,13 @@ class Feed:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         while not self._ended:
-            frames = b"".join(self._selected(await self._next(REREAD_S)))
-            if not frames and not self._ended and loop.time() - sent_at >= KEEP_ALIVE_S:
-                frames = sse(self._words.alive, self._after, {"last_index": self._after})
-            if frames:
-                yield frames
+            batch = await self._next(REREAD_S)
+            for piece in gathered(self._selected(batch)):
+                yield piece
+                sent_at = loop.time()
+            self._sent(batch)
+            if not self._ended and loop.time() - sent_at >= KEEP_ALIVE_S:
+                yield sse(self._words.alive, self._after, {"last_index": self._after})
                 sent_at = loop.time()
 
     def _selected(self, batch: Batch) -> Iterable[bytes]:
@@ -189,13 +214,25 @@ class Feed:
             yield sse(kind, index, data)
         self._first.clear()
         for event in batch.events:
-            if event.kind in self._chosen:
+            if event.kind not in self._chosen:
+                continue
+            if isinstance(event, Streamed):
                 yield self._handlers.frame(self._stream.key, event)
+            elif self._reader is not None:
+                yield sse(PACKED, event.last_index, packed_data(event))
+            else:
+                yield from item_pieces(event)
+
+    def _sent(self, batch: Batch) -> None:
+        """Note how far the items of a batch have gone that the client has taken all of."""
+        last = next((event for event in reversed(batch.events) if isinstance(event, ItemRun)), None)
+        if self._reader is not None and last is not None:
+            self._reader.advance(last.attempt, last.ordinal + last.count)
 
     async def _next(self, timeout_s: float) -> Batch:
         found, self._fetched = self._fetched, None
         if found is None or (isinstance(found, Batch) and not found.events and not found.is_final):
-            found = await self._watch.next(self._after, timeout_s=timeout_s)
+            found = await self._watch.next(self._after, timeout_s=timeout_s, kinds=self._chosen)
         if isinstance(found, Gap):
             return await self._reset(found)
         self._after = max(self._after, found.last_index)
@@ -213,7 +250,24 @@ class Feed:
         }
         self._first.append((self._words.reset, fresh.index, data))
         self._after, self._ended = fresh.index, fresh.is_final
+        if self._reader is not None:
+            self._reader.close()
+            self._reader, _ = await self._handlers.attach(self._actor, JobId(self._stream.key), self._after)
         return Batch((), fresh.index, fresh.is_final)
+
+
+def gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the same bytes in fewer pieces, of about `PIECE_BYTES`."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def sse(kind: str, index: int, data: dict[str, Any]) -> bytes:
@@ -226,6 +280,20 @@ def sse(kind: str, index: int, data: dict[str, Any]) -> bytes:
 
 def _record(kind: str, index: int, data: dict[str, Any]) -> dict[str, Any]:
     return {"index": index, "event": kind, "data": data}
+
+
+def _records(event: Streamed | ItemRun) -> list[dict[str, Any]]:
+    if isinstance(event, ItemRun):
+        return item_records(event)
+    return [_record(event.kind, event.index, event_data(event))]
+
+
+def _is_packed(text: str | None, *, is_stream: bool) -> bool:
+    if text not in (None, "packed"):
+        raise refusal("items", "must be packed, or left out", "unknown_value")
+    if text is not None and not is_stream:
+        raise refusal("items", f"needs a stream: send Accept: {SSE_TYPE}", "no_stream")
+    return text is not None
 
 
 def _after(request: Request) -> int:

@@ -224,13 +224,13 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
 def _events(handlers: EventHandlers) -> list[Operation]:
     app, deployment = "/v1/apps/{app}/events", "/v1/deployments/{deployment_id}/events"
     return [
-        _stream("get_events", "/v1/jobs/{job_id}/events", _JOBS_READ, handlers.get_events),
+        _stream("get_events", "/v1/jobs/{job_id}/events", _JOBS_READ, handlers.get_events, "items"),
         _stream("get_app_events", app, _APPS_READ, handlers.get_app_events),
         _stream("get_deployment_events", deployment, _APPS_READ, handlers.get_deployment_events),
     ]
 
 
-def _stream(name: str, path: str, policy: Policy, handler: Handler) -> Operation:
+def _stream(name: str, path: str, policy: Policy, handler: Handler, *query: str) -> Operation:
     return Operation(
         id=name,
         method="GET",
@@ -239,7 +239,7 @@ def _stream(name: str, path: str, policy: Policy, handler: Handler) -> Operation
         statuses=_READ_ONE | {429},
         handler=handler,
         answers=(JSON_TYPE, SSE_TYPE),
-        query=frozenset({"after", "limit", "snapshot", "types", "wait_s"}),
+        query=frozenset({"after", "limit", "snapshot", "types", "wait_s", *query}),
         streams=True,
     )
 

@@ -149,12 +149,25 @@ class Jobs(Protocol):
 class Watch(Protocol):
     """One reader of one stream; `close` gives its place back."""
 
-    async def next(self, after: int, *, timeout_s: float) -> Batch | Gap:
-        """Return what follows `after`; an empty batch when nothing came within `timeout_s`."""
+    async def next(self, after: int, *, timeout_s: float, kinds: frozenset[str] | None = None) -> Batch | Gap:
+        """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
+
+        `kinds` says what the reader wants: only what it wants can be missing.
+        """
         ...
 
     def wake(self) -> None:
         """Let a `next` that waits return now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ItemReader(Protocol):
+    """An attached reader of a job's items, whose generator waits for it."""
+
+    def advance(self, attempt: int, ordinal: int) -> None:
+        """The items of an attempt below `ordinal` were sent."""
         ...
 
     def close(self) -> None: ...
@@ -168,6 +181,14 @@ class Streams(Protocol):
         ...
 
     async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot: ...
+
+    async def next_ordinal(self, actor: Actor, job: JobId, *, upto: int) -> int:
+        """Return the ordinal after the greatest among a job's items up to an index; 0 without any."""
+        ...
+
+    def attach(self, job: JobId, ordinal: int) -> ItemReader:
+        """Attach a reader that has the items below `ordinal` of a job that its org has."""
+        ...
 
 
 class Workers(Protocol):

@@ -35,10 +35,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Attempts so far: all grants, and those of them lost to infrastructure."""
+    """Attempts so far: all grants, and those of them lost to infrastructure.
+
+    Attributes:
+        has_items: One of them published an item.
+    """
 
     attempt: int
     losses: int
+    has_items: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,9 @@ def _lost(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verd
     error = ended.error or RemoteError(
         "apothic.WorkerLost", "the worker that executed the attempt is gone", code="worker_lost"
     )
-    if losses <= INFRASTRUCTURE_LOSSES_MAX and not spec.at_most_once:
+    # Somebody may have seen items, so only who asked for retries gets them a second time (G2.8).
+    may_repeat = not spec.at_most_once and (not tally.has_items or spec.max_retries > 0)
+    if may_repeat and losses <= INFRASTRUCTURE_LOSSES_MAX:
         delay = 0.0 if losses == 1 else min(2.0 ** (losses - 2), LOSS_DELAY_S_MAX) * (1 + 0.1 * jitter)
         return Verdict(JobEvent.RETRY, error, losses, delay)
     return Verdict(JobEvent.FAILED, error, losses)

@@ -14,7 +14,7 @@ from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.deployments import Closed
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.fleet import Fleet, GroupKey, Worker
-from apothic_server.domain.jobs import JobChange, NewJob
+from apothic_server.domain.jobs import JobChange, NewItems, NewJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.alarms import Alarms
@@ -50,9 +50,11 @@ class Link(Protocol):
 class Records(Protocol):
     """The batching writer, as the dispatcher uses it."""
 
-    def append(self, record: NewJob | JobChange) -> asyncio.Future[bool]: ...
+    def append(self, record: NewJob | JobChange | NewItems) -> asyncio.Future[bool]: ...
 
-    def append_quietly(self, record: NewJob | JobChange, on_settled: Callable[[bool], None] | None = None) -> None: ...
+    def append_quietly(
+        self, record: NewJob | JobChange | NewItems, on_settled: Callable[[bool], None] | None = None
+    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ class Board:
     def takes_work(self) -> bool:
         return self.term is not None and not self.is_draining
 
-    def write(self, change: JobChange, then: Callable[[Settled], None]) -> None:
+    def write(self, change: JobChange | NewItems, then: Callable[[Settled], None]) -> None:
         """Record a move that memory has made already; `then` gets the answer, never before this returns.
 
         A record that cannot even be queued is answered like one that the store refused: the job is read again.
@@ -132,7 +134,7 @@ class Board:
         if settled is True:
             self.hints.changed(job_id)
 
-    def write_quietly(self, change: JobChange, job: LiveJob) -> None:
+    def write_quietly(self, change: JobChange | NewItems, job: LiveJob) -> None:
         """Record a move that nobody waits for; when it is refused, the job is read again."""
         try:
             self.records.append_quietly(change, lambda applied: self._told(job.id, applied))

@@ -37,7 +37,7 @@ class Endings:
             then: Called once the end is on disk or was refused for good.
         """
         board = self._board
-        tally = Tally(job.attempt, job.losses)
+        tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0)
         verdict = judge(job.status, ended, tally, job.need.spec, board.random())
         board.release(job)
         change = move(

@@ -5,18 +5,86 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from apothic.wire.ids import JobId, OrgId
+from apothic.wire.limits import ITEMS_UNREAD_MAX
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.fleet import GroupKey, Runner
-from apothic_server.domain.jobs import JobStatus, StoredValue
+from apothic_server.domain.jobs import ItemCount, ItemSegment, JobStatus, StoredValue
 from apothic_server.domain.views import Outcome
 
 WAITING = (JobStatus.QUEUED, JobStatus.RETRYING)
+
+
+@dataclass(slots=True, eq=False)
+class ItemFlow:
+    """How far the items of one job are. Ordinals are those of `attempt`.
+
+    Attributes:
+        attempt: Newest attempt that yielded items; 0 when none did.
+        received: Ordinal of the next item that its worker sends.
+        written: Items below it are on disk.
+        taken: Its worker was told that items below it are taken.
+        floor: Readers that were sent the items below it and no more have `ITEMS_UNREAD_MAX` or more unread.
+        waiting: Not on disk yet, in order; the first `writing` of them are with the writer.
+        ending: Called when nothing waits any more.
+    """
+
+    attempt: int = 0
+    received: int = 0
+    written: int = 0
+    taken: int = 0
+    floor: int = -1
+    waiting: deque[ItemSegment] = field(default_factory=deque[ItemSegment])
+    writing: int = 0
+    ending: Callable[[], None] | None = None
+    _recent: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]])
+    _recent_bytes: int = 0
+
+    def begin(self, attempt: int, ordinal: int = 0) -> None:
+        """Start over with the items of another attempt, from an ordinal on."""
+        self.attempt = attempt
+        self.received = self.written = self.taken = ordinal
+        self.floor, self.writing = -1, 0
+        self.waiting.clear()
+        self.ending = None
+        self._recent = deque([(ordinal, 0)])
+        self._recent_bytes = 0
+
+    def wrote(self, segment: ItemSegment) -> None:
+        """The segment is on disk."""
+        self.written = segment.first_ordinal + segment.count
+        size = len(segment.data)
+        self._recent_bytes += size
+        if 0 < self._recent[-1][1] <= RECENT_STEP - size:
+            size += self._recent.pop()[1]
+        self._recent.append((self.written, size))
+        while self._recent_bytes - self._recent[0][1] >= ITEMS_UNREAD_MAX:
+            self.floor, gone = self._recent.popleft()
+            self._recent_bytes -= gone
+
+    def resume(self, attempt: int, stored: ItemCount) -> None:
+        """Go on from what the store has, after memory of it may be wrong.
+
+        Args:
+            attempt: The job's newest attempt.
+            stored: How far its items are on disk.
+        """
+        self.writing = 0
+        if attempt == stored.attempt == self.attempt:
+            while self.waiting and self.waiting[0].first_ordinal < stored.next_ordinal:
+                self.waiting.popleft()
+            self.written = stored.next_ordinal
+        elif self.attempt != attempt or not self.waiting:
+            self.begin(stored.attempt, stored.next_ordinal)
+
+
+RECENT_STEP = ITEMS_UNREAD_MAX // 64
+"""Granularity with which the unread bytes of readers are known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +106,7 @@ class LiveJob:
         is_sent: Its current attempt was sent to the worker.
         sent_after: How many answers the worker had been sent before the attempt was.
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
+        items: How far what it yielded is.
     """
 
     id: JobId
@@ -62,6 +131,7 @@ class LiveJob:
     is_sent: bool = False
     sent_after: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
+    items: ItemFlow = field(default_factory=ItemFlow)
 
     @property
     def org(self) -> OrgId:

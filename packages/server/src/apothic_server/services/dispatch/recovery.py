@@ -27,7 +27,7 @@ from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import ItemFlow, LiveJob
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.store import dispatcher
 from apothic_server.store import recovery as rows
@@ -254,6 +254,8 @@ class Recovery:
 def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock: Clock) -> LiveJob:
     """Return the memory of a row. When an attempt was granted no row says: one met here counts as granted now."""
     job = stored.job
+    items = old.items if old is not None else ItemFlow()
+    items.resume(job.attempt, stored.items)
     keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
     now, monotonic = clock.now(), clock.monotonic()
     began_s = _seconds_until(job.started_at, now) if job.started_at is not None else 0.0
@@ -276,6 +278,7 @@ def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock:
         granted_at=old.granted_at if old is not None and keeps_runner else monotonic,
         started_at=monotonic + began_s,
         deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
+        items=items,
     )
 
 

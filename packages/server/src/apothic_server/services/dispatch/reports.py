@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
 from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.link import AttemptRef, Finished, LogLine, Logs, RunnerEnded, Settled, Started
+from apothic.wire.link import AttemptRef, Finished, Items, LogLine, Logs, RunnerEnded, Settled, Started
 from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
@@ -17,6 +17,7 @@ from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.records import log_lines, move
 
@@ -60,8 +61,11 @@ def _is_value(value: Value) -> bool:
 class Reports:
     """Acts on the items of a worker's frames."""
 
-    def __init__(self, board: Board, grants: Grants, endings: Endings, crash_loops: CrashLoops) -> None:
+    def __init__(
+        self, board: Board, grants: Grants, endings: Endings, crash_loops: CrashLoops, flows: ItemFlows
+    ) -> None:
         self._board = board
+        self._flows = flows
         self._grants = grants
         self._endings = endings
         self._crash_loops = crash_loops
@@ -85,11 +89,19 @@ class Reports:
             change = log_lines(job, [_storable_line(line) for line in item.lines], self._board.clock.now())
             self._board.write_quietly(change, job)
 
+    def items(self, worker: Worker, item: Items) -> None:
+        """Append items to the job's stream."""
+        job = self._job(worker, item.job, item.fence)
+        if job is not None and not job.status.is_final:
+            self._flows.received(job, item)
+
     def finished(self, worker: Worker, item: Finished) -> None:
         """J4, J5, J6, J9 or J10. A report of an old fence changes nothing; it is answered, so that it is forgotten."""
         job = self._job(worker, item.job, item.fence)
         if job is None or item.outcome not in OUTCOMES:
             self._settle(worker, item)
+            return
+        if self._flows.hold(job, lambda: self.finished(worker, item)):
             return
         if job.runner is not None and job.status is not JobStatus.CANCELLING:
             self._crash_loops.ended(job.runner, item.outcome, item.error)
@@ -151,6 +163,7 @@ class Reports:
         job = self._board.jobs.get(job_id)
         if job is None or not job.is_granted:
             return
+        self._flows.flush(job)
         error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
         self._endings.end_attempt(job, Ended("lost", error))
 

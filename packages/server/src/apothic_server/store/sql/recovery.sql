@@ -8,7 +8,8 @@ ORDER BY id LIMIT $2;
 -- name: get_jobs_with_arguments
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
     created_at, started_at, finished_at,
-    arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python
+    arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
+    item_attempt, next_ordinal
 FROM jobs WHERE id = ANY ($1::text[])
 ORDER BY id;
 

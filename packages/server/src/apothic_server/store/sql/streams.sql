@@ -1,7 +1,9 @@
 -- Event streams: those of jobs have their bounds in the job's row, all others in `streams`.
 
 -- name: get_job_bounds
-SELECT jobs.next_index - 1 AS newest, coalesce(floor.first_index, 0) AS oldest, jobs.finished_at IS NOT NULL AS is_final
+SELECT jobs.next_index - 1 AS newest, coalesce(floor.first_index, 0) AS oldest,
+    coalesce(floor.first_item, 0) AS oldest_item, jobs.item_count > 0 AS has_items,
+    jobs.finished_at IS NOT NULL AS is_final
 FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id AND floor.org = jobs.org
 WHERE jobs.org = $1 AND jobs.id = $2;
 
@@ -40,6 +42,27 @@ SELECT index, kind, at, data FROM (
 ) AS page
 WHERE bytes_before < $6 ORDER BY index;
 
+-- name: list_items
+-- Segments that end after $3, in order, up to about $4 bytes; the first in any case. Few rows are looked at for it.
+SELECT part.first_index, part.attempt, part.first_ordinal, part.last_index, part.at, part.encoding, part.python,
+    part.data, part.blob
+FROM (
+    SELECT last_index, sum(size_bytes) OVER (ORDER BY last_index) - size_bytes AS before_bytes
+    FROM (
+        SELECT last_index, size_bytes FROM item_segments
+        WHERE org = $1 AND stream = $2 AND last_index > $3 AND first_index <= $5
+        ORDER BY last_index LIMIT $6
+    ) AS near
+) AS chosen
+    JOIN item_segments AS part ON part.org = $1 AND part.stream = $2 AND part.last_index = chosen.last_index
+WHERE chosen.before_bytes < $4
+ORDER BY part.last_index;
+
+-- name: get_next_ordinal
+-- One more than the greatest ordinal among the items up to an index; null without any.
+SELECT max(first_ordinal + least(last_index, $3) - first_index + 1) AS next_ordinal FROM item_segments
+WHERE org = $1 AND stream = $2 AND first_index <= $3;
+
 -- name: get_job_and_index
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
     created_at, started_at, finished_at, next_index - 1 AS newest,
@@ -47,9 +70,13 @@ SELECT id, org, app, deployment, function, status, attempt, fence, losses, worke
 FROM jobs WHERE org = $1 AND id = $2;
 
 -- name: list_long_streams
--- Of all orgs: unfinished jobs whose stream is longer than $1.
-SELECT id, org, next_index - $1::bigint AS first_index FROM jobs
-WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND next_index > $1 AND id > $2
+-- Of all orgs: unfinished jobs whose stream, without its items, is longer than $1.
+SELECT id, org,
+    CASE WHEN item_count = 0 THEN next_index - $1::bigint
+        ELSE 1 + (SELECT index FROM events WHERE stream = jobs.id ORDER BY index DESC OFFSET $1 LIMIT 1)
+    END AS first_index
+FROM jobs
+WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND next_index - item_count > $1 AND id > $2
 ORDER BY id LIMIT $3;
 
 -- name: list_old_streams
@@ -94,7 +121,7 @@ INSERT INTO stream_floors (stream, org, first_index) VALUES ($1, $2, $3)
 ON CONFLICT (stream) DO UPDATE SET first_index = greatest(stream_floors.first_index, excluded.first_index);
 
 -- name: trim_events
--- Results, errors and ends stay as long as their job; items of generators have rules of their own.
+-- Results, errors and ends stay as long as their job; items of generators lie in segments and have rules of their own.
 DELETE FROM events
 WHERE stream = $1 AND org = $2 AND index < $3
-    AND kind NOT IN ('job.result', 'job.error', 'job.end', 'job.stream_item', 'deployment.end');
+    AND kind NOT IN ('job.result', 'job.error', 'job.end', 'deployment.end');

@@ -134,12 +134,51 @@ noted AS (
 )
 SELECT id FROM moved;
 
+-- name: append_items
+-- $1: one row per job, sorted; $2 to $8: one entry per segment, whose first number is the place of its job in $1.
+WITH moved AS (
+    UPDATE jobs SET
+        next_index = jobs.next_index + given.item_count,
+        item_attempt = given.attempt,
+        next_ordinal = given.first_ordinal + given.item_count,
+        item_count = jobs.item_count + given.item_count
+    FROM jsonb_to_recordset($1::jsonb) AS given (
+        place int, id text, org text, expect_status text, expect_fence bigint, attempt int, first_ordinal bigint,
+        item_count bigint
+    )
+    WHERE jobs.id = ANY (ARRAY[given.id])
+      AND jobs.org = ANY (ARRAY[given.org])
+      AND jobs.status = given.expect_status
+      AND jobs.fence = given.expect_fence
+      AND given.first_ordinal = CASE WHEN jobs.item_attempt = given.attempt THEN jobs.next_ordinal ELSE 0 END
+    RETURNING
+        jobs.id, jobs.org, given.place, given.attempt,
+        jobs.next_index - jobs.next_ordinal AS ordinal_to_index
+),
+noted AS (
+    INSERT INTO item_segments (
+        stream, first_index, last_index, org, attempt, first_ordinal, at, encoding, python, size_bytes, data, flush
+    )
+    SELECT
+        moved.id, moved.ordinal_to_index + part.first_ordinal,
+        moved.ordinal_to_index + part.first_ordinal + part.item_count - 1, moved.org, moved.attempt,
+        part.first_ordinal, part.at, part.encoding, part.python, octet_length(part.data), part.data, $9::bigint
+    FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::text[], $7::text[], $8::bytea[])
+        AS part (place, first_ordinal, item_count, at, encoding, python, data)
+        JOIN moved ON moved.place = part.place
+)
+SELECT id FROM moved;
+
 -- name: find_flush
 -- Which of the given jobs were written by a flush.
 SELECT given.id
 FROM unnest($1::text[], $2::text[]) AS given (id, org)
 WHERE EXISTS (
     SELECT FROM events WHERE events.stream = given.id AND events.org = given.org AND events.flush = $3::bigint
+)
+OR EXISTS (
+    SELECT FROM item_segments AS part
+    WHERE part.stream = given.id AND part.org = given.org AND part.flush = $3::bigint
 );
 
 -- name: own_backend
