@@ -166,7 +166,9 @@ class Cloud:
     def _build(self, blobs: FileBlobs) -> None:
         sources, database = self._sources, self.database
         clock, key = sources.clock, sources.new_key
-        board = self.board = Board(clock=clock, records=self.writer, new_key=key, random=sources.random)
+        board = self.board = Board(
+            clock=clock, records=self.writer, new_key=key, random=sources.random, grace_s=self._grace_s
+        )
         grants = Grants(board)
         endings = self.endings = Endings(board, grants)
         crash_loops = CrashLoops(board)

@@ -5,11 +5,14 @@ import pytest
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.link import RunnerEnded
 from apothic_server.domain.jobs import JobStatus
-from apothic_server.services.dispatch.board import LATE_S
+from apothic_server.services.dispatch.board import NOTICED_S
+from apothic_server.services.links import GRACE_S
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio
+
+LATE_S = GRACE_S + NOTICED_S
 
 
 async def deploy(cloud, **limits):

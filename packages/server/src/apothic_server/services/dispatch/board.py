@@ -20,9 +20,8 @@ from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.alarms import Alarms
 from apothic_server.services.dispatch.live import LiveJob, ReadyQueues
 
-LATE_S = 35.0
-"""What a worker may take to end an attempt that is overdue and to say so: one lease, and the 5 s in which the loss of a
-worker, which costs no retry, is noticed first (G3.3, G4.3)."""
+NOTICED_S = 5.0
+"""The loss of a worker is noticed this long after its lease at most (G3.3)."""
 
 ENDED_REMEMBERED_MAX = 100_000
 """More ends than this while one page is being read do not happen."""
@@ -76,6 +75,8 @@ class Board:
         is_draining: The process stops; nothing new is taken or granted.
         to_feed: Attempts (job, fence) whose arguments wait to be read from the blob store.
         to_reload: Jobs to be read again from the store, because a record of theirs was refused.
+        late_s: What a worker may take to end an overdue attempt and to say so. Longer than a lease, so that the loss of
+            a worker, which costs no retry, is noticed first (G4.3).
         alarms: When to look at which job because of its time limits.
         ended: Jobs that ended most recently, so that a row read before their last commit is not taken in again.
         fenced_reports: Worker reports refused for an old fence (G1.3).
@@ -83,12 +84,19 @@ class Board:
     """
 
     def __init__(
-        self, *, clock: Clock, records: Records, new_key: Callable[[], str], random: Callable[[], float]
+        self,
+        *,
+        clock: Clock,
+        records: Records,
+        new_key: Callable[[], str],
+        random: Callable[[], float],
+        grace_s: float,
     ) -> None:
         self.clock = clock
         self.records = records
         self.new_key = new_key
         self.random = random
+        self.late_s = grace_s + NOTICED_S
         self.term: int | None = None
         self.is_draining = False
         self.jobs: dict[JobId, LiveJob] = {}
@@ -191,7 +199,9 @@ class Board:
 
     def limit_of(self, job: LiveJob) -> Limit | None:
         """Return the time limit that a job meets next."""
-        return next_limit(job.status, since=job.since, deadline_at=job.deadline_at, spec=job.need.spec, late_s=LATE_S)
+        return next_limit(
+            job.status, since=job.since, deadline_at=job.deadline_at, spec=job.need.spec, late_s=self.late_s
+        )
 
     def watch(self, job: LiveJob, *, not_before: float = 0.0) -> None:
         """Have the job's next time limit enforced; called whenever that may have come nearer."""
@@ -206,7 +216,7 @@ class Board:
             self.retry_after(job, delay_s)
             return
         # Its worker may have ended it in time and not been able to say so (G3.5).
-        self.watch(job, not_before=self.clock.monotonic() + LATE_S)
+        self.watch(job, not_before=self.clock.monotonic() + self.late_s)
         if job.runner is None:
             self.fleet.miss(job.need.group, job.id)
 

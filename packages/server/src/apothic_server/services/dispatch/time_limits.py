@@ -5,7 +5,7 @@ from __future__ import annotations
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.limits import Limit, limit_error
 from apothic_server.domain.jobs import JobEvent
-from apothic_server.services.dispatch.board import LATE_S, Board
+from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
@@ -40,7 +40,7 @@ class TimeLimits:
             if limit is None or limit.at > now:
                 board.watch(job)
             elif stood_still and not job.waits:
-                board.watch(job, not_before=now + LATE_S)
+                board.watch(job, not_before=now + board.late_s)
             else:
                 self._end(job, limit)
         wait_s = board.alarms.next_at - now
