@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from apothic.wire import link
 from apothic.wire.tokens import new_token
+from apothic_server.testing.guarantees import guarantee
+from apothic_worker.processes import descendants
 from apothic_worker.testing.scripted_server import ScriptedServer
 
 from .conftest import OPTIONS, cgroups_of, linked, start_worker
@@ -25,6 +28,15 @@ def wait(path):
     print("waiting", flush=True)
     time.sleep(600)
 
+def hold():
+    # No thread of this interpreter runs until a signal comes.
+    import ctypes, signal
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    ctypes.CDLL(None).prctl(15, b"holder", 0, 0, 0)
+    print("waiting", flush=True)
+    ctypes.PyDLL(None).pause()
+    return "held"
+
 def nap(s):
     print("waiting", flush=True)
     time.sleep(s)
@@ -32,6 +44,14 @@ def nap(s):
 """
 REMOTE = ("--name", "tester")
 BESIDE = ("--local", "--name", "tester")
+
+
+def name_of(pid: int) -> str:
+    """The name that a process gave itself; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 async def ended(worker) -> tuple[int, str]:
@@ -142,6 +162,27 @@ async def test_the_newest_ping_of_a_link_comes_back_with_the_next_heartbeat(tmp_
         await worker.stop()
 
     assert fresh.echo == 0
+
+
+@guarantee("G3.1", "heartbeat_survives_busy_user_code")
+async def test_heartbeats_go_on_while_user_code_holds_its_interpreter(tmp_path):
+    async with ScriptedServer() as server:
+        server.welcome = lambda hello: {"welcome": [link.Welcome("w1", 0.05, 30.0, 1)]}
+        worker = await start_worker(server, tmp_path / "data", *REMOTE)
+        await server.wait_for_hello(worker.process)
+        order = await running(server, "hold")
+        for _ in range(20):
+            server.items.clear()
+            beat = await server.wait_for(link.Heartbeat)
+            assert beat.held == [link.AttemptRef(order.job, order.fence)]
+        holder = next(pid for pid in descendants(worker.process.pid) if name_of(pid) == "holder")
+        end = asyncio.ensure_future(server.finished(order))
+        while not end.done():  # a signal that comes before the wait for it is repeated
+            os.kill(holder, signal.SIGUSR1)
+            await asyncio.wait([end], timeout=0.2)
+        await worker.stop()
+
+    assert (end.result().outcome, end.result().value.data) == ("succeeded", b'"held"')
 
 
 async def test_what_the_server_does_not_know_is_stopped_in_silence(tmp_path):
