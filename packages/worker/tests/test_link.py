@@ -1,6 +1,7 @@
 """The life of the link: refusals, reconnects, drains, fences, and what a killed worker leaves."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 from apothic.wire import link
 from apothic.wire.tokens import new_token
 from apothic_server.testing.guarantees import guarantee
-from apothic_worker.processes import descendants
+from apothic_worker.processes import become_subreaper, children, descendants
 from apothic_worker.testing.scripted_server import ScriptedServer
 
 from .conftest import OPTIONS, cgroups_of, linked, start_worker
@@ -44,6 +45,14 @@ def nap(s):
 """
 REMOTE = ("--name", "tester")
 BESIDE = ("--local", "--name", "tester")
+
+
+@pytest.fixture
+def subreaper():
+    """Let orphans of our workers come to this process and not to one that may reap them unseen."""
+    become_subreaper()
+    yield
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
 
 
 def name_of(pid: int) -> str:
@@ -183,6 +192,21 @@ async def test_heartbeats_go_on_while_user_code_holds_its_interpreter(tmp_path):
         await worker.stop()
 
     assert (end.result().outcome, end.result().value.data) == ("succeeded", b'"held"')
+
+
+@guarantee("G4.4", "no_leaked_resources")
+async def test_a_sandbox_that_is_killed_from_outside_leaves_not_even_a_zombie(tmp_path, subreaper):
+    async with linked(tmp_path / "data") as (server, worker):
+        order = await running(server, "wait", "x")
+        below = descendants(worker.process.pid)
+        sandbox = next(pid for pid in children(worker.process.pid) if descendants(pid))
+        os.kill(sandbox, signal.SIGKILL)
+        end = await server.finished(order)
+        again = await server.call(await server.started_runner(server.deploy({"app.py": APP}), "pid"))
+        left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+    assert (end.outcome, again.outcome) == ("lost", "succeeded")
+    assert left == []
 
 
 async def test_what_the_server_does_not_know_is_stopped_in_silence(tmp_path):

@@ -30,7 +30,7 @@ from apothic_worker.executors.base import (
     zygote_command,
 )
 from apothic_worker.interpreters import Interpreter
-from apothic_worker.processes import children
+from apothic_worker.processes import become_subreaper, children, kill_children_but
 
 APP = "/app"
 TREE = "/apothic"
@@ -55,6 +55,7 @@ _PROBE_TIMEOUT_S = 20
 @dataclass
 class _Started:
     process: subprocess.Popen[bytes]
+    live: set[int]
     archive: str = APP
 
     def kill(self) -> None:
@@ -65,7 +66,9 @@ class _Started:
                 os.kill(pid, signal.SIGKILL)
 
     def cleanup(self) -> None:
-        """Nothing: mounts and processes end with the namespaces."""
+        """Mounts and processes end with the namespaces; a first process whose bubblewrap was killed is left to reap."""
+        self.live.discard(self.process.pid)
+        kill_children_but(self.live)
 
 
 class SandboxExecutor:
@@ -85,9 +88,12 @@ class SandboxExecutor:
 
     def __init__(self, program: str, interpreters: Iterable[Interpreter], hidden: Iterable[Path]) -> None:
         self._program = program
+        self._live: set[int] = set()
+        become_subreaper()
         pythons = list(interpreters)
         self._fixed = [*_flags(), *_root(pythons), *_covers(hidden, ["/usr", *_SYSTEM, *_prefixes(pythons)])]
         self._probe(pythons[0])
+        kill_children_but(self._live)
 
     def refusal(self, org: str) -> str | None:
         """Every org may run here: each zygote has a sandbox of its own."""
@@ -107,7 +113,8 @@ class SandboxExecutor:
             env={},
             pass_fds=(launch.control,),
         )
-        return _Started(process)
+        self._live.add(process.pid)
+        return _Started(process, self._live)
 
     def _probe(self, interpreter: Interpreter) -> None:
         command = [self._program, *self._fixed, "--", str(interpreter.executable), "-I", "-S", "-c", "pass"]
