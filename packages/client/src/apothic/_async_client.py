@@ -15,6 +15,7 @@ from apothic._answers import (
     DeploymentInfo,
     FunctionInfo,
     Identity,
+    JobEntry,
     JobInfo,
     LogPage,
     Outcome,
@@ -22,7 +23,7 @@ from apothic._answers import (
 )
 from apothic._core import Core
 from apothic._http import Response
-from apothic._ranges import flag, number, seconds
+from apothic._ranges import flag, number, seconds, whole
 from apothic._steps import Steps
 from apothic.wire.functions import Manifest
 from apothic.wire.values import Value
@@ -174,6 +175,20 @@ class AsyncControlPlaneClient:
     async def get_job(self, job_id: str) -> JobInfo:
         """Return one job; NotFoundError when there is none."""
         return await self.run(_operations.get_job(self._core, job_id))
+
+    async def list_jobs(
+        self,
+        *,
+        app: str | None = None,
+        function: str | None = None,
+        status: str | None = None,
+        since: str | None = None,
+        limit: int = 50,
+    ) -> tuple[JobEntry, ...]:
+        """Return up to `limit` jobs, newest first; `since` is a time with its zone such as 2026-01-31T12:00:00Z."""
+        given = {"app": app, "function": function, "status": status, "since": since}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return await self.run(_operations.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
 
     async def job_logs(self, job_id: str, after: int = -1) -> LogPage:
         """Return one page of a job's output; `after` is the last index already read, -1 for none."""

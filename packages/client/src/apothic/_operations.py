@@ -17,6 +17,7 @@ from apothic._answers import (
     EventPage,
     FunctionInfo,
     Identity,
+    JobEntry,
     JobInfo,
     JobStatus,
     LogPage,
@@ -146,6 +147,23 @@ def function_by_id(core: Core, function_id: str) -> Steps[FunctionInfo]:
 
 def get_job(core: Core, job_id: str) -> Steps[JobInfo]:
     return _get(core, JobInfo, f"/v1/jobs/{part(job_id)}")
+
+
+def list_jobs(core: Core, wanted: Mapping[str, str], limit: int) -> Steps[tuple[JobEntry, ...]]:
+    """Return up to `limit` jobs, newest first, that the filters let pass."""
+    found: list[JobEntry] = []
+    cursor: str | None = None
+    while True:
+        size = min(limit - len(found), LIST_PAGE_MAX)
+        query = {**wanted, "limit": str(size)} | ({"cursor": cursor} if cursor else {})
+        data = yield from _get_json(core, "/v1/jobs", query)
+        found.extend(build(JobEntry, item) for item in _items(data)[:size])
+        following = cast("dict[str, Any]", data).get("next_cursor")
+        if following is None or len(found) >= limit:
+            return tuple(found)
+        if not isinstance(following, str) or following == cursor:
+            raise ProtocolError("The server's list of jobs does not end.")
+        cursor = following
 
 
 def job_logs(core: Core, job_id: str, after: int) -> Steps[LogPage]:

@@ -20,6 +20,7 @@ from apothic._answers import (
     DeploymentInfo,
     FunctionInfo,
     Identity,
+    JobEntry,
     JobInfo,
     LogPage,
     Outcome,
@@ -29,7 +30,7 @@ from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
 from apothic._loading import is_in_runner
-from apothic._ranges import flag, number, seconds
+from apothic._ranges import flag, number, seconds, whole
 from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
 from apothic.errors import CloudNotRunning, NotSupportedError
@@ -271,6 +272,20 @@ class ControlPlaneClient:
     def get_job(self, job_id: str) -> JobInfo:
         """Return one job; NotFoundError when there is none."""
         return self.run(_operations.get_job(self._core, job_id))
+
+    def list_jobs(
+        self,
+        *,
+        app: str | None = None,
+        function: str | None = None,
+        status: str | None = None,
+        since: str | None = None,
+        limit: int = 50,
+    ) -> tuple[JobEntry, ...]:
+        """Return up to `limit` jobs, newest first; `since` is a time with its zone such as 2026-01-31T12:00:00Z."""
+        given = {"app": app, "function": function, "status": status, "since": since}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return self.run(_operations.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
 
     def job_logs(self, job_id: str, after: int = -1) -> LogPage:
         """Return one page of a job's output; `after` is the last index already read, -1 for none."""

@@ -8,15 +8,49 @@ from typing import Any
 import click
 
 from apothic.cli import ids
-from apothic.cli.console import print_fields, print_json, print_text
+from apothic.cli.console import print_fields, print_json, print_json_line, print_table, print_text, say
 from apothic.cli.failures import Stopped
 from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.since import moment
 
 
 @click.group()
 @common_options
 def job() -> None:
     """Jobs: the calls of functions."""
+
+
+@job.command("list")
+@click.option("--app", metavar="APP", help="Only jobs of this app.")
+@click.option("--function", metavar="FUNCTION", help="Only jobs of functions with this name.")
+@click.option("--status", metavar="STATUS", help="Only jobs with this status, for example running.")
+@click.option("--since", metavar="TIME", callback=moment, help="Only jobs made since 10m, 1h, 2d ago, or since a time.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most jobs to list.")
+@jsonl_option
+@common_options
+@click.pass_obj
+def list_jobs(
+    settings: Settings, app: str | None, function: str | None, status: str | None, since: str | None, limit: int
+) -> None:
+    """List jobs, newest first."""
+    found = settings.client().list_jobs(app=app, function=function, status=status, since=since, limit=limit)
+    if settings.is_json:
+        print_json({"items": [asdict(one) for one in found]})
+        return
+    if settings.is_jsonl:
+        for one in found:
+            print_json_line(asdict(one))
+        return
+    if not found:
+        say("No such jobs.")
+        return
+    print_table(
+        ("JOB", "FUNCTION", "STATUS", "ATTEMPT", "CREATED", "FINISHED"),
+        [
+            (j.job_id, f"{j.app}.{j.function}", j.status, str(j.attempt), j.created_at, j.finished_at or "-")
+            for j in found
+        ],
+    )
 
 
 @job.command()

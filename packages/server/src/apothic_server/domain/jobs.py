@@ -259,6 +259,37 @@ class ItemCount:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; None lets all pass.
+
+    Attributes:
+        before: Only older ones, by their ids.
+        oldest: None that is older than this id.
+    """
+
+    app_name: str | None = None
+    function_name: str | None = None
+    status: JobStatus | None = None
+    before: JobId | None = None
+    oldest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """A job in a list."""
+
+    id: JobId
+    app_name: str
+    function_name: str
+    deployment: DeploymentId
+    status: str
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class UnfinishedJob:
     """A job that has not ended, with what it was called with and how far its items are."""
 

@@ -16,7 +16,7 @@ from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
-from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
+from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
 from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
@@ -109,6 +109,17 @@ class Jobs:
         if row is None:
             raise no_such("job")
         return await self.view(actor, row)
+
+    async def list_jobs(self, actor: Actor, wanted: JobFilter, *, limit: int) -> tuple[list[JobEntry], JobId | None]:
+        """Return up to `limit` jobs, newest first, and the job after which to read on, None at the end.
+
+        A page may hold fewer than `limit`, even none, and go on.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.list_jobs(unit, actor.org, wanted, limit=limit)
+            if len(found) == limit:
+                return found, found[-1].id
+            return found, await rows.looked_to(unit, actor.org, wanted)
 
     async def view(self, actor: Actor, row: Job) -> JobView:
         """Return a row with the names of its app and function, and why it waits."""

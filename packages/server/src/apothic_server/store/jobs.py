@@ -9,17 +9,41 @@ import msgspec
 from apothic.wire.ids import JobId, OrgId
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic.wire.values import Value
-from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
+from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.statements import load
 
 SQL = load("jobs")
+BEYOND = "~"
+"""Sorts behind every key."""
+
+LOOKED_AT_MAX = 10_000
+"""Jobs that one page of a list looks at, so that a filter that few jobs pass costs no more than that."""
 
 
 async def get_job(connection: Connection, org: OrgId, job: JobId) -> Job | None:
     """Return a job's row without its values, or None when the org has no such job."""
     row = await connection.fetchrow(SQL["get_job"], org, job)
     return None if row is None else _job(row)
+
+
+async def list_jobs(connection: Connection, org: OrgId, wanted: JobFilter, *, limit: int) -> list[JobEntry]:
+    """Return up to `limit` jobs that the filter lets pass, newest first, among the `LOOKED_AT_MAX` it looks at."""
+    rows = await connection.fetch(
+        SQL["list_jobs"], org, wanted.before or BEYOND, wanted.oldest or "", limit, LOOKED_AT_MAX,
+        wanted.app_name, wanted.function_name, None if wanted.status is None else wanted.status.value,
+    )  # fmt: skip
+    found: list[JobEntry] = []
+    for row in rows:
+        columns: dict[str, Any] = dict(row.items())
+        found.append(JobEntry(**columns))
+    return found
+
+
+async def looked_to(connection: Connection, org: OrgId, wanted: JobFilter) -> JobId | None:
+    """Return the oldest job that `list_jobs` looks at, or None when there are no older ones."""
+    key = await connection.fetchval(SQL["looked_to"], org, wanted.before or BEYOND, wanted.oldest or "", LOOKED_AT_MAX)
+    return None if key is None else JobId(key)
 
 
 async def get_arguments(connection: Connection, org: OrgId, job: JobId) -> StoredValue | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from apothic.wire.limits import LOG_PAGE_LINES_MAX
+from collections.abc import Mapping
+from datetime import datetime
+
+from apothic.wire.ids import JobId, make_key, parse_record_id
+from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.shared.idempotency import answer_once
-from apothic_server.api.shared.query import whole_number
+from apothic_server.api.shared.query import refusal, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response
 from apothic_server.api.shared.services import Services
+from apothic_server.domain.jobs import JobFilter, JobStatus
 
 INDEX_MAX = 2**63 - 1
+_STATUSES = frozenset(status.value for status in JobStatus)
 
 
 class JobHandlers:
@@ -23,6 +29,13 @@ class JobHandlers:
         """Answer one job."""
         key = records.job_key(request.params["job_id"])
         return json_response(records.job_record(await self._jobs.get(request.actor, key)))
+
+    async def list_jobs(self, request: Request) -> Response:
+        """Answer one page of jobs, newest first."""
+        limit = whole_number(request.query, "limit", 1, LIST_PAGE_MAX, LIST_PAGE_DEFAULT)
+        found, following = await self._jobs.list_jobs(request.actor, _filter(request.query), limit=limit)
+        cursor = None if following is None else records.job_id(following)
+        return json_response({"items": [records.job_entry(entry) for entry in found], "next_cursor": cursor})
 
     async def get_logs(self, request: Request) -> Response:
         """Answer the lines after an index."""
@@ -39,3 +52,31 @@ class JobHandlers:
             lambda keep: self._jobs.cancel(request.actor, key, keep),
             lambda status: json_response({"job_id": records.job_id(key), "status": status.value}),
         )
+
+
+def _filter(query: Mapping[str, str]) -> JobFilter:
+    status, cursor, since = query.get("status"), query.get("cursor"), query.get("since")
+    if status is not None and status not in _STATUSES:
+        raise refusal("status", f"must be one of {', '.join(sorted(_STATUSES))}", "unknown_status")
+    before = None if cursor is None else parse_record_id(cursor, "jobs")
+    if cursor is not None and before is None:
+        raise refusal("cursor", "is no cursor that a list answered", "cursor_invalid")
+    return JobFilter(
+        app_name=query.get("app"),
+        function_name=query.get("function"),
+        status=None if status is None else JobStatus(status),
+        before=None if before is None else JobId(before),
+        oldest=None if since is None else make_key(_milliseconds(since), 0),
+    )
+
+
+def _milliseconds(text: str) -> int:
+    """Return a time with its zone as milliseconds since 1970; ids of jobs begin with theirs."""
+    try:
+        at = datetime.fromisoformat(text)
+        found = round(at.timestamp() * 1000) if at.tzinfo is not None else -1
+    except (ValueError, OverflowError):
+        found = -1
+    if found < 0:
+        raise refusal("since", "must be a time after 1970 with its zone, such as 2026-01-31T12:00:00Z", "time_invalid")
+    return found

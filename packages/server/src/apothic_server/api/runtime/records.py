@@ -11,6 +11,7 @@ from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, parse_recor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
+from apothic_server.domain.jobs import JobEntry
 from apothic_server.domain.views import AppView, JobView, LogPage, WorkerView
 
 
@@ -117,6 +118,21 @@ def job_record(view: JobView) -> dict[str, Any]:
         "created_at": time_text(job.created_at),
         "started_at": _time_or_none(job.started_at),
         "finished_at": _time_or_none(job.finished_at),
+    }
+
+
+def job_entry(entry: JobEntry) -> dict[str, Any]:
+    """Return a job as a list shows it."""
+    return {
+        "job_id": job_id(entry.id),
+        "app": entry.app_name,
+        "function": entry.function_name,
+        "deployment_id": record_id("deployments", entry.deployment),
+        "status": entry.status,
+        "attempt": entry.attempt,
+        "created_at": time_text(entry.created_at),
+        "started_at": _time_or_none(entry.started_at),
+        "finished_at": _time_or_none(entry.finished_at),
     }
 
 

@@ -200,6 +200,15 @@ def _archives(handlers: AppHandlers) -> list[Operation]:
 
 def _jobs(handlers: JobHandlers) -> list[Operation]:
     return [
+        Operation(
+            id="list_jobs",
+            method="GET",
+            path="/v1/jobs",
+            policy=_JOBS_READ,
+            statuses=_READ,
+            handler=handlers.list_jobs,
+            query=frozenset({"app", "cursor", "function", "limit", "since", "status"}),
+        ),
         _get("get_job", "/v1/jobs/{job_id}", _JOBS_READ, handlers.get_job),
         Operation(
             id="get_logs",

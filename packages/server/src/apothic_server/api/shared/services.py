@@ -16,7 +16,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
-from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.jobs import JobEntry, JobFilter, JobStatus
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
     AppView,
@@ -132,6 +132,12 @@ class Jobs(Protocol):
     async def repeated(self, actor: Actor, key: RequestKey) -> Submitted: ...
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
+
+    async def list_jobs(
+        self, actor: Actor, wanted: JobFilter, *, limit: int
+    ) -> tuple[Sequence[JobEntry], JobId | None]:
+        """Return a page, newest first, and the job after which the next one begins."""
+        ...
 
     def obstacle(self, actor: Actor, key: JobId) -> str | None:
         """Return why no connected machine could ever run a job that waits; None when one could."""
