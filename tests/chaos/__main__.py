@@ -1,31 +1,51 @@
-"""`python -m tests.chaos a|b|c [--seed N]`: one shard. `python -m tests.chaos sim SEED`: one seed of the simulation."""
+"""`python -m tests.chaos a|b [--seed N]`: one shard, a for kills, b for frozen processes."""
 
 import argparse
 import asyncio
 import secrets
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from .plan import SEED_MAX, make_plan
+from .plan import KILLS, SEED_MAX, make_plan
 from .run import Run
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one shard does; `lasts_s` bounds how long a process stays frozen."""
+
+    title: str
+    jobs: int
+    faults: int
+    places: tuple[str, ...]
+    lasts_s: tuple[float, float] = (0.0, 0.0)
+
+
+SHARDS = {
+    "a": Shard("kills of server, worker, user code and database", 10_000, 200, KILLS),
+    "b": Shard("frozen and killed", 4_000, 60, ("freeze-worker", "freeze-server", "worker", "server"), (1.0, 8.0)),
+}
 
 
 def main():
     """Run what the command line says; exit 0 when it was good, 1 on a violation, 2 when it proves nothing."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("shard", choices=["a"])
+    parser.add_argument("shard", choices=sorted(SHARDS))
     parser.add_argument("--seed", type=int, default=None, help="0 to 2**64 - 1; a fresh one without it")
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=0, help="instead of the shard's own number")
+    parser.add_argument("--faults", type=int, default=0, help="instead of the shard's own number")
     parser.add_argument("--rate-min", type=float, default=50.0, help="calls a second that a valid run accepts")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the run")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(SEED_MAX)
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="apothic-chaos-"))
-    plan = make_plan(seed, jobs=options.jobs, faults=options.faults)
-    run = Run(plan, folder, title="kills of server, worker, user code and database", rate_min=options.rate_min)
+    shard = SHARDS[options.shard]
+    jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
+    plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places, lasts_s=shard.lasts_s)
+    run = Run(plan, folder, title=shard.title, rate_min=options.rate_min)
     report = asyncio.run(run.run())
     print(report)
     if report.exit_code or options.keep:

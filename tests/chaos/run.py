@@ -33,6 +33,7 @@ EXPLAINED = frozenset(
 
 APP = Path(__file__).with_name("chaos_app.py")
 SETTLE_S = 60.0
+NOTICED_S = 5.0
 
 
 class Run:
@@ -50,7 +51,6 @@ class Run:
         self.history = HistoryFile(folder / "history.jsonl")
         self.load = Load(lambda: self.cloud.api, self.history, plan, rate=rate, at_once=at_once)
         self.faults = Faults(self.cloud, self.startlog, self.load, plan, log=folder / "faults.jsonl")
-        self.excused = []
         self._title = title
         self._rate_min = rate_min
         self._began = time.monotonic()
@@ -117,6 +117,11 @@ class Run:
         report.violations = self._judge(stored, history, executions, host)
         return report
 
+    def _frozen(self):
+        """From when to when a process was frozen, and a little longer, until others have noticed."""
+        frozen = [fault for fault in self.faults.done if fault.place.startswith("freeze")]
+        return [(fault.at, fault.at + fault.lasted_s + NOTICED_S) for fault in frozen]
+
     def _judge(self, stored, history, executions, host):
         granted = without_early_starts(executions, stored, self.load.blocking)
         return [
@@ -128,7 +133,7 @@ class Run:
             *checker.attempts_are_dense(stored),
             *checker.executions_fit_attempts(granted, stored),
             *checker.ends_are_explained(executions, stored, history, EXPECTED),
-            *checker.executions_do_not_overlap(granted, self.excused),
+            *checker.executions_do_not_overlap(granted, self._frozen()),
             *checker.streams_are_dense(stored),
             *checker.readers_saw_the_stream(history, stored),
             *checker.one_job_per_key(history, stored),

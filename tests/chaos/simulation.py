@@ -26,7 +26,7 @@ from .simworker import SimWorker
 from .stored import read_store
 
 ACTIONS = 120
-SETTLE_S_MAX = 900
+SETTLE_S_MAX = 600
 RIDE_S = 0.003
 """Quiet records that are older than the writer's bound join a flush; waiting this long makes all of them older."""
 
@@ -35,7 +35,8 @@ FUNCTIONS = (
     FunctionSpec("wide", qualname="wide", tasks_per_container=3, max_pending_tasks=1000),
     FunctionSpec("again", qualname="again", max_containers=3, max_retries=2, max_pending_tasks=1000),
 )
-EXPECTED = {spec.name: Expectation(codes=frozenset({"exception", "worker_lost"})) for spec in FUNCTIONS}
+CODES = frozenset({"exception", "worker_lost", "timeout", "startup_timeout"})
+EXPECTED = {spec.name: Expectation(codes=CODES) for spec in FUNCTIONS}
 
 
 class Gate:
@@ -294,8 +295,9 @@ def _is_of(runner, spec, cloud):
 class Simulation:
     """Runs one seed."""
 
-    def __init__(self, seed, address, folder, *, actions=ACTIONS):
+    def __init__(self, seed, address, folder, *, actions=ACTIONS, settle_s=SETTLE_S_MAX):
         self.world = World(seed, address, folder)
+        self._settle_s = settle_s
         self._actions = actions
         self._weights = {
             self.submit: 22,
@@ -474,7 +476,7 @@ class Simulation:
         for spec in FUNCTIONS:
             for _ in range(3):
                 await world.submit(spec.name, blocking=False)
-        for second in range(SETTLE_S_MAX):
+        for second in range(self._settle_s):
             await self._calm_second(second)
             if not world.cloud.board.jobs and await self._is_done():
                 break

@@ -13,6 +13,7 @@ from apothic.wire.link import (
     Finished,
     LogLine,
     Machine,
+    Ping,
     Refused,
     RunnerEnded,
     RunnerRef,
@@ -88,6 +89,7 @@ class SimWorker:
         self.is_frozen = False
         self.is_dead = False
         self.beat_at = 0.0
+        self.echo = 0
 
     def __repr__(self):
         return f"{self.name}#{self.number}"
@@ -158,7 +160,7 @@ class SimWorker:
         if self.link is None or self.is_frozen or now < self.beat_at:
             return
         self.beat_at = now + HEARTBEAT_S
-        if self.state.heartbeat(self._now_ms()):
+        if self.state.heartbeat(self._now_ms(), self.echo):
             self.flush()
         else:
             self.lose_link()
@@ -237,7 +239,10 @@ class SimWorker:
                     self.die()
                 else:
                     self.lose_link()
+            case Ping():
+                self.echo = item.number
             case Welcome():
+                self.echo = 0
                 self.beat_at = self.world.clock.monotonic() + HEARTBEAT_S
             case _:
                 pass

@@ -1,4 +1,4 @@
-"""The control plane in virtual time, many seeds; a failing seed replays exactly: `python -m tests.chaos sim SEED`."""
+"""The control plane in virtual time, many seeds; a failing seed, named by the test, replays exactly."""
 
 import pytest
 
