@@ -46,9 +46,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the server can do its work, and which part cannot."""
+    """Whether the server can do its work, and which part cannot; `role` is `dispatcher` or `standby`."""
 
     ready: bool
+    role: str
     checks: dict[str, Check]
 
 

@@ -104,7 +104,7 @@ def test_status_shows_what_is_enforced_and_what_is_not(connected, run):
 
 
 def test_status_of_a_cloud_that_is_not_ready_ends_with_9(connected, run, shapes):
-    checks = {"ready": False, "checks": {"store": {"ok": False, "detail": "cannot connect"}}}
+    checks = {"ready": False, "role": "standby", "checks": {"store": {"ok": False, "detail": "cannot connect"}}}
     connected.script["GET", "/readyz"] = shapes.Answer(503, checks)
 
     found = run("status")

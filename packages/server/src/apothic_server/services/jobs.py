@@ -9,7 +9,6 @@ from typing import Any
 
 from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.runner import error_from_json
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
@@ -24,7 +23,9 @@ from apothic_server.services.apps import Apps
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import WAITING, LiveJob
+from apothic_server.services.handover import Handover
+from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
@@ -35,7 +36,7 @@ CANCEL_TRIES = 5
 
 
 class Jobs:
-    """Jobs of all orgs: the unfinished ones in the dispatcher's memory, the others in the store."""
+    """Jobs of all orgs: on the dispatcher the unfinished ones in its memory, all others in the store."""
 
     def __init__(
         self,
@@ -45,12 +46,15 @@ class Jobs:
         apps: Apps,
         blobs: Blobs,
         repeats: Repeats,
+        outcomes: Outcomes,
         *,
         new_key: Callable[[], str],
     ) -> None:
         self._database = database
         self._board = board
         self._calls = calls
+        self._outcomes = outcomes
+        self._handover = Handover(database, board, outcomes)
         self._apps = apps
         self._blobs = blobs
         self._repeats = repeats
@@ -125,6 +129,8 @@ class Jobs:
         """Return a row with the names of its app and function, and why it waits."""
         live = self._board.jobs.get(row.id)
         reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
+        if live is None and row.status in WAITING and not self._board.dispatches:
+            reason = "the server that dispatches knows why; this one does not"
         function = live.function if live is not None else await self._function_of(actor, row)
         return JobView(row, function.app_name, function.spec.name, reason)
 
@@ -142,13 +148,15 @@ class Jobs:
         live = self._board.jobs.get(key)
         if live is not None and live.org == actor.org:
             return live.outcome
-        async with self._database.request_unit(actor.org) as unit:
-            stored = await rows.get_outcome(unit, actor.org, key)
-        if stored is None:
-            raise no_such("job")
-        if not stored.status.is_final:
+        stored = await self._stored_outcome(actor, key)
+        if stored.status.is_final:
+            return await self._outcomes.load(actor.org, stored)
+        if self._board.dispatches:
             return await self._adopted(key)
-        return await self._outcome_of(actor, stored)
+        future = self._outcomes.future(actor.org, key)
+        # An end between the first look and the future was told to nobody.
+        stored = await self._stored_outcome(actor, key)
+        return await self._outcomes.load(actor.org, stored) if stored.status.is_final else future
 
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
         """Return up to `limit` lines with an index above `after`, in order.
@@ -180,6 +188,12 @@ class Jobs:
                 job = await self._row(actor, key)
                 if job.status.is_final:
                     return await self._unchanged(actor, job.status, keep)
+                if not self._board.dispatches:
+                    status = await self._handover.cancel(job, keep)
+                    if isinstance(status, JobStatus):
+                        moved = job.status is not JobStatus.CANCELLING
+                        return status if moved else await self._unchanged(actor, status, keep)
+                    continue
             else:
                 moves = can_be_cancelled(live)
                 committed = self._calls.cancel(live, keep)
@@ -216,6 +230,8 @@ class Jobs:
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
         job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
+        if not self._board.dispatches:
+            return await self._handover.submit(job, created_by=actor.key, key=key)
         return self._calls.submit(job, created_by=actor.key, blocking=blocking, key=key)
 
     async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
@@ -226,6 +242,13 @@ class Jobs:
     async def _rejoined(self, actor: Actor, job: JobId) -> Submitted:
         found = await self.outcome(actor, job)
         return Submitted(job, _done(None), _done(found) if isinstance(found, Outcome) else found, is_replay=True)
+
+    async def _stored_outcome(self, actor: Actor, key: JobId) -> StoredOutcome:
+        async with self._database.request_unit(actor.org) as unit:
+            stored = await rows.get_outcome(unit, actor.org, key)
+        if stored is None:
+            raise no_such("job")
+        return stored
 
     async def _function_of(self, actor: Actor, row: Job) -> Function:
         async with self._database.request_unit(actor.org) as unit:
@@ -260,15 +283,6 @@ class Jobs:
         """The store has an unfinished job that memory lacks: read it in, and return its outcome."""
         self._board.reload(key)
         return await self._board.reloaded(key)
-
-    async def _outcome_of(self, actor: Actor, stored: StoredOutcome) -> Outcome:
-        result = stored.result
-        value = result.value if result is not None else None
-        if result is not None and result.blob is not None:
-            data = await self._blobs.read(actor.org, result.blob, size_max=VALUE_MAX)
-            value = Value(result.value.encoding, data, result.value.python)
-        error = error_from_json(stored.error) if stored.error is not None else None
-        return Outcome(stored.job, stored.status, value, error, stored.attempt)
 
 
 def _done(value: Any) -> asyncio.Future[Any]:

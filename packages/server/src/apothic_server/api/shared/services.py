@@ -206,6 +206,11 @@ class Workers(Protocol):
 class Health(Protocol):
     """Readiness."""
 
+    @property
+    def role(self) -> str:
+        """`dispatcher` or `standby`."""
+        ...
+
     async def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name; never raises."""
         ...

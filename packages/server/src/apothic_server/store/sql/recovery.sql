@@ -1,9 +1,12 @@
 -- What the dispatcher reads and ends across all orgs, as the tables' owner.
 
--- name: list_unfinished_ids
-SELECT id FROM jobs
+-- name: list_unfinished
+SELECT id, status FROM jobs
 WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
 ORDER BY id LIMIT $2;
+
+-- name: list_statuses
+SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
 
 -- name: get_jobs_with_arguments
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
