@@ -121,7 +121,7 @@ class DeploymentEnd:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One job; `waiting_reason` says why it does not run yet, `error` (JSON) why it failed."""
+    """One job; `waiting_reason` says why it waits, `error` (JSON) why it failed, `retry_of` which job it retries."""
 
     job_id: str
     app: str
@@ -135,6 +135,7 @@ class JobInfo:
     created_at: str
     started_at: str | None
     finished_at: str | None
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True)

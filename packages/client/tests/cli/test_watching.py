@@ -223,6 +223,20 @@ def test_an_interrupt_ends_the_following_of_logs_only(connected, shapes):
     assert connected.last(*events_path(shapes)).query == "after=2&types=job.end%2Cjob.log"
 
 
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 100), ("cancelled", 103)])
+def test_a_watched_retry_shows_the_new_job_and_ends_as_it_does(connected, run, shapes, status, code):
+    made = shapes.Answer(status=202, document={"job_id": shapes.JOB, "status": "queued"})
+    connected.script["POST", f"/v1/jobs/{shapes.JOB}/retry"] = made
+    if status != "succeeded":
+        connected.script[events_path(shapes)] = failed_events(shapes, status)
+
+    found = run("job", "retry", shapes.JOB, "--watch")
+
+    assert found.code == code
+    assert f"{shapes.JOB} retries {shapes.JOB}" in found.err
+    assert "job.end" in found.out
+
+
 def test_run_shows_events_while_it_runs_and_then_the_result(connected, run, shapes):
     found = run(*RUN, "--watch")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import TooLarge, Unavailable, no_such
+from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
@@ -81,18 +81,20 @@ class Jobs:
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
         """
-        if key is None:
-            return await self._submit(actor, function, value, blocking=blocking)
-        joined = await self._repeats.claim(actor, key)
-        if joined is not None:
-            return joined
-        call = None
-        try:
-            earlier = await self._earlier(actor, key)
-            call = earlier or await self._submit(actor, function, value, blocking=blocking, key=key)
-            return call
-        finally:
-            self._repeats.release(actor, key, call)
+        return await self._once(actor, key, lambda: self._submit(actor, function, value, blocking=blocking, key=key))
+
+    async def retry(self, actor: Actor, job: JobId, *, key: RequestKey | None = None) -> Submitted:
+        """Call the function of an ended job again, with the same arguments: a new job that names the old one (G1.4).
+
+        The new job runs the app's active deployment. `key` as for `submit`.
+
+        Raises:
+            NotFound: No such job, or its app has the function no longer.
+            Conflict: The job has not ended (`job_not_ended`), or its app was stopped (`app_stopped`).
+            TooMany: Too many calls wait on the function.
+            Unavailable: This process cannot take it now.
+        """
+        return await self._once(actor, key, lambda: self._retry(actor, job, key))
 
     async def repeated(self, actor: Actor, key: RequestKey) -> Submitted:
         """Return the call that another request made with this key.
@@ -218,6 +220,20 @@ class Jobs:
                 await keep_result(unit, actor, keep, status, self._board.clock)
         return status
 
+    async def _once(self, actor: Actor, key: RequestKey | None, make: Callable[[], Awaitable[Submitted]]) -> Submitted:
+        """Make a call, or return the one that was made with this key before."""
+        if key is None:
+            return await make()
+        joined = await self._repeats.claim(actor, key)
+        if joined is not None:
+            return joined
+        call = None
+        try:
+            call = await self._earlier(actor, key) or await make()
+            return call
+        finally:
+            self._repeats.release(actor, key, call)
+
     async def _submit(
         self,
         actor: Actor,
@@ -225,7 +241,7 @@ class Jobs:
         value: Value,
         *,
         blocking: bool,
-        key: RequestKey | None = None,
+        key: RequestKey | None,
     ) -> Submitted:
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
@@ -233,6 +249,18 @@ class Jobs:
         if not self._board.dispatches:
             return await self._handover.submit(job, created_by=actor.key, key=key)
         return self._calls.submit(job, created_by=actor.key, blocking=blocking, key=key)
+
+    async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
+        row = await self._row(actor, old)
+        if not row.status.is_final:
+            raise Conflict(f"the job is {row.status.value}; only one that has ended is retried", code="job_not_ended")
+        function = await self._apps.function_by_id(actor, row.function)
+        async with self._database.request_unit(actor.org) as unit:
+            arguments = await rows.get_arguments(unit, actor.org, old)
+        if arguments is None:
+            raise no_such("job")
+        job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now())
+        return self._calls.submit(job, created_by=actor.key, blocking=False, key=key, retry_of=old)
 
     async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
         """Return the call that was made with this key before, unless the caller says that there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from apothic.wire.ids import KeyId
+from apothic.wire.ids import JobId, KeyId
 from apothic.wire.link import LogLine
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
@@ -28,7 +28,9 @@ AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
-def new_job(job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None) -> NewJob:
+def new_job(
+    job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None, retry_of: JobId | None = None
+) -> NewJob:
     """J1."""
     function = job.function
     return NewJob(
@@ -42,6 +44,7 @@ def new_job(job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | No
         created_at=now,
         events=(StreamEvent("job.queued", now, {"status": "queued"}),),
         key=key,
+        retry_of=retry_of,
     )
 
 

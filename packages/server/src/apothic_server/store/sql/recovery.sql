@@ -10,7 +10,7 @@ SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
 
 -- name: get_jobs_with_arguments
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at,
+    created_at, started_at, finished_at, retry_of,
     arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
     item_attempt, next_ordinal
 FROM jobs WHERE id = ANY ($1::text[])
