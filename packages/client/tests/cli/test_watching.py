@@ -328,6 +328,18 @@ def test_logs_are_searched_cut_and_timed(connected, run, shapes):
     assert (document["last_index"], document["is_final"]) == (29, True)
 
 
+def test_logs_begin_at_a_time(connected, run, shapes):
+    document = shapes.log_document(0, "early", "late", "later")
+    for line, second in zip(document["lines"], (9, 10, 11), strict=True):
+        line["time"] = f"2026-01-31T12:00:{second:02}.000Z"
+    connected.script["GET", f"/v1/jobs/{shapes.JOB}/logs"] = shapes.Answer(document=document)
+
+    assert run("logs", shapes.JOB, "--since", "2026-01-31T12:00:10Z").out == "late\nlater\n"
+    assert run("logs", shapes.JOB, "--since", "2026-01-31T13:00:10.500+01:00", "--tail", "5").out == "later\n"
+    assert run("logs", shapes.JOB, "--since", "1s").out == ""
+    assert run("logs", shapes.JOB, "--since", "yesterday").code == 2
+
+
 def test_followed_logs_are_what_was_written_and_then_what_comes(connected, run, shapes):
     pages = {
         "-1": shapes.log_document(0, "old", "older", is_final=False),
