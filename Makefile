@@ -58,7 +58,7 @@ guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 	@$(BIN)/python -m apothic_server.testing.guarantees
 
 mutants: $(READY) ## plant faults and see whether the tests find them (ONLY=words)
-	@$(BIN)/python tools/mutants.py --only "$(ONLY)" $(if $(ONLY),,--write docs/mutants.md)
+	@$(BIN)/python tools/mutants.py --only "$(ONLY)" --write docs/mutants.md
 
 system-packages: ## install what the tests use beside Python and make (Debian, root)
 	@tools/system-packages

@@ -3,7 +3,8 @@
 Usage: mutants.py [--only WORD] [--write FILE]
 
 Works in a checkout of its own (`.mutants/`), made from the last commit, so that no fault ever touches the files you
-edit. Prints one line per fault; exits with 1 when one survives, or cannot be planted any more.
+edit. The tests run once without any fault first: one that fails anyway finds nothing. Prints one line per fault; exits
+with 1 when one survives, or cannot be planted any more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 CATALOGUE = Path("tests/mutants.toml")
 CHECKOUT = ROOT / ".mutants"
 DEADLINE_S = 600
+OUTPUT_MAX = 4_000
+"""Characters shown of what failing tests say."""
+
 FAILED = 1
 """Exit status of pytest when tests ran and some failed; any other says nothing of them."""
 
@@ -62,36 +67,67 @@ def main() -> int:
     """Run the faults asked for and print what became of them."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    mutants = [one for one in catalogue(ROOT) if options.only in f"{one.promise.id} {one.promise.test} {one.breaks}"]
+    planted = catalogue(ROOT)
+    mutants = [one for one in planted if options.only in f"{one.promise.id} {one.promise.test} {one.breaks}"]
     commit = _git("rev-parse", "--short", "HEAD")
     _make_checkout()
-    rows = [_row(one) for one in mutants]
-    killed = sum("| killed" in row for row in rows)
-    text = "\n".join(
-        [
-            f"Commit {commit}: {killed} of {len(rows)} planted faults found.",
-            "",
-            "| promise | test | the fault | found | seconds |",
-            "|---|---|---|---|---|",
-            *rows,
-        ]
-    )
-    print(text)
+    if (failed := _fail_anyway(mutants)) is not None:
+        print(failed, "", "These tests fail without any fault.", sep="\n", file=sys.stderr)
+        return 1
+    rows = {_row_head(one): _row(one, commit) for one in mutants}
+    killed = sum("| killed" in row for row in rows.values())
+    print(*rows.values(), "", f"{killed} of {len(rows)} planted faults found.", sep="\n")
     if options.write is not None:
-        options.write.write_text(f"{options.write.read_text('utf-8').partition(MARK)[0]}{MARK}\n\n{text}\n", "utf-8")
+        page = options.write.read_text("utf-8").partition(MARK)
+        options.write.write_text(f"{page[0]}{MARK}\n\n{_table(planted, rows, page[2])}\n", "utf-8")
     return 0 if killed == len(rows) else 1
 
 
 MARK = "<!-- the last run -->"
-"""Everything after this line of the page is replaced."""
+"""Everything after this line of the page is made by this program."""
 
 
-def _row(mutant: Mutant) -> str:
+def _table(planted: list[Mutant], rows: dict[str, str], before: str) -> str:
+    """Return the table with `rows`; of faults that were not planted this time with what it said before."""
+    lines = before.splitlines()
+    for head in map(_row_head, planted):
+        if kept := [line for line in lines if line.startswith(head)]:
+            rows.setdefault(head, kept[0])
+    found = [rows[head] for head in map(_row_head, planted) if head in rows]
+    killed = sum("| killed" in row for row in found)
+    return "\n".join(
+        [
+            f"{killed} of {len(planted)} planted faults found.",
+            "",
+            "| promise | test | the fault | found | seconds | commit |",
+            "|---|---|---|---|---|---|",
+            *found,
+        ]
+    )
+
+
+def _fail_anyway(mutants: list[Mutant]) -> str | None:
+    """Return what pytest says of tests that fail without any fault; None when all pass."""
+    done = _run_tests(sorted({test for mutant in mutants for test in mutant.tests}), timeout_s=None)
+    return done.stdout.decode("utf-8", "replace")[-OUTPUT_MAX:] if done.returncode else None
+
+
+def _run_tests(tests: Iterable[str], *options: str, timeout_s: float | None) -> subprocess.CompletedProcess[bytes]:
+    command = [str(CHECKOUT / ".venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider", *options, *tests]
+    return subprocess.run(
+        command, cwd=CHECKOUT, timeout=timeout_s, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+
+
+def _row_head(mutant: Mutant) -> str:
+    return f"| {mutant.promise.id} | `{mutant.promise.test}` | {mutant.breaks} | "
+
+
+def _row(mutant: Mutant, commit: str) -> str:
     began = time.monotonic()
     verdict = _verdict(mutant)
-    print(f"{mutant.promise.id} {mutant.promise.test}: {verdict}", file=sys.stderr)
-    seconds = time.monotonic() - began
-    return f"| {mutant.promise.id} | `{mutant.promise.test}` | {mutant.breaks} | {verdict} | {seconds:.0f} |"
+    print(f"{mutant.promise.id} {mutant.promise.test}: {mutant.breaks}: {verdict}", file=sys.stderr)
+    return f"{_row_head(mutant)}{verdict} | {time.monotonic() - began:.0f} | {commit} |"
 
 
 def _verdict(mutant: Mutant) -> str:
@@ -102,11 +138,8 @@ def _verdict(mutant: Mutant) -> str:
     if not mutant.tests:
         return "has no test"
     path.write_text(source.replace(mutant.old, mutant.new), "utf-8")
-    command = [str(CHECKOUT / ".venv/bin/python"), "-m", "pytest", "-x", "-p", "no:cacheprovider", *mutant.tests]
     try:
-        done = subprocess.run(
-            command, cwd=CHECKOUT, timeout=DEADLINE_S, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        done = _run_tests(mutant.tests, "-x", timeout_s=DEADLINE_S)
     except subprocess.TimeoutExpired:
         return "killed (the tests never ended)"
     finally:

@@ -72,6 +72,18 @@ def test_a_partly_proven_row_needs_a_test(tmp_path: Path):
     assert "tests/test_one.py::test_a (200 times); open" in report(root)
 
 
+def test_a_promise_says_how_many_of_its_planted_faults_were_found(tmp_path: Path):
+    tests = '@guarantee("G3.2", "second")\n@guarantee("G3.3", "lost_worker_latency")\ndef test_a(): ...\n'
+    root = _tree(tmp_path, tests=tests)
+    verdicts = ("killed | 3", "killed (the tests never ended) | 600", "SURVIVED | 4")
+    (root / "docs/mutants.md").write_text("".join(f"| G3.2 | `second` | a fault | {one} | abc |\n" for one in verdicts))
+
+    lines = {line.split()[1]: line for line in report(root).splitlines() if line.startswith("G")}
+
+    assert lines["second"].endswith("test_a; 2 of 3 planted faults found")
+    assert lines["lost_worker_latency"].endswith("test_a")
+
+
 def test_a_claim_is_written_with_literals_or_constants_of_its_module(tmp_path: Path):
     root = _tree(tmp_path, tests="TIMES = 3\n@guarantee('G3.2', 'second', count=TIMES)\ndef test_a(): ...\n")
 

@@ -1,8 +1,11 @@
 """The planted faults can be planted: `make mutants` would otherwise find that out an hour later."""
 
+import re
 import runpy
 
 import pytest
+
+from apothic_server.testing.guarantees import Promise, claims
 
 from .tracked import ROOT
 
@@ -17,3 +20,19 @@ def test_a_fault_stands_at_one_place_and_its_promise_has_tests(mutant):
     assert mutant.new != mutant.old
     assert mutant.tests
     assert all((ROOT / test.partition("::")[0]).is_file() for test in mutant.tests)
+
+
+SECTIONS = ("1", "2", "3", "4", "5", "6", "14", "15")
+"""Sections of docs/guarantees.md whose proven promises must have planted faults."""
+
+
+def test_every_proven_promise_of_the_core_has_a_planted_fault():
+    page = (ROOT / "docs/mutants.md").read_text("utf-8")
+    without = {Promise(*row) for row in re.findall(r"^\| (G[0-9.]+) \| `(\w+)` \| [^|]+ \|$", page, re.MULTILINE)}
+    claimed = {claim.promise for claim in claims(ROOT)}
+    proven = {one for one in claimed if one.id[1:].partition(".")[0] in SECTIONS}
+    planted = {mutant.promise for mutant in MUTANTS}
+
+    assert sorted(proven - planted - without) == []
+    assert sorted(planted - claimed) == []
+    assert sorted(without & planted) == []

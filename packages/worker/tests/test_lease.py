@@ -2,9 +2,11 @@
 
 import pytest
 
+from apothic_server.testing.guarantees import guarantee
 from apothic_worker.lease import Stage, is_abandoned, next_check_s, stage
 
 
+@guarantee("G3.2", "self_fence_on_partition")
 @pytest.mark.parametrize(
     ("age_s", "found"),
     [(0, Stage.LIVE), (19.9, Stage.LIVE), (20, Stage.TERM), (24.9, Stage.TERM), (25, Stage.KILL), (99, Stage.KILL)],

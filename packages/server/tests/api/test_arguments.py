@@ -104,6 +104,7 @@ def test_what_is_no_call_frame_is_refused(body):
         read_arguments(body, CALL_TYPE)
 
 
+@guarantee("G15.1", "limits_table")
 def test_a_value_up_to_the_limit_is_read_and_a_larger_one_has_its_own_code():
     head = {"encoding": "pickle", "python": None}
     assert len(read_arguments(encode_frame(head, b"1" * VALUE_MAX), CALL_TYPE).data) == VALUE_MAX

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from apothic_server.api.shared.bodies import check_storable, json_depth_exceeds, parse_json
 from apothic_server.domain.errors import Invalid
+from apothic_server.testing.guarantees import guarantee
 
 steady = settings(derandomize=True, database=None, deadline=None)
 values = st.recursive(
@@ -40,6 +41,7 @@ def test_depth_is_measured_exactly_whatever_the_strings_hold(value, limit):
     assert json_depth_exceeds(json.dumps(value).encode(), limit) == (depth(value) > limit)
 
 
+@guarantee("G15.1", "limits_table")
 def test_nesting_of_64_is_read_and_65_is_refused():
     assert parse_json(b"[" * 64 + b"]" * 64)
     with pytest.raises(Invalid) as caught:

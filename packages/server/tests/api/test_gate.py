@@ -258,6 +258,7 @@ class TestBodies:
 
         assert answer.body == b"1234"
 
+    @guarantee("G15.1", "limits_table")
     async def test_an_announced_length_above_the_limit_is_refused_before_reading(self):
         headers = {"content-type": "application/json", "content-length": "11"}
         async with self.client().open("PUT", "/x", headers=headers, body=None) as exchange:
@@ -266,6 +267,7 @@ class TestBodies:
         assert (answer.status, answer.json["code"]) == (413, "too_large")
         assert answer.headers["connection"] == "close"
 
+    @guarantee("G15.1", "limits_table")
     async def test_bytes_are_counted_whatever_was_announced(self):
         headers = {"content-type": "application/json", "content-length": "3"}
         async with self.client().open("PUT", "/x", headers=headers, body=None) as exchange:
@@ -321,6 +323,7 @@ class TestBodies:
 
         assert seen == [("/x", CLIENT_GONE)]
 
+    @guarantee("G15.1", "limits_table")
     async def test_headers_above_the_limit_are_refused(self):
         answer = await face(row(nothing)).request("GET", "/x", headers={"x-long": "a" * HEADER_BLOCK_MAX})
 

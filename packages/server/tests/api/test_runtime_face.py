@@ -257,6 +257,7 @@ async def test_calls_beyond_max_pending_tasks_are_told_to_wait(client, ask):
     assert answers[2].json["retryable"] is True
 
 
+@guarantee("G15.1", "limits_table")
 async def test_values_and_bodies_above_their_limits_are_refused(client, ask):
     world = await make_world(client)
     frame = encode_frame({"encoding": "pickle", "python": None}, b"1" * (VALUE_MAX + 1))

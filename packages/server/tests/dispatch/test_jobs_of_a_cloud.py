@@ -255,6 +255,7 @@ async def test_a_grant_that_never_arrived_is_given_again_when_the_worker_comes_b
     assert (again.job, again.attempt, again.fence) == (lost.job, 2, lost.fence + 1)
 
 
+@guarantee("G2.1", "overlap_only_when_frozen")
 async def test_an_attempt_survives_a_broken_link_when_the_worker_still_holds_it(cloud):
     await cloud.deploy()
     worker = await ScriptedWorker(cloud).connect()

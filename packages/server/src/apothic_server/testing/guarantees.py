@@ -15,12 +15,24 @@ from typing import TypeVar
 
 import pytest
 
-__all__ = ["Claim", "Exemption", "Promise", "claims", "disagreements", "exemptions", "guarantee", "promises", "report"]
+__all__ = [
+    "Claim",
+    "Exemption",
+    "Promise",
+    "claims",
+    "disagreements",
+    "exemptions",
+    "guarantee",
+    "planted_faults",
+    "promises",
+    "report",
+]
 
 Test = TypeVar("Test", bound=Callable[..., object] | type)
 
 PROMISES = Path("docs/guarantees.md")
 PENDING = Path("docs/guarantees-pending.md")
+MUTANTS = Path("docs/mutants.md")
 TEST_FOLDERS = ("tests", "packages/client/tests", "packages/worker/tests", "packages/server/tests")
 
 _ID = re.compile(r"G[0-9]+\.[0-9]+")
@@ -28,6 +40,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PROMISE_LINE = re.compile(r"^- \*\*(G[0-9]+\.[0-9]+)\*\*(.*)$", re.MULTILINE)
 _TEST_NAME = re.compile(r"T:`([a-z0-9_]+)`")
 _EXEMPTION_LINE = re.compile(r"^\| (G[0-9]+\.[0-9]+) \| `([a-z0-9_]+)` \| (.*?) \|$", re.MULTILINE)
+_FAULT_LINE = re.compile(
+    r"^\| (G[0-9]+\.[0-9]+) \| `([a-z0-9_]+)` \| [^|]+ \| ([^|]+) \| [0-9]+ \| [^|]+ \|$", re.MULTILINE
+)
 _PARTLY = "## Partly proven"
 
 
@@ -139,14 +154,28 @@ def disagreements(root: Path) -> list[str]:
     ]
 
 
+def planted_faults(document: str) -> dict[Promise, tuple[int, int]]:
+    """Return how many planted faults of each promise were found, and of how many, from the text of docs/mutants.md."""
+    found: dict[Promise, tuple[int, int]] = {}
+    for row in _FAULT_LINE.finditer(document):
+        promise = Promise(row[1], row[2])
+        killed, planted = found.get(promise, (0, 0))
+        found[promise] = (killed + row[3].startswith("killed"), planted + 1)
+    return found
+
+
 def report(root: Path) -> str:
-    """Return the table `make guarantees` prints: one line per promise, its state, its tests or why there are none."""
+    """Return the table `make guarantees` prints: one line per promise, its state, its tests or why there are none.
+
+    A promise with planted faults also says how many of them its tests found when `make mutants` ran last.
+    """
     promised = promises((root / PROMISES).read_text("utf-8"))
     exempt = {row.promise: row for row in exemptions((root / PENDING).read_text("utf-8"))}
     found: dict[Promise, list[Claim]] = {}
     for claim in claims(root):
         found.setdefault(claim.promise, []).append(claim)
-    rows = [_row(one, found.get(one, []), exempt.get(one)) for one in promised]
+    faults = planted_faults((root / MUTANTS).read_text("utf-8")) if (root / MUTANTS).is_file() else {}
+    rows = [_row(one, found.get(one, []), exempt.get(one), faults.get(one)) for one in promised]
     proven, partial = (sum(row[2] == state for row in rows) for state in ("proven", "partly"))
     total = f"{len(rows)} promised: {proven} proven, {partial} partly, {len(rows) - proven - partial} pending"
     return "\n".join([*(f"{name:<6}  {test:<34}  {state:<7}  {note}" for name, test, state, note in rows), "", total])
@@ -160,12 +189,15 @@ def _text(promise: Promise) -> str:
     return f"{promise.id} {promise.test}"
 
 
-def _row(promise: Promise, found: list[Claim], exempt: Exemption | None) -> tuple[str, str, str, str]:
+def _row(
+    promise: Promise, found: list[Claim], exempt: Exemption | None, faults: tuple[int, int] | None
+) -> tuple[str, str, str, str]:
     if not found:
         return promise.id, promise.test, "pending" if exempt else "MISSING", exempt.reason if exempt else ""
     counts = [claim.count for claim in found if claim.count is not None]
     tests = ", ".join(f"{claim.path}::{claim.function}" for claim in found)
     note = tests + (f" ({max(counts)} times)" if counts else "")
+    note += f"; {faults[0]} of {faults[1]} planted faults found" if faults else ""
     if exempt is None:
         return promise.id, promise.test, "proven", note
     return promise.id, promise.test, "partly", f"{note}; {exempt.reason}"
