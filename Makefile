@@ -51,7 +51,7 @@ bench: $(READY) ## run every benchmark against its peers
 	@tools/system-packages bench
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
-chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a or b, SEED=number)
+chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b or c, SEED=number)
 	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED))
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md

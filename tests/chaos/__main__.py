@@ -1,4 +1,4 @@
-"""`python -m tests.chaos a|b [--seed N]`: one shard, a for kills, b for frozen processes."""
+"""`python -m tests.chaos a|b [--seed N]`: one shard, a for kills, b for frozen processes, c for power cuts."""
 
 import argparse
 import asyncio
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .plan import KILLS, SEED_MAX, make_plan
+from .powercut import PowerCuts
 from .run import Run
 
 
@@ -27,12 +28,13 @@ SHARDS = {
     "a": Shard("kills of server, worker, user code and database", 10_000, 200, KILLS),
     "b": Shard("frozen and killed", 4_000, 60, ("freeze-worker", "freeze-server", "worker", "server"), (1.0, 8.0)),
 }
+CUTS, CUT_JOBS = 100, 1_000
 
 
 def main():
     """Run what the command line says; exit 0 when it was good, 1 on a violation, 2 when it proves nothing."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("shard", choices=sorted(SHARDS))
+    parser.add_argument("shard", choices=[*sorted(SHARDS), "c"])
     parser.add_argument("--seed", type=int, default=None, help="0 to 2**64 - 1; a fresh one without it")
     parser.add_argument("--jobs", type=int, default=0, help="instead of the shard's own number")
     parser.add_argument("--faults", type=int, default=0, help="instead of the shard's own number")
@@ -42,15 +44,21 @@ def main():
     seed = options.seed if options.seed is not None else secrets.randbelow(SEED_MAX)
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="apothic-chaos-"))
-    shard = SHARDS[options.shard]
-    jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
-    plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places, lasts_s=shard.lasts_s)
-    run = Run(plan, folder, title=shard.title, rate_min=options.rate_min)
-    report = asyncio.run(run.run())
+    report = asyncio.run(_make(options, seed, folder).run())
     print(report)
     if report.exit_code or options.keep:
         print(f"history, fault log and logs: {folder}")
     return report.exit_code
+
+
+def _make(options, seed, folder):
+    if options.shard == "c":
+        cuts, jobs = options.faults or CUTS, options.jobs or CUT_JOBS
+        return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, rate_min=options.rate_min)
+    shard = SHARDS[options.shard]
+    jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
+    plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places, lasts_s=shard.lasts_s)
+    return Run(plan, folder, title=shard.title, rate_min=options.rate_min)
 
 
 if __name__ == "__main__":

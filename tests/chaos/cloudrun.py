@@ -89,6 +89,7 @@ class CloudRun:
         """Whatever happened, leave nothing: every process of this folder is killed."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
         for pid in [*self.processes(), *([self._process.pid] if self._process else [])]:
             send(pid, signal.SIGKILL)
         if self._process is not None:

@@ -66,8 +66,8 @@ class StartLog:
                 else:
                     self._end(token, pid, has_finished=verb == "end")
                     writer.write(b"ok\n")
-        except ConnectionError:
-            pass
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the process is gone, or the harness stops
         finally:
             for token in [token for token, runs in self._open.items() if any(one == pid for one, _ in runs)]:
                 self._end(token, pid, has_finished=False)

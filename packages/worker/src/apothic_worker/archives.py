@@ -16,7 +16,7 @@ from typing import BinaryIO
 from apothic.wire.limits import ARCHIVE_PACKED_MAX
 from apothic_worker.archive import ArchiveRefused, unpack
 from apothic_worker.config import ConfigError
-from apothic_worker.folders import make_read_only, remove
+from apothic_worker.folders import make_read_only, remove, sync_tree
 
 ARCHIVES_KEPT = 64
 """Unpacked archives kept beside those in use; the ones used longest ago go first."""
@@ -93,6 +93,8 @@ class Archives:
             unpack(packed, half)
             make_read_only(half)
             half.chmod(0o755)
+            # Its name says that it is whole: after a power cut a folder of empty files would fail every call.
+            sync_tree(half)
             half.rename(folder)
             folder.chmod(0o555)
         except BaseException:

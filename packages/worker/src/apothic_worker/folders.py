@@ -132,3 +132,14 @@ def _retry_writable(function: Callable[..., object], path: str, _problem: object
         function(path)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have everything below a folder of plain files on disk, and the folder itself."""
+    for where, _, names in os.walk(folder):
+        for path in (*(Path(where, name) for name in names), Path(where)):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

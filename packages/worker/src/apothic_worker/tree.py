@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from apothic_worker.folders import make_read_only, remove
+from apothic_worker.folders import make_read_only, remove, sync_tree
 from apothic_worker.interpreters import Interpreter
 
 PACKAGES = ("apothic", "cloudpickle")
@@ -59,6 +59,7 @@ def _write(tree: Path, files: dict[str, bytes], pythons: list[Interpreter]) -> N
         _compile(half, python)
     make_read_only(half)
     half.chmod(0o755)
+    sync_tree(half)  # found by its name after a power cut, it has to be whole
     half.rename(tree)
     tree.chmod(0o555)
 

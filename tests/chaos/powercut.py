@@ -1,0 +1,162 @@
+"""Power cuts: the data folder lies on an image of its own, which is copied at a random moment under load.
+
+What the copy holds is what a disk would hold without its power: what was not flushed is gone. Everything is killed, the
+copy takes the image's place, and a cloud is started on it: what was acknowledged before the cut has to be there. Needs
+root and loop devices.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+
+from . import checker
+from .cloudrun import CloudRun, send
+from .faults import Done
+from .history import HistoryFile
+from .load import EXPECTED, Load
+from .plan import make_plan
+from .report import Report
+from .run import APP, EXPLAINED, SETTLE_S, commit, without_early_starts
+from .startlog import StartLog, make_address
+from .stored import read_store
+
+IMAGE_BYTES = 700 * 1024 * 1024
+JOURNAL_S = 300
+"""The filesystem writes its journal only when somebody asks for it: nobody does while the image is copied."""
+
+AFTER_S = (1.0, 6.0)
+
+
+class NoPower(Exception):
+    """This machine cannot do it; the text says why."""
+
+
+class Disk:
+    """An image in a file, mounted on a folder."""
+
+    def __init__(self, folder):
+        self.image, self.mount = folder / "disk", folder / "mounted"
+        self.mount.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(IMAGE_BYTES)
+        _run("mkfs.ext4", "-q", "-F", self.image)
+
+    def attach(self):
+        """Mount it."""
+        _run("mount", "-o", f"loop,commit={JOURNAL_S}", self.image, self.mount)
+
+    def detach(self):
+        """Unmount it; what still holds it lets go first."""
+        for _ in range(50):
+            if subprocess.run(["umount", self.mount], capture_output=True, check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        _run("umount", "-l", self.mount)
+
+    def cut(self):
+        """Copy the image as it lies there now."""
+        _run("cp", "--sparse=always", self.image, self.image.with_suffix(".cut"))
+
+    def replace(self):
+        """The copy takes the image's place."""
+        self.image.with_suffix(".cut").replace(self.image)
+
+
+class PowerCuts:
+    """So many power cuts, each on a fresh disk."""
+
+    def __init__(self, seed, folder, *, cuts, jobs, rate_min):
+        self._seed, self._folder, self._cuts, self._jobs = seed, folder, cuts, jobs
+        self._report = Report(title="power cuts", seed=seed, commit=commit(), jobs=0, planned=cuts, rate_min=rate_min)
+
+    async def run(self):
+        """Return the report."""
+        if os.geteuid() != 0:
+            raise NoPower("power cuts need root, to mount images")
+        began, rates = time.monotonic(), []
+        for number in range(self._cuts):
+            folder = self._folder / str(number)
+            folder.mkdir()
+            rates.append(await self._one(folder, (self._seed + number) % 2**64))
+        self._report.took_s = time.monotonic() - began
+        self._report.quiet_rate = min(rates)
+        return self._report
+
+    async def _one(self, folder, seed):
+        plan = make_plan(seed, jobs=self._jobs, faults=0)
+        disk, startlog = Disk(folder), StartLog(make_address(seed))
+        disk.attach()
+        cloud = CloudRun(folder, data=disk.mount / "data")
+        history = HistoryFile(folder / "history.jsonl")
+        load = Load(lambda: cloud.api, history, plan, rate=120.0, at_once=40)
+        await startlog.start()
+        try:
+            await cloud.start()
+            await cloud.deploy(APP.read_text().replace("@ADDRESS@", startlog.address))
+            rate = await self._until_cut(cloud, load, plan)
+            self._cut(cloud, disk, load)
+            cloud.sweep()
+            disk.detach()
+            disk.replace()
+            disk.attach()
+            await cloud.start()
+            await self._judge(cloud, startlog, history.history, load)
+            await cloud.stop()
+            return rate
+        finally:
+            cloud.sweep()
+            await startlog.stop()
+            history.close()
+            disk.detach()
+
+    async def _until_cut(self, cloud, load, plan):
+        began, loading = time.monotonic(), asyncio.create_task(load.run())
+        await asyncio.wait([loading], timeout=plan.random("cut").uniform(*AFTER_S))
+        rate = load.accepted / (time.monotonic() - began)
+        for pid in cloud.processes():
+            send(pid, signal.SIGSTOP)
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
+        return rate
+
+    def _cut(self, cloud, disk, load):
+        disk.cut()
+        live = load.accepted - load.ended
+        self._report.faults.append(Done(time.monotonic(), "power cut", cloud.server, live, live > 0))
+
+    async def _judge(self, cloud, startlog, history, load):
+        stored, deadline = await read_store(cloud.address()), time.monotonic() + SETTLE_S
+        while checker.nothing_is_stuck(stored) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            stored = await read_store(cloud.address())
+        executions = without_early_starts(startlog.executions(), stored, load.blocking)
+        report = self._report
+        report.jobs += load.accepted
+        report.statuses += Counter(job.status for job in stored.values())
+        report.attempts += sum(job.attempt for job in stored.values())
+        report.executions += len(executions)
+        report.violations += [
+            *checker.acknowledged_jobs_exist(history, stored),
+            *checker.rows_are_whole(stored),
+            *checker.ends_never_change(history, stored),
+            *checker.cancels_hold(history, stored),
+            *checker.nothing_is_stuck(stored),
+            *checker.attempts_are_dense(stored),
+            *checker.executions_fit_attempts(executions, stored),
+            *checker.ends_are_explained(startlog.executions(), stored, history, EXPECTED),
+            *checker.executions_do_not_overlap(executions),
+            *checker.streams_are_dense(stored),
+            *checker.readers_saw_the_stream(history, stored),
+            *checker.logs_are_clean(cloud.logs(), EXPLAINED),
+        ]
+
+
+def _run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NoPower(f"{command[0]} does not work here: {done.stderr.strip()}")
