@@ -134,6 +134,7 @@ class World:
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
         await old.writer._flusher.close()
+        await old.peers._channel.close()
         await old.database.close()
         self.gate.release()
         self.cloud = old
@@ -219,6 +220,7 @@ class World:
         """Let time pass in steps of a second; workers beat and guard their leases, loops step now and then."""
         for _ in range(int(seconds)):
             self.clock.advance(1.0)
+            await self.step("role")
             for worker in self.living():
                 worker.guard()
                 worker.beat()
