@@ -35,7 +35,7 @@ class Answer:
 class RunningCloud:
     """One `apothic up` of a person."""
 
-    def __init__(self, person, *options, data=None):
+    def __init__(self, person, *options, data=None, endpoint=None):
         self.person = person
         self.data = data or person.home / ".apothic" / "data"
         began = time.monotonic()
@@ -44,7 +44,7 @@ class RunningCloud:
         )
         self.told = self._hear("Ctrl-C stops it.")
         self.ready_s = time.monotonic() - began
-        where = json.loads((person.home / ".apothic" / "endpoint.json").read_text())
+        where = json.loads((endpoint or person.home / ".apothic" / "endpoint.json").read_text())
         self.url, self.key = where["url"], where["key"]
 
     @property

@@ -46,9 +46,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the server can do its work, and which part cannot."""
+    """Whether the server can do its work, and which part cannot; `role` is `dispatcher` or `standby`."""
 
     ready: bool
+    role: str
     checks: dict[str, Check]
 
 
@@ -120,7 +121,7 @@ class DeploymentEnd:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One job; `waiting_reason` says why it does not run yet, `error` (JSON) why it failed."""
+    """One job; `waiting_reason` says why it waits, `error` (JSON) why it failed, `retry_of` which job it retries."""
 
     job_id: str
     app: str
@@ -134,6 +135,7 @@ class JobInfo:
     created_at: str
     started_at: str | None
     finished_at: str | None
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,10 @@ class AsyncControlPlaneClient:
         """Ask for the end of a job and return its status after that; asking twice is fine."""
         return await self.run(_operations.cancel_job(self._core, job_id))
 
+    async def retry_job(self, job_id: str) -> str:
+        """Make a new job with the function and the arguments of one that has ended; return its id."""
+        return await self.run(_operations.retry_job(self._core, job_id))
+
     async def has_archive(self, sha256: str) -> bool:
         """Whether the org has already uploaded an archive with this digest."""
         return await self.run(_operations.has_archive(self._core, sha256))

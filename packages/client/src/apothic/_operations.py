@@ -198,6 +198,13 @@ def cancel_job(core: Core, job_id: str) -> Steps[str]:
     return _read(core, response, JobStatus, 200).status
 
 
+def retry_job(core: Core, job_id: str) -> Steps[str]:
+    """Make a new job with the function and the arguments of one that has ended; return its id."""
+    path = target(core, f"/v1/jobs/{part(job_id)}/retry")
+    response = yield from perform(core, _once(core, Request("POST", path, (ACCEPT_JSON,))))
+    return _read(core, response, JobStatus, 202).job_id
+
+
 def has_archive(core: Core, sha256: str) -> Steps[bool]:
     path = target(core, f"/v1/archives/{part(sha256)}")
     response = yield from perform(core, Request("HEAD", path, is_repeatable=True))

@@ -295,6 +295,10 @@ class ControlPlaneClient:
         """Ask for the end of a job and return its status after that; asking twice is fine."""
         return self.run(_operations.cancel_job(self._core, job_id))
 
+    def retry_job(self, job_id: str) -> str:
+        """Make a new job with the function and the arguments of one that has ended; return its id."""
+        return self.run(_operations.retry_job(self._core, job_id))
+
     def has_archive(self, sha256: str) -> bool:
         """Whether the org has already uploaded an archive with this digest."""
         return self.run(_operations.has_archive(self._core, sha256))

@@ -257,6 +257,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "deployment_busy": ConflictError,
     "fenced": ConflictError,
     "idempotency_in_progress": ConflictError,
+    "job_not_ended": ConflictError,
     "invalid": InvalidRequestError,
     "digest_mismatch": InvalidRequestError,
     "idempotency_key_invalid": InvalidRequestError,

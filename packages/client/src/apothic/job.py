@@ -61,6 +61,15 @@ class Job(Generic[R]):
         """Ask for the end of the job and return its status after that. Asking twice, or after the end, is fine."""
         return self._client.cancel_job(self._job_id)
 
+    def retry(self) -> Job[R]:
+        """Make a new job with the same function and arguments, in the app's live version; this one stays as it ended.
+
+        Raises:
+            ConflictError: This job has not ended (`job_not_ended`), or its app was stopped.
+            NotFoundError: There is no such job, or its app has the function no longer.
+        """
+        return Job(self._client.retry_job(self._job_id), self._client)
+
     def wait(self, *, poll_interval_s: float = 1.0, timeout_s: float = 600.0) -> R:
         """Wait for the job and return its result; resumes after lost connections. Ctrl-C ends the waiting only.
 
@@ -188,6 +197,7 @@ class AsyncJob(Generic[R]):
 
     def __init__(self, job_id: str, client: ControlPlaneClient) -> None:
         self._job_id = job_id
+        self._owner = client
         self._client = client.aio
 
     async def status(self) -> str:
@@ -201,6 +211,10 @@ class AsyncJob(Generic[R]):
     async def cancel(self) -> str:
         """Ask for the end of the job and return its status after that."""
         return await self._client.cancel_job(self._job_id)
+
+    async def retry(self) -> Job[R]:
+        """Make a new job with the same function and arguments; this one stays as it ended."""
+        return Job(await self._client.retry_job(self._job_id), self._owner)
 
     async def wait(self, *, poll_interval_s: float = 1.0, timeout_s: float = 600.0) -> R:
         """Wait for the job and return its result; cancelling the task ends the waiting only."""

@@ -145,7 +145,7 @@ def job_document(**changes: Any) -> dict[str, Any]:
     return {
         "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
         "status": "running", "attempt": 1, "waiting_reason": None, "error": None, "created_at": TIME,
-        "started_at": TIME, "finished_at": None, **changes,
+        "retry_of": None, "started_at": TIME, "finished_at": None, **changes,
     }  # fmt: skip
 
 
@@ -218,7 +218,9 @@ def standard_script() -> dict[tuple[str, str], Script]:
     identity = {"org": "main", "key": key, "role": "owner", "scopes": ["apps:read"], "server_version": "0.1.0"}
     return {
         ("GET", "/healthz"): Answer(document={"status": "ok", "version": "0.1.0"}),
-        ("GET", "/readyz"): Answer(document={"ready": True, "checks": {"store": {"ok": True, "detail": "up"}}}),
+        ("GET", "/readyz"): Answer(
+            document={"ready": True, "role": "dispatcher", "checks": {"store": {"ok": True, "detail": "up"}}}
+        ),
         ("GET", "/v1/identity"): Answer(document=identity),
         ("GET", "/v1/workers"): Answer(document={"items": [worker]}),
         ("GET", "/v1/apps"): Answer(document={"items": [app], "next_cursor": None}),

@@ -47,6 +47,25 @@ def test_job_cancel_says_what_the_job_is_now(connected, run, shapes):
     assert run("job", "cancel", shapes.JOB).out == f"{shapes.JOB} is cancelled\n"
 
 
+def test_job_retry_prints_the_new_job(connected, run, shapes):
+    other = shapes.JOB[:-1] + "1"
+    made = shapes.Answer(status=202, document={"job_id": other, "status": "queued"})
+    connected.script["POST", f"/v1/jobs/{shapes.JOB}/retry"] = made
+
+    assert run("job", "retry", shapes.JOB).out == f"{other}\n"
+    assert run("job", "retry", shapes.JOB, "--json").json == {"job_id": other, "retry_of": shapes.JOB}
+
+
+def test_job_retry_of_a_job_that_has_not_ended_says_so(connected, run, shapes):
+    refusal = shapes.refused(409, "job_not_ended", "the job is running; only one that has ended is retried")
+    connected.script["POST", f"/v1/jobs/{shapes.JOB}/retry"] = refusal
+
+    found = run("job", "retry", shapes.JOB)
+
+    assert (found.code, found.out) == (6, "")
+    assert "only one that has ended is retried" in found.err
+
+
 def test_logs_reads_every_page(connected, run, shapes):
     pages = {
         "-1": shapes.log_document(0, "one", "two", is_final=False),
@@ -104,7 +123,7 @@ def test_status_shows_what_is_enforced_and_what_is_not(connected, run):
 
 
 def test_status_of_a_cloud_that_is_not_ready_ends_with_9(connected, run, shapes):
-    checks = {"ready": False, "checks": {"store": {"ok": False, "detail": "cannot connect"}}}
+    checks = {"ready": False, "role": "standby", "checks": {"store": {"ok": False, "detail": "cannot connect"}}}
     connected.script["GET", "/readyz"] = shapes.Answer(503, checks)
 
     found = run("status")

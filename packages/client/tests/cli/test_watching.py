@@ -223,6 +223,20 @@ def test_an_interrupt_ends_the_following_of_logs_only(connected, shapes):
     assert connected.last(*events_path(shapes)).query == "after=2&types=job.end%2Cjob.log"
 
 
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 100), ("cancelled", 103)])
+def test_a_watched_retry_shows_the_new_job_and_ends_as_it_does(connected, run, shapes, status, code):
+    made = shapes.Answer(status=202, document={"job_id": shapes.JOB, "status": "queued"})
+    connected.script["POST", f"/v1/jobs/{shapes.JOB}/retry"] = made
+    if status != "succeeded":
+        connected.script[events_path(shapes)] = failed_events(shapes, status)
+
+    found = run("job", "retry", shapes.JOB, "--watch")
+
+    assert found.code == code
+    assert f"{shapes.JOB} retries {shapes.JOB}" in found.err
+    assert "job.end" in found.out
+
+
 def test_run_shows_events_while_it_runs_and_then_the_result(connected, run, shapes):
     found = run(*RUN, "--watch")
 
@@ -312,6 +326,18 @@ def test_logs_are_searched_cut_and_timed(connected, run, shapes):
     document = run("logs", shapes.JOB, "--json", "--search", "9").json
     assert [line["index"] for line in document["lines"]] == [9, 19, 29]
     assert (document["last_index"], document["is_final"]) == (29, True)
+
+
+def test_logs_begin_at_a_time(connected, run, shapes):
+    document = shapes.log_document(0, "early", "late", "later")
+    for line, second in zip(document["lines"], (9, 10, 11), strict=True):
+        line["time"] = f"2026-01-31T12:00:{second:02}.000Z"
+    connected.script["GET", f"/v1/jobs/{shapes.JOB}/logs"] = shapes.Answer(document=document)
+
+    assert run("logs", shapes.JOB, "--since", "2026-01-31T12:00:10Z").out == "late\nlater\n"
+    assert run("logs", shapes.JOB, "--since", "2026-01-31T13:00:10.500+01:00", "--tail", "5").out == "later\n"
+    assert run("logs", shapes.JOB, "--since", "1s").out == ""
+    assert run("logs", shapes.JOB, "--since", "yesterday").code == 2
 
 
 def test_followed_logs_are_what_was_written_and_then_what_comes(connected, run, shapes):

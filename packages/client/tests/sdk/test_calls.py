@@ -425,6 +425,18 @@ def test_spawn_whose_answer_is_lost_is_sent_again_with_its_key(do: Do, greet: An
     assert [one.headers["idempotency-try"] for one in tries] == ["first", "again"]
 
 
+def test_a_retry_is_a_new_job_also_when_the_answer_is_lost(do: Do, job: Any, server: ScriptedServer) -> None:
+    made = check("JobStatusAnswer", {"job_id": f"{JOB[:-1]}1", "status": "queued"})
+    server.scripts += [lambda wire, _: False, lambda wire, _: wire.answer(202, made)]
+
+    again = do(job.retry())
+
+    assert isinstance(again, Job)
+    assert again.job_id == made["job_id"]
+    assert [request.path for request in server.received] == [f"/v1/jobs/{JOB}/retry"] * 2
+    assert len({one.headers["idempotency-key"] for one in server.received}) == 1
+
+
 def test_a_request_that_changes_nothing_is_repeated(do: Do, job: Any, server: ScriptedServer) -> None:
     answer = check("JobStatusAnswer", {"job_id": JOB, "status": "cancelling"})
     server.scripts += [lambda wire, _: False] * 3

@@ -58,7 +58,7 @@ ENTRY = {
 JOB_JSON = {
     "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
     "status": "failed", "attempt": 1, "waiting_reason": None, "error": remote_error(), "created_at": TIME,
-    "started_at": None, "finished_at": TIME,
+    "retry_of": JOB, "started_at": None, "finished_at": TIME,
 }  # fmt: skip
 MACHINE = {
     "host": "h", "executor": "sandbox", "isolation": ["user"], "enforced": ["memory"], "not_enforced": {"cpu": "no"},
@@ -73,7 +73,10 @@ IDENTITY = {
 def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer, client: ControlPlaneClient) -> None:
     answers = {
         "GET /v1/identity": ("Identity", IDENTITY),
-        "GET /readyz": ("Readiness", {"ready": True, "checks": {"store": {"ok": True, "detail": ""}}}),
+        "GET /readyz": (
+            "Readiness",
+            {"ready": True, "role": "standby", "checks": {"store": {"ok": True, "detail": ""}}},
+        ),
         "GET /v1/workers": (
             "WorkerList",
             {"items": [{"worker_id": f"workers:{KEY}", "name": "w", "status": "live", "connected_at": TIME,
@@ -124,7 +127,8 @@ def test_a_list_that_never_ends_is_noticed(server: ScriptedServer, client: Contr
 
 
 def test_readiness_answers_503_without_trying_again(server: ScriptedServer, client: ControlPlaneClient) -> None:
-    body = check("Readiness", {"ready": False, "checks": {"store": {"ok": False, "detail": "away"}}})
+    checks = {"store": {"ok": False, "detail": "away"}}
+    body = check("Readiness", {"ready": False, "role": "standby", "checks": checks})
     server.scripts.append(lambda wire, _: wire.answer(503, body))
 
     assert client.readiness().checks["store"].detail == "away"

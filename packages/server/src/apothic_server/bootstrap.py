@@ -16,7 +16,7 @@ from apothic_server.adapters.clock import SystemClock
 from apothic_server.api.links.upgrade import link_upgrade
 from apothic_server.api.root import build_face
 from apothic_server.api.shared.asgi import Face
-from apothic_server.identity import first_org, pepper_of
+from apothic_server.identity import check_folder, claim_folder, first_org, known_org, pepper_of
 from apothic_server.loops.base import Loop
 from apothic_server.loops.retention import Retention
 from apothic_server.loops.upkeep import Upkeep
@@ -36,19 +36,27 @@ from apothic_server.services.dispatch.leases import PASS_S, Leases
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
+from apothic_server.services.dispatch.role import Role
 from apothic_server.services.dispatch.time_limits import TimeLimits
 from apothic_server.services.health import Health
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
 from apothic_server.services.links import GRACE_S, Links
 from apothic_server.services.metrics import Metrics
+from apothic_server.services.news import News
+from apothic_server.services.outcomes import Outcomes
+from apothic_server.services.peers import JOIN, Peers
 from apothic_server.services.repeats import Repeats
 from apothic_server.services.streams import Streams
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
 from apothic_server.store.migrate import prepare_store
+from apothic_server.store.servers import Server
 from apothic_server.store.writer import Writer
+
+SWEEP_DEADLINE_S = 120.0
+"""The first sweep of a term reads every unfinished row."""
 
 
 def _random() -> float:
@@ -84,7 +92,7 @@ class Cloud:
 
     Args:
         address: The store; prepared (checked, migrated) at start.
-        data: Folder for blobs and secrets.
+        data: Folder for blobs and secrets; all processes of one cloud use the same.
         url: Address under which workers and other processes reach this one.
         grace_s: `disconnect_grace_s`, the lease of a worker.
         holder: Name under which the dispatcher's term is taken; given when the caller has proof that every process that
@@ -121,6 +129,8 @@ class Cloud:
         self.database: Database
         self.leases: Leases
         self.recovery: Recovery
+        self.role: Role
+        self.peers: Peers
         self.upkeep: Upkeep
         self.values: Values
         self.retention: Retention
@@ -140,15 +150,22 @@ class Cloud:
         self.writer = Writer(self.database.connect_writer, commit_delay_s=self._commit_delay_s)
         await self.writer.start()
         self._stack.push_async_callback(self.writer.stop)
-        blobs = FileBlobs(self._data / "blobs")
-        await blobs.sweep()
-        self._build(blobs)
+        check_folder(self._data, await known_org(self.database))
+        pepper = pepper_of(self._data)  # before the org, so that a folder without it never belonged to the cloud
         self.org = await first_org(self.database, self._sources.clock)
-        await self.recovery.hold_role()
-        if run_loops:
-            for loop in self.loops:
-                loop.start()
-                self._stack.push_async_callback(loop.stop)
+        claim_folder(self._data, self.org)
+        blobs = FileBlobs(self._data / "blobs")
+        self._build(blobs, pepper)
+        await self.peers.join()
+        if self.peers.is_alone:
+            await blobs.sweep()  # what others upload at this moment is theirs
+        await self.upkeep.role()
+        role, *others = self.loops if run_loops else (None,)
+        if role is not None:
+            self._start(role)  # the term is renewed while the rows are read
+        await self.recovery.sweep()
+        for loop in others:
+            self._start(loop)
 
     async def stop(self) -> None:
         """Take nothing new, stop the loops, write what is queued, give the role back, disconnect."""
@@ -159,11 +176,23 @@ class Cloud:
             self.board.is_draining = True
         await self._stack.aclose()
 
-    async def _release_role(self) -> None:
-        if hasattr(self, "recovery"):
-            await self.recovery.release_role()
+    async def drain(self) -> None:
+        """Take nothing new; when others live, one of them dispatches from now on."""
+        self.board.is_draining = True
+        if not self.peers.is_alone:
+            await self.role.step_down()
+            self.peers.tell(JOIN)
 
-    def _build(self, blobs: FileBlobs) -> None:
+    def _start(self, loop: Loop) -> None:
+        loop.start()
+        self._stack.push_async_callback(loop.stop)
+
+    async def _release_role(self) -> None:
+        if hasattr(self, "role"):
+            await self.role.release()
+            await self.peers.leave()
+
+    def _build(self, blobs: FileBlobs, pepper: bytes) -> None:
         sources, database = self._sources, self.database
         clock, key = sources.clock, sources.new_key
         board = self.board = Board(
@@ -177,24 +206,37 @@ class Cloud:
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, self._grace_s)
         closing = Closing(database, board, calls, endings, grants)
+        outcomes = Outcomes(database, blobs, clock)
         self.recovery = Recovery(
             database,
             board,
             grants,
             calls,
+            endings,
             reports,
             self.leases,
             closing,
-            holder=self._holder or key(),
-            url=self._url,
+            outcomes,
             grace_s=self._grace_s,
         )
+        me = Server(self._holder or key(), self._url)
+        self.role = Role(database, board, outcomes, me)
+        self.role.lost = lambda: _forget_fleet(grants, reports)
+        self.peers = Peers(database, clock, me)
         reattach = Reattach(board, grants, calls, reports, self.recovery)
-        self.links = Links(database, board, grants, reports, reattach, grace_s=self._grace_s)
-        self.keys = Keys(database, clock, pepper=pepper_of(self._data), new_key=key)
-        apps = Apps(database, clock, new_key=key, changed=lambda stream: board.hints.changed(stream))
+        self.links = Links(
+            database, board, grants, reports, reattach, servers=lambda: self.peers.urls, grace_s=self._grace_s
+        )
+        self.keys = Keys(database, clock, pepper=pepper, new_key=key)
+        apps = Apps(
+            database,
+            clock,
+            new_key=key,
+            changed=lambda stream: board.hints.changed(stream),
+            is_alone=lambda: self.peers.is_alone,
+        )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), new_key=key)
+        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, new_key=key)
         streams = Streams(database, jobs, blobs, flows)
         self.retention = Retention(database, clock)
         health = Health(database, board)
@@ -209,10 +251,11 @@ class Cloud:
             health=health,
             metrics=Metrics(board, self.writer.counters),
         )
+        self.peers.listeners.regrouped = lambda: _regroup(apps, self.links)
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
-        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops, flows)
+        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers)
         self.values = Values(board, grants, reports, blobs)
-        self.loops = self._make_loops(board, streams)
+        self.loops = self._make_loops(board, streams, outcomes)
         health.loops = self.loops
         self.asgi = build_face(
             self.services,
@@ -221,22 +264,59 @@ class Cloud:
             log=structlog.get_logger("apothic.request"),
         )
 
-    def _make_loops(self, board: Board, streams: Streams) -> tuple[Loop, ...]:
-        upkeep = self.upkeep
+    def _make_loops(self, board: Board, streams: Streams, outcomes: Outcomes) -> tuple[Loop, ...]:
+        upkeep, peers = self.upkeep, self.peers
+        role = Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0)
+        sweep = Loop("sweep", upkeep.sweep, interval_s=PASS_S, deadline_s=SWEEP_DEADLINE_S)
         values = Loop("values", self.values.step, interval_s=5.0, deadline_s=60.0)
         reload = Loop("reload", upkeep.reload, interval_s=1.0)
         retries = Loop("retries", upkeep.retries, interval_s=5.0)
         limits = Loop("limits", upkeep.limits, interval_s=2.0)
+        told = Loop("peers", upkeep.tell, interval_s=1.0)
+        waited = Loop("outcomes", outcomes.step, interval_s=5.0)
+        news = News(board, streams, outcomes)
+        news.missed = sweep.hint
         board.hints = Hints(
-            feed=values.hint, reload=reload.hint, retries=retries.hint, limits=limits.hint, changed=streams.hint
+            feed=values.hint,
+            reload=reload.hint,
+            retries=retries.hint,
+            limits=limits.hint,
+            changed=lambda key: _changed(streams, peers, key),
         )
+        outcomes.wake = waited.hint
+        peers.listeners.heard, peers.listeners.wake, peers.listeners.met = news.heard, told.hint, role.hint
+        self.role.taken = lambda: _begin_term(self.recovery, sweep)
         return (
-            Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0),
+            role,
             limits,
-            Loop("sweep", upkeep.sweep, interval_s=PASS_S),
+            sweep,
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
             Loop("retention", self.retention.step, interval_s=60.0),
             reload,
             retries,
             values,
+            told,
+            waited,
         )
+
+
+def _changed(streams: Streams, peers: Peers, key: str) -> None:
+    """Something was committed here: wake our own watchers, tell the other processes."""
+    streams.hint(key)
+    peers.tell(key)
+
+
+def _regroup(apps: Apps, links: Links) -> None:
+    """Other servers came or went."""
+    apps.forget_all()
+    links.tell_servers()
+
+
+def _forget_fleet(grants: Grants, reports: Reports) -> None:
+    grants.clear()
+    reports.large_results.clear()
+
+
+def _begin_term(recovery: Recovery, sweep: Loop) -> None:
+    recovery.begin_term()
+    sweep.hint()

@@ -20,6 +20,7 @@ from apothic_server.store.recovery import lock_orgs
 
 FIRST_ORG = "default"
 LOCAL_KEY = "local"
+CLOUD_FILE = "cloud"
 WORKER_KEY = "local worker"
 
 
@@ -88,14 +89,52 @@ def lock_holder(folder: Path) -> int | None:
 
 
 def pepper_of(folder: Path) -> bytes:
-    """Return the secret that stored digests are keyed with; made on the first start."""
+    """Return the secret that stored digests are keyed with; made on the first start, by one of several starts."""
     path = folder / "secrets" / "pepper"
     if not path.exists():
-        write_private(path, secrets.token_bytes(32))
+        write_once(path, secrets.token_bytes(32))
     pepper = path.read_bytes()
     if len(pepper) < 32:
         raise FolderError(f"{path} is damaged: it holds {len(pepper)} of 32 bytes; restore it from a backup")
     return pepper
+
+
+def check_folder(folder: Path, org: OrgId | None) -> None:
+    """Check that the folder with secrets and blobs is that of the database's cloud, which its first org names.
+
+    Args:
+        org: The first org; None when the database is new.
+
+    Raises:
+        FolderError: The folder is another cloud's, or has no secrets for this one (`wrong_folder`).
+    """
+    path = folder / CLOUD_FILE
+    found = path.read_text().strip() if path.exists() else None
+    if found is None and (org is None or (folder / "secrets" / "pepper").exists()):
+        return
+    if found != org:
+        is_other = "belongs to another cloud than the database"
+        what = is_other if found is not None else "holds no secrets of the database's cloud"
+        detail = f"the folder {folder} {what}; name the folder that all servers of that cloud share with --shared"
+        raise FolderError(detail, code="wrong_folder")
+
+
+def claim_folder(folder: Path, org: OrgId) -> None:
+    """Note whose folder it is."""
+    if not (folder / CLOUD_FILE).exists():
+        write_once(folder / CLOUD_FILE, org.encode())
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a private file whole, or leave the one that another process wrote first."""
+    made = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_private(made, content)
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink()
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -109,6 +148,12 @@ def write_private(path: Path, content: bytes) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+
+
+async def known_org(database: Database) -> OrgId | None:
+    """Return the installation's first org; None before the first start."""
+    async with database.system_unit() as unit:
+        return await rows.first_org(unit)
 
 
 async def first_org(database: Database, clock: Clock) -> OrgId:

@@ -17,6 +17,9 @@ from apothic_server.domain.errors import PlatformError
 GRACE_S = 10
 """Open requests get this long when the process stops."""
 
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
+
 
 class PortError(PlatformError):
     """The address cannot be listened on."""
@@ -58,7 +61,8 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Begin to accept connections; those that come before the first turn of the loop wait."""
+        self._bound.listen(BACKLOG)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]), name="listener")
 
     async def stop(self) -> None:

@@ -23,7 +23,6 @@ from apothic_server.settings import Settings
 
 log = structlog.get_logger("apothic.worker")
 
-NAME = "local"
 STOP_S = 25.0
 """A worker that is told to stop lets jobs run for 15 s (G2.5) and then ends them."""
 
@@ -154,7 +153,8 @@ def _reason(line: str) -> str:
 def _command(settings: Settings, address: Path, token: Path) -> list[str]:
     # -P: modules of the folder in which somebody starts a cloud are none of ours.
     command = [sys.executable, "-P", "-m", "apothic_worker.cli", "run", "--url-file", str(address)]
-    command += ["--token-file", str(token), "--data", str(settings.data / "worker"), "--name", NAME, "--local"]
+    command += ["--token-file", str(token), "--data", str(settings.data / "worker")]
+    command += ["--name", settings.worker_name, "--local", *(["--leased"] if settings.is_sharable else [])]
     for flag, value in (
         ("--executor", settings.executor),
         ("--cpus", settings.cpus),

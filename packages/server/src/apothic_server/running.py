@@ -17,8 +17,10 @@ from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
 from apothic_server.local_store import LocalStore
-from apothic_server.local_worker import NAME, LocalWorker
+from apothic_server.local_worker import LocalWorker
 from apothic_server.settings import Settings
+
+EMBEDDED_HOLDER = "local"
 
 
 class WorkerFailed(PlatformError):
@@ -51,16 +53,17 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
     Raises:
         PlatformError: It cannot start; everything that was started is stopped again.
     """
-    url = url_of(bound)
+    url = settings.public_url or url_of(bound)
+    shared = settings.shared or settings.data
     async with AsyncExitStack() as stack:
         store = LocalStore(settings)
         address = await store.start()
         stack.push_async_callback(store.stop)
         # Only holders of the folder's lock use its embedded store, so the one before us is dead.
-        holder = NAME if settings.database_url is None else None
+        holder = None if settings.is_sharable else EMBEDDED_HOLDER
         cloud = Cloud(
             address,
-            settings.data,
+            shared,
             url=url,
             commit_delay_s=settings.commit_delay_s,
             grace_s=settings.disconnect_grace_s,
@@ -68,29 +71,33 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         )
         stack.push_async_callback(cloud.stop)
         await cloud.start()
-        key = await identity.local_key(settings.data, cloud.keys, cloud.org)
-        token = await identity.worker_token(settings.data, cloud.keys, cloud.org)
+        key = await identity.local_key(shared, cloud.keys, cloud.org)
         listener = Listener(cloud.asgi, bound)
         listener.start()
         stack.push_async_callback(listener.stop)
-        await _worker(settings, url, token, cloud, stack)
+        machine = "none beside this server"
+        if settings.has_worker:
+            machine = await _worker(settings, url_of(bound), cloud, stack)
         path = settings.endpoint
         is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
-        yield Running(url, key, _machine(cloud), is_named, store)
-        cloud.board.is_draining = True
+        yield Running(url, key, machine, is_named, store)
+        await cloud.drain()
 
 
-async def _worker(settings: Settings, url: str, token: Path, cloud: Cloud, stack: AsyncExitStack) -> None:
+async def _worker(settings: Settings, url: str, cloud: Cloud, stack: AsyncExitStack) -> str:
+    """Start the worker beside this server and return a line about it."""
+    token, name = await identity.worker_token(settings.data, cloud.keys, cloud.org), settings.worker_name
     worker = LocalWorker(
         settings,
         url=url,
         token=token,
-        linked=cloud.links.linked(NAME),
-        on_death=functools.partial(cloud.links.declare_dead, NAME),
+        linked=cloud.links.linked(name),
+        on_death=functools.partial(cloud.links.declare_dead, name),
     )
     stack.push_async_callback(worker.stop)
     if not await worker.start():
         raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
+    return _machine(cloud, name)
 
 
 @contextlib.contextmanager
@@ -128,8 +135,10 @@ def _names_live_cloud(path: Path) -> bool:
     return pid != os.getpid()
 
 
-def _machine(cloud: Cloud) -> str:
-    worker = next((worker for worker in cloud.board.fleet.workers.values() if worker.name == NAME), None)
+def _machine(cloud: Cloud, name: str) -> str:
+    worker = next((worker for worker in cloud.board.fleet.workers.values() if worker.name == name), None)
+    if worker is None and not cloud.board.dispatches:
+        return f"{name}, linked to the server that dispatches"
     if worker is None:
         raise Unavailable("the local worker is gone")
     machine = worker.machine

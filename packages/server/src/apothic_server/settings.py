@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,9 @@ class Settings:
         memory_mb: MiB the local worker offers; None means most of the machine's.
         endpoint: File that tells clients of this user where the cloud is; None writes none.
         disconnect_grace_s: How long a worker on another machine may be silent before its jobs run elsewhere (G3.2).
+        shared: Folder with secrets and blobs that all servers of this cloud use; the data folder when None.
+        public_url: Address under which workers and other servers reach this one; that of the socket when None.
+        has_worker: Run a worker beside the server.
         commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
     """
 
@@ -41,4 +46,19 @@ class Settings:
     memory_mb: int | None = None
     endpoint: Path | None = None
     disconnect_grace_s: float = DEFAULT_GRACE_S
+    shared: Path | None = None
+    public_url: str | None = None
+    has_worker: bool = True
     commit_delay_s: float = 0.0
+
+    @property
+    def is_sharable(self) -> bool:
+        """Whether other servers may use the same database."""
+        return self.database_url is not None
+
+    @property
+    def worker_name(self) -> str:
+        """Name of the worker beside this server; where several servers are possible, that of no other one's."""
+        if not self.is_sharable:
+            return "local"
+        return "local-" + hashlib.sha256(f"{socket.gethostname()}\0{self.data}".encode()).hexdigest()[:8]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -75,6 +76,14 @@ def _data_option(command: click.decorators.FC) -> click.decorators.FC:
     envvar="APOTHIC_DATABASE_URL",
     help="Use this PostgreSQL (15 or later) instead of the embedded one.",
 )
+@click.option(
+    "--shared",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="APOTHIC_SHARED",
+    help="Folder with secrets and blobs that all servers of this cloud use (default: the data folder).",
+)
+@click.option("--public-url", help="Where workers and other servers reach this one (default: where it listens).")
+@click.option("--no-worker", is_flag=True, help="Run no worker beside this server.")
 @click.option("--pg-user", help="As root: run the embedded PostgreSQL as this user.")
 @click.option(
     "--executor", type=click.Choice(["sandbox", "process"]), help="How user code is isolated (default: sandbox)."
@@ -104,6 +113,9 @@ def up(
     port: int,
     behind_proxy: bool,
     database_url: str | None,
+    shared: Path | None,
+    public_url: str | None,
+    no_worker: bool,
     pg_user: str | None,
     executor: str | None,
     trust_user_code: bool,
@@ -130,6 +142,9 @@ def up(
         port=port,
         behind_proxy=behind_proxy,
         database_url=database_url,
+        shared=_shared(shared, database_url),
+        public_url=_public_url(public_url),
+        has_worker=not no_worker,
         pg_user=pg_user,
         executor=executor,
         trust_user_code=trust_user_code,
@@ -245,6 +260,25 @@ def _say(text: str) -> None:
     """Tell the terminal, if it is still there."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
+
+
+def _shared(folder: Path | None, database_url: str | None) -> Path | None:
+    if folder is None:
+        return None
+    if database_url is None:
+        raise click.UsageError("--shared is for several servers on one database; name it with --database-url")
+    if not folder.is_dir():
+        raise click.UsageError(f"--shared names {folder}, which is no folder")
+    return folder.absolute()
+
+
+def _public_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise click.UsageError(f"--public-url {url!r} is no address such as https://server-1.example:8400")
+    return url.rstrip("/")
 
 
 def _check_host(settings: Settings) -> None:

@@ -123,7 +123,7 @@ async def test_what_the_worker_no_longer_has_is_given_back_at_once(cloud, restar
     worker.received.clear()
 
     await worker.connect()
-    await cloud.inner.recovery.sweep(pages=None)
+    await cloud.inner.recovery.sweep()
     if worker.close_code == "unavailable":
         await worker.connect()
     again = await worker.take()

@@ -4,7 +4,6 @@ import pytest
 
 from apothic.wire.functions import FunctionSpec
 from apothic_server.bootstrap import Cloud, Sources
-from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.cloud import ScriptedWorker
 from apothic_server.testing.guarantees import guarantee
@@ -100,18 +99,6 @@ async def test_a_retry_keeps_its_delay_over_a_restart_and_a_clock_set_back_makes
     again = await other.take()
 
     assert (early, again.job, again.attempt) == ("retrying", job.job, 2)
-
-
-async def test_only_one_process_dispatches(cloud, second):
-    await cloud.deploy()
-    await second.start(run_loops=False)
-
-    assert second.board.term is None
-    with pytest.raises(Unavailable):
-        cloud_of_second = second.services.jobs
-        from apothic.wire.values import Value
-
-        await cloud_of_second.submit(cloud.actor, ("shop", "work"), Value("json", b"[[],{}]"), blocking=False)
 
 
 async def test_a_grant_of_an_old_term_is_refused_by_the_store(cloud, second):

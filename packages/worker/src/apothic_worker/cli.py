@@ -56,7 +56,9 @@ def _fail(text: str, code: int) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     return Config(
-        url=options.url_file or check_url(options.url),
+        url=options.url_file or check_url(options.url[0]),
+        more_urls=tuple(check_url(url) for url in (options.url or ())[1:]),
+        is_leased=options.leased,
         token=options.token_file or token_of_environment(),
         data=options.data.expanduser().resolve(),
         executor=options.executor,
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="link this machine and work"
     )
     address = command.add_mutually_exclusive_group(required=True)
-    address.add_argument("--url", help="address of the control plane")
+    address.add_argument("--url", action="append", help="address of the control plane; several times: of each server")
     address.add_argument("--url-file", type=Path, help="file with the address, read again before each try to link")
     command.add_argument(
         "--token-file",
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name shown to people; default: the host's")
     command.add_argument("--trust-user-code", action="store_true", help="allow `process` as root and for several orgs")
     command.add_argument("--local", action="store_true", help="the server is on this host: keep work while it is away")
+    command.add_argument("--leased", action="store_true", help=argparse.SUPPRESS)
     command.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
     return parser
 

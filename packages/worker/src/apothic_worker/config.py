@@ -34,6 +34,8 @@ class Config:
         memory_mb: MiB to offer; None for a share of the machine's.
         trust_user_code: Allow the executor `process` as root and for several orgs.
         is_local: The server runs on this host, so work goes on while it is away.
+        more_urls: Further addresses of the control plane, tried when the first does not answer.
+        is_leased: With `is_local`: other servers share the database, so work ends with its lease as elsewhere.
         alone_s: With `is_local`: end when nothing is held and no server was there for this long.
     """
 
@@ -47,6 +49,8 @@ class Config:
     trust_user_code: bool = False
     is_local: bool = False
     alone_s: float = ALONE_S
+    more_urls: tuple[str, ...] = ()
+    is_leased: bool = False
     credits: int = LINK_CREDITS
 
     def where(self) -> tuple[str, str]:

@@ -10,8 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from apothic.wire.link import Assign, Cancel, ItemsTaken, Ping, Refused, RunnerRef, StartRunner, StopRunner, Welcome
+from apothic.wire.link import (
+    Assign,
+    Cancel,
+    HeartbeatAnswer,
+    ItemsTaken,
+    Ping,
+    Refused,
+    RunnerRef,
+    StartRunner,
+    StopRunner,
+    Welcome,
+)
 from apothic_worker import journal
+from apothic_worker.addresses import Addresses
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
 from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
@@ -20,6 +32,9 @@ from apothic_worker.link_state import Drop, LinkState
 STARTED_DELAY_S = 0.005
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
+BACKOFF_SEVERAL_MAX_S = 2.0
+"""With several servers one of them dispatches soon."""
+
 BACKOFF_LOCAL_MAX_S = 1.0
 """A server on the same host is looked for more often: it costs nobody else anything."""
 
@@ -88,10 +103,15 @@ class Dial:
 
     Attributes:
         where: Returns address and token, asked before each try; raises `LinkUnavailable` when they are not known now.
+        is_local: A server on this host started the worker.
+        is_leased: Another server may give its work away, so it ends with the lease all the same.
+        more: Further addresses of the control plane.
     """
 
     where: Callable[[], tuple[str, str]]
     is_local: bool
+    is_leased: bool = False
+    more: tuple[str, ...] = ()
 
 
 class ControlLink:
@@ -121,7 +141,9 @@ class ControlLink:
         self._welcomed: asyncio.Event = asyncio.Event()
         self._settled: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
+        self._usual = ""
         self._bound_s = BACKOFF_FIRST_S
+        self.addresses = Addresses(dial.more)
         self._obeys: Obeys | None = None
         self._away_since: float | None = asyncio.get_running_loop().time()
         self._reason = ""
@@ -134,15 +156,14 @@ class ControlLink:
             LinkRefused: The server does not want this worker; trying again is of no use.
         """
         self._obeys = obeys
-        moved: str | None = None
         try:
             while True:
-                reason = await self._try(moved, obeys)
+                reason = await self._try(obeys)
                 if self._is_closing:
                     return
-                moved = self._after(reason)
+                self._after(reason)
                 delay_s = self._jitter() * self._bound_s
-                self._bound_s = min(self._bound_s * 2, BACKOFF_LOCAL_MAX_S if self._dial.is_local else BACKOFF_MAX_S)
+                self._bound_s = min(self._bound_s * 2, self._bound_max_s())
                 if reason != self._reason:
                     self._reason = reason
                     journal.warning("link.away", reason=reason, retry_s=round(delay_s, 3))
@@ -172,11 +193,16 @@ class ControlLink:
         if self._socket is not None:
             await self._socket.close(code)
 
-    async def _try(self, moved: str | None, obeys: Obeys) -> str:
-        """Be linked once, at `moved` or the usual address; return why that ended."""
+    def _bound_max_s(self) -> float:
+        if self._dial.is_local:
+            return BACKOFF_LOCAL_MAX_S
+        return BACKOFF_MAX_S if len(self.addresses.known(self._usual)) == 1 else BACKOFF_SEVERAL_MAX_S
+
+    async def _try(self, obeys: Obeys) -> str:
+        """Be linked once; return why that ended."""
         try:
-            url, token = self._dial.where()
-            return await self._once(moved or url, token, obeys)
+            self._usual, token = self._dial.where()
+            return await self._once(self.addresses.dial(self._usual), token, obeys)
         except LinkUnavailable as error:
             return str(error)
         except LinkRefused as error:
@@ -207,17 +233,19 @@ class ControlLink:
             self._cancel_timers()
             self.state.close()
 
-    def _after(self, reason: str) -> str | None:
-        """Return the address to dial next; None for the usual one."""
+    def _after(self, reason: str) -> None:
+        """Choose the address to dial next."""
         refused, self._refused = self._refused, None
         if refused is None:
-            return None
+            if not self._welcomed.is_set():
+                self.addresses.failed()
+            return
         if refused.code not in RETRY_CODES:
             raise LinkRefused(refused.code, refused.detail or reason)
         if refused.code == "moved" and refused.url and refused.url.startswith(("http://", "https://")):
-            self._bound_s = BACKOFF_FIRST_S
-            return refused.url
-        return None
+            self.addresses.moved(refused.url)
+        elif not self._welcomed.is_set():
+            self.addresses.failed()
 
     # --- incoming
 
@@ -257,10 +285,19 @@ class ControlLink:
                 self._bound_s = BACKOFF_FIRST_S
                 self._away_since, self._reason = None, ""
                 self._welcomed.set()
+                self._told(item.servers)
+                self.addresses.welcomed(self._usual)
                 obeys.ping(0)
                 self._beat_later(item.heartbeat_s)
+            case HeartbeatAnswer():
+                self._told(item.servers)
             case _:
                 pass
+
+    def _told(self, servers: list[str]) -> None:
+        # A worker that keeps its work for the one server on its host follows no other.
+        if not self._dial.is_local or self._dial.is_leased:
+            self.addresses.told(servers)
 
     # --- outgoing
 
@@ -298,8 +335,8 @@ class ControlLink:
             self._socket.fail(4002, "a heartbeat was not answered")
 
     def _renewed(self) -> None:
-        """Plan the next look at the lease; a worker beside its server keeps its work."""
-        if not self._dial.is_local:
+        """Plan the next look at the lease; a worker beside the only server keeps its work."""
+        if not self._dial.is_local or self._dial.is_leased:
             self._check_lease()
 
     def _check_lease(self) -> None:

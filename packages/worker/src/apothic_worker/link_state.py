@@ -232,7 +232,7 @@ class LinkState:
             case HeartbeatAnswer():
                 if item.sent_at_ms == self._asked_at_ms:
                     self.renewed_at_ms, self._asked_at_ms = item.sent_at_ms, None
-                return [self._drop(item.unknown)]
+                return [*([item] if item.servers else []), self._drop(item.unknown)]
             case Settled():
                 held = self._held.get((item.job, item.fence))
                 if held and held.finished:

@@ -81,8 +81,8 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         name = config.name or prepared.machine.host
         return LinkState(incarnation=incarnation, name=name, machine=prepared.machine, credit=config.credits, wake=wake)
 
-    link = ControlLink(Dial(lambda: _where(config), config.is_local), make_state)
-    archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(config.where))
+    link = ControlLink(_dial(config), make_state)
+    archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))
     zygotes = Zygotes(prepared.site, prepared.interpreters, archives)
     supervisor = Supervisor(zygotes, prepared.limits, link.state)
     stop, hurry = _stop_signals()
@@ -101,6 +101,16 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         for waiting in (linking, *reasons):
             waiting.cancel()
         await asyncio.gather(linking, return_exceptions=True)
+
+
+def _dial(config: Config) -> Dial:
+    return Dial(lambda: _where(config), config.is_local, config.is_leased, config.more_urls)
+
+
+def _linked(config: Config, link: ControlLink) -> tuple[str, str]:
+    """Return the address of the server that welcomed last, and the token."""
+    url, token = config.where()
+    return link.addresses.linked or url, token
 
 
 def _where(config: Config) -> tuple[str, str]:

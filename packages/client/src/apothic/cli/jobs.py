@@ -74,6 +74,7 @@ def status(settings: Settings, job_id: str) -> None:
         "started": found.started_at,
         "finished": found.finished_at,
         "deployment": found.deployment_id,
+        "retry of": found.retry_of,
     }
     print_fields({name: value for name, value in fields.items() if value is not None})
 
@@ -93,7 +94,11 @@ def watch(settings: Settings, job_id: str, snapshot: bool, last_index: int | Non
     """
     if snapshot and last_index is not None:
         raise click.UsageError("--snapshot begins with the present; --last-index with the past. Give one of them.")
-    status = _watch(settings, job_id, snapshot=snapshot, last_index=last_index, types=_names(types))
+    _end_as(_watch(settings, job_id, snapshot=snapshot, last_index=last_index, types=_names(types)))
+
+
+def _end_as(status: str) -> None:
+    """End the command with the exit code of a job that ended so."""
     if status != "succeeded":
         from apothic.cli.watching import exit_code_of
 
@@ -137,3 +142,20 @@ def cancel(settings: Settings, job_id: str) -> None:
         print_json({"job_id": job_id, "status": now})
     else:
         print_text(f"{job_id} is {now}")
+
+
+@job.command()
+@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.option("--watch", "watches", is_flag=True, help="Show the new job's events until it ends, and end as it does.")
+@common_options
+@click.pass_obj
+def retry(settings: Settings, job_id: str, watches: bool) -> None:
+    """Call the function of an ended job again with the same arguments, as a new job, and print that job's id."""
+    made = settings.client().retry_job(job_id)
+    if watches:
+        say(f"{made} retries {job_id}")
+        _end_as(_watch(settings, made, snapshot=False, last_index=None, types=()))
+    elif settings.is_json:
+        print_json({"job_id": made, "retry_of": job_id})
+    else:
+        print_text(made)

@@ -13,6 +13,7 @@ from apothic.cli import ids
 from apothic.cli.console import print_json, print_json_line, print_live, print_text, say
 from apothic.cli.interrupts import guarded
 from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.since import moment
 
 if TYPE_CHECKING:
     from apothic._answers import LogLine, LogPage
@@ -23,17 +24,28 @@ if TYPE_CHECKING:
 @click.argument("job_id", metavar="ID", callback=ids.job_id)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines until the job ends.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin with the last N lines.")
+@click.option(
+    "--since", metavar="TIME", callback=moment, help="Only lines written since 30s, 10m, 1h, 2d ago, or since a time."
+)
 @click.option("--timestamps", is_flag=True, help="Print when each line was written, in UTC.")
 @click.option("--search", metavar="TEXT", help="Only lines that contain TEXT, upper and lower case told apart.")
 @jsonl_option
 @common_options
 @click.pass_obj
-def logs(settings: Settings, job_id: str, follow: bool, tail: int | None, timestamps: bool, search: str | None) -> None:
+def logs(
+    settings: Settings,
+    job_id: str,
+    follow: bool,
+    tail: int | None,
+    since: str | None,
+    timestamps: bool,
+    search: str | None,
+) -> None:
     """Print what a job has written so far, oldest line first.
 
     With --follow, Ctrl-C ends only the following; the job goes on.
     """
-    output = Output(settings.client(), job_id, search or "")
+    output = Output(settings.client(), job_id, search or "", since or "")
     lines = output.written(tail)
     show = _shower(settings, timestamps=timestamps, is_live=follow)
     if not follow:
@@ -56,13 +68,14 @@ class Output:
         is_final: No line will ever follow.
     """
 
-    def __init__(self, client: ControlPlaneClient, job_id: str, search: str) -> None:
+    def __init__(self, client: ControlPlaneClient, job_id: str, search: str, since: str) -> None:
         self.job_id = job_id
         self.last_index = -1
         self.shown_index = -1
         self.is_final = False
         self._client = client
         self._search = search
+        self._since = since
 
     def written(self, tail: int | None) -> Iterable[LogLine]:
         """Return the lines so far that are searched for, the last `tail` of them."""
@@ -81,8 +94,10 @@ class Output:
             return
         for event in Job(self.job_id, self._client).watch(last_index=self.last_index, event_types=["job.log"]):
             index = self.last_index if event.index is None else event.index
-            if isinstance(event, JobLogEvent) and self._search in event.line:
-                yield LogLine(index, event.time, event.stream, event.line)
+            if isinstance(event, JobLogEvent):
+                line = LogLine(index, event.time, event.stream, event.line)
+                if self._is_wanted(line):
+                    yield line
             elif isinstance(event, JobResetEvent):
                 say(f"Output after index {event.requested_index} is not kept; goes on after {event.latest_index}.")
             self.last_index = self.shown_index = index
@@ -90,8 +105,12 @@ class Output:
 
     def _read(self) -> Iterator[LogLine]:
         for page in pages(self._client, self.job_id):
-            yield from (line for line in page.lines if self._search in line.line)
+            yield from filter(self._is_wanted, page.lines)
             self.last_index, self.is_final = page.last_index, page.is_final
+
+    def _is_wanted(self, line: LogLine) -> bool:
+        # Times are UTC text with milliseconds on both sides, so their order is that of the text.
+        return self._search in line.line and line.time >= self._since
 
 
 def pages(client: ControlPlaneClient, job_id: str) -> Iterator[LogPage]:

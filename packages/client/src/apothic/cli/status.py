@@ -66,7 +66,7 @@ def _print(base_url: str, readiness: Readiness, identity: Identity, workers: tup
     print_fields(
         {
             "cloud": f"{base_url}, version {identity.server_version}",
-            "state": "ready" if readiness.ready else "not ready",
+            "state": f"{'ready' if readiness.ready else 'not ready'}, {readiness.role}",
             "identity": f"{identity.role} of {identity.org}, key {key.prefix}…{key.last4} ({key.name})",
             "client": VERSION,
             "workers": "not shown to this key" if workers is None else str(len(workers)),

@@ -209,6 +209,7 @@ class Welcome:
         grace_s: Lease length; see G3.2.
         unknown: Attempts of `held` that the server does not know under this fence: stop them, report nothing.
         unknown_runners: Runners the server does not know: end them.
+        servers: Addresses of the live servers of the cloud; which one dispatches may change.
     """
 
     worker: str
@@ -217,14 +218,16 @@ class Welcome:
     term: int
     unknown: list[AttemptRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
     unknown_runners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    servers: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)
 class HeartbeatAnswer:
-    """The lease was renewed; `unknown` as in `Welcome`."""
+    """The lease was renewed; `unknown` and `servers` as in `Welcome`."""
 
     sent_at_ms: int
     unknown: list[AttemptRef]
+    servers: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)

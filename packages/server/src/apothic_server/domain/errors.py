@@ -110,6 +110,16 @@ class KeyTaken(Unavailable):
     """The store refused a new job because its idempotency key is there already; the key's row says for what."""
 
 
+class Moved(Unavailable):
+    """Another server does this now; `url` is its address. Told to workers only."""
+
+    code = "moved"
+
+    def __init__(self, detail: str, url: str) -> None:
+        super().__init__(detail)
+        self.url = url
+
+
 def problem(loc: list[str | int], msg: str, kind: str) -> dict[str, Any]:
     """Return one entry of a validation list."""
     return {"loc": loc, "msg": msg, "type": kind}

@@ -138,6 +138,7 @@ class NewJob:
     created_at: datetime
     events: tuple[StreamEvent, ...]
     key: RequestKey | None = None
+    retry_of: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ class Job:
         term: Dispatcher's term of that grant.
         run_at: Not granted before.
         error: JSON form of the newest error (`apothic.wire.runner.error_to_json`).
+        retry_of: The ended job that this one was made from by hand.
     """
 
     id: JobId
@@ -243,6 +245,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    retry_of: JobId | None
 
 
 @dataclass(frozen=True, slots=True)

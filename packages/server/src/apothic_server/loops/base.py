@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -64,10 +65,10 @@ class Loop:
             wait_s = await self._guarded_step()
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._hinted.wait(), max(seconds, 0.0))
-        except TimeoutError:
-            return
+        # Not `wait_for`: up to Python 3.11 it swallows a cancellation that comes together with a hint.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._hinted.wait()
 
     async def _guarded_step(self) -> float | None:
         try:

@@ -7,7 +7,9 @@ from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.recovery import Recovery
+from apothic_server.services.dispatch.role import Role
 from apothic_server.services.dispatch.time_limits import TimeLimits
+from apothic_server.services.peers import Peers
 
 IDLE_RUNNER_S = 300.0
 """A runner without work is ended after this long."""
@@ -24,6 +26,8 @@ class Upkeep:
         time_limits: TimeLimits,
         crash_loops: CrashLoops,
         flows: ItemFlows,
+        role: Role,
+        peers: Peers,
     ) -> None:
         self._board = board
         self._grants = grants
@@ -31,10 +35,19 @@ class Upkeep:
         self._time_limits = time_limits
         self._crash_loops = crash_loops
         self._flows = flows
+        self._role = role
+        self._peers = peers
 
     async def role(self) -> float | None:
-        """Renew the dispatcher's term, or take it again when it was lost (D4)."""
-        await self._recovery.hold_role()
+        """Say that this process lives, see who else does; renew the dispatcher's term or try to take it (D4)."""
+        await self._peers.renew()
+        self._board.is_shared = self._peers.had_others
+        await self._role.hold()
+        return None
+
+    async def tell(self) -> float | None:
+        """Tell the other processes what was committed here."""
+        await self._peers.send()
         return None
 
     async def retries(self) -> float | None:

@@ -30,15 +30,25 @@ class Apps:
 
     Args:
         changed: Told the key of a stream that something was committed to.
+        is_alone: Whether certainly no other process deploys. While others may, every use of a remembered function asks
+            the store whether its deployment is still the active one, so a deploy that was answered is what the next
+            call runs on every process (G11.1).
     """
 
     def __init__(
-        self, database: Database, clock: Clock, *, new_key: Callable[[], str], changed: Callable[[str], None]
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        new_key: Callable[[], str],
+        changed: Callable[[str], None],
+        is_alone: Callable[[], bool],
     ) -> None:
         self._database = database
         self._changed = changed
         self._clock = clock
         self._new_key = new_key
+        self._is_alone = is_alone
         self._by_id: dict[tuple[OrgId, str], Function] = {}
         self._by_name: dict[FunctionRef, Function] = {}
         self._loads = 0
@@ -113,7 +123,7 @@ class Apps:
             Conflict: The app's active deployment was stopped (`app_stopped`).
         """
         known = self._by_name.get((actor.org, app_name, function_name))
-        if known is not None:
+        if known is not None and await self._is_active(known):
             return known
         loads = self._loads
         async with self._database.request_unit(actor.org) as unit:
@@ -126,7 +136,7 @@ class Apps:
     async def function_by_id(self, actor: Actor, key: FunctionId) -> Function:
         """Raises: NotFound, also when the active deployment has the function no longer; Conflict as `get_function`."""
         known = self._by_id.get((actor.org, key))
-        if known is not None:
+        if known is not None and await self._is_active(known):
             return known
         loads = self._loads
         async with self._database.request_unit(actor.org) as unit:
@@ -145,6 +155,18 @@ class Apps:
             if function.app == app:
                 del self._by_id[key]
                 self._by_name.pop((org, function.app_name, function.spec.name), None)
+
+    def forget_all(self) -> None:
+        """Others may have deployed unseen: remember nothing."""
+        self._loads += 1
+        self._by_id.clear()
+        self._by_name.clear()
+
+    async def _is_active(self, known: Function) -> bool:
+        if self._is_alone():
+            return True
+        async with self._database.system_read() as connection:
+            return await rows.is_active(connection, known.org, known.app, known.deployment)
 
     def _new_deployment(self, actor: Actor, app_name: str, manifest: Manifest, archive: str) -> rows.NewDeployment:
         return rows.NewDeployment(

@@ -44,13 +44,20 @@ class Health:
             return Check(False, error.detail)
         return Check(True, "answers")
 
+    @property
+    def role(self) -> str:
+        """`dispatcher`, or `standby`: a process that serves everything and grants nothing."""
+        return "dispatcher" if self._board.dispatches else "standby"
+
     def _dispatcher(self) -> Check:
         if self._board.is_draining:
             return Check(False, "this process is stopping")
-        if self._board.term is None:
-            return Check(False, "another process dispatches, or the role was lost")
-        return Check(True, f"dispatches in term {self._board.term}")
+        if self._board.dispatches:
+            return Check(True, f"dispatches in term {self._board.term}")
+        return Check(True, "stands by: another server dispatches, or this one will within seconds")
 
     def _worker(self) -> Check:
+        if not self._board.dispatches:
+            return Check(True, "workers link to the server that dispatches")
         linked = sum(worker.is_linked for worker in self._board.fleet.workers.values())
         return Check(linked > 0, f"{linked} connected" if linked else "no worker is connected; jobs wait")

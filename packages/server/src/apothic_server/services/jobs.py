@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.runner import error_from_json
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import TooLarge, Unavailable, no_such
+from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
@@ -24,7 +23,9 @@ from apothic_server.services.apps import Apps
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import WAITING, LiveJob
+from apothic_server.services.handover import Handover
+from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
@@ -35,7 +36,7 @@ CANCEL_TRIES = 5
 
 
 class Jobs:
-    """Jobs of all orgs: the unfinished ones in the dispatcher's memory, the others in the store."""
+    """Jobs of all orgs: on the dispatcher the unfinished ones in its memory, all others in the store."""
 
     def __init__(
         self,
@@ -45,12 +46,15 @@ class Jobs:
         apps: Apps,
         blobs: Blobs,
         repeats: Repeats,
+        outcomes: Outcomes,
         *,
         new_key: Callable[[], str],
     ) -> None:
         self._database = database
         self._board = board
         self._calls = calls
+        self._outcomes = outcomes
+        self._handover = Handover(database, board, outcomes)
         self._apps = apps
         self._blobs = blobs
         self._repeats = repeats
@@ -77,18 +81,20 @@ class Jobs:
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
         """
-        if key is None:
-            return await self._submit(actor, function, value, blocking=blocking)
-        joined = await self._repeats.claim(actor, key)
-        if joined is not None:
-            return joined
-        call = None
-        try:
-            earlier = await self._earlier(actor, key)
-            call = earlier or await self._submit(actor, function, value, blocking=blocking, key=key)
-            return call
-        finally:
-            self._repeats.release(actor, key, call)
+        return await self._once(actor, key, lambda: self._submit(actor, function, value, blocking=blocking, key=key))
+
+    async def retry(self, actor: Actor, job: JobId, *, key: RequestKey | None = None) -> Submitted:
+        """Call the function of an ended job again, with the same arguments: a new job that names the old one (G1.4).
+
+        The new job runs the app's active deployment. `key` as for `submit`.
+
+        Raises:
+            NotFound: No such job, or its app has the function no longer.
+            Conflict: The job has not ended (`job_not_ended`), or its app was stopped (`app_stopped`).
+            TooMany: Too many calls wait on the function.
+            Unavailable: This process cannot take it now.
+        """
+        return await self._once(actor, key, lambda: self._retry(actor, job, key))
 
     async def repeated(self, actor: Actor, key: RequestKey) -> Submitted:
         """Return the call that another request made with this key.
@@ -125,6 +131,8 @@ class Jobs:
         """Return a row with the names of its app and function, and why it waits."""
         live = self._board.jobs.get(row.id)
         reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
+        if live is None and row.status in WAITING and not self._board.dispatches:
+            reason = "the server that dispatches knows why; this one does not"
         function = live.function if live is not None else await self._function_of(actor, row)
         return JobView(row, function.app_name, function.spec.name, reason)
 
@@ -142,13 +150,15 @@ class Jobs:
         live = self._board.jobs.get(key)
         if live is not None and live.org == actor.org:
             return live.outcome
-        async with self._database.request_unit(actor.org) as unit:
-            stored = await rows.get_outcome(unit, actor.org, key)
-        if stored is None:
-            raise no_such("job")
-        if not stored.status.is_final:
+        stored = await self._stored_outcome(actor, key)
+        if stored.status.is_final:
+            return await self._outcomes.load(actor.org, stored)
+        if self._board.dispatches:
             return await self._adopted(key)
-        return await self._outcome_of(actor, stored)
+        future = self._outcomes.future(actor.org, key)
+        # An end between the first look and the future was told to nobody.
+        stored = await self._stored_outcome(actor, key)
+        return await self._outcomes.load(actor.org, stored) if stored.status.is_final else future
 
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
         """Return up to `limit` lines with an index above `after`, in order.
@@ -180,6 +190,12 @@ class Jobs:
                 job = await self._row(actor, key)
                 if job.status.is_final:
                     return await self._unchanged(actor, job.status, keep)
+                if not self._board.dispatches:
+                    status = await self._handover.cancel(job, keep)
+                    if isinstance(status, JobStatus):
+                        moved = job.status is not JobStatus.CANCELLING
+                        return status if moved else await self._unchanged(actor, status, keep)
+                    continue
             else:
                 moves = can_be_cancelled(live)
                 committed = self._calls.cancel(live, keep)
@@ -204,6 +220,20 @@ class Jobs:
                 await keep_result(unit, actor, keep, status, self._board.clock)
         return status
 
+    async def _once(self, actor: Actor, key: RequestKey | None, make: Callable[[], Awaitable[Submitted]]) -> Submitted:
+        """Make a call, or return the one that was made with this key before."""
+        if key is None:
+            return await make()
+        joined = await self._repeats.claim(actor, key)
+        if joined is not None:
+            return joined
+        call = None
+        try:
+            call = await self._earlier(actor, key) or await make()
+            return call
+        finally:
+            self._repeats.release(actor, key, call)
+
     async def _submit(
         self,
         actor: Actor,
@@ -211,12 +241,26 @@ class Jobs:
         value: Value,
         *,
         blocking: bool,
-        key: RequestKey | None = None,
+        key: RequestKey | None,
     ) -> Submitted:
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
         job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
+        if not self._board.dispatches:
+            return await self._handover.submit(job, created_by=actor.key, key=key)
         return self._calls.submit(job, created_by=actor.key, blocking=blocking, key=key)
+
+    async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
+        row = await self._row(actor, old)
+        if not row.status.is_final:
+            raise Conflict(f"the job is {row.status.value}; only one that has ended is retried", code="job_not_ended")
+        function = await self._apps.function_by_id(actor, row.function)
+        async with self._database.request_unit(actor.org) as unit:
+            arguments = await rows.get_arguments(unit, actor.org, old)
+        if arguments is None:
+            raise no_such("job")
+        job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now())
+        return self._calls.submit(job, created_by=actor.key, blocking=False, key=key, retry_of=old)
 
     async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
         """Return the call that was made with this key before, unless the caller says that there is none."""
@@ -226,6 +270,13 @@ class Jobs:
     async def _rejoined(self, actor: Actor, job: JobId) -> Submitted:
         found = await self.outcome(actor, job)
         return Submitted(job, _done(None), _done(found) if isinstance(found, Outcome) else found, is_replay=True)
+
+    async def _stored_outcome(self, actor: Actor, key: JobId) -> StoredOutcome:
+        async with self._database.request_unit(actor.org) as unit:
+            stored = await rows.get_outcome(unit, actor.org, key)
+        if stored is None:
+            raise no_such("job")
+        return stored
 
     async def _function_of(self, actor: Actor, row: Job) -> Function:
         async with self._database.request_unit(actor.org) as unit:
@@ -260,15 +311,6 @@ class Jobs:
         """The store has an unfinished job that memory lacks: read it in, and return its outcome."""
         self._board.reload(key)
         return await self._board.reloaded(key)
-
-    async def _outcome_of(self, actor: Actor, stored: StoredOutcome) -> Outcome:
-        result = stored.result
-        value = result.value if result is not None else None
-        if result is not None and result.blob is not None:
-            data = await self._blobs.read(actor.org, result.blob, size_max=VALUE_MAX)
-            value = Value(result.value.encoding, data, result.value.python)
-        error = error_from_json(stored.error) if stored.error is not None else None
-        return Outcome(stored.job, stored.status, value, error, stored.attempt)
 
 
 def _done(value: Any) -> asyncio.Future[Any]:

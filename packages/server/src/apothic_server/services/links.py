@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
@@ -12,7 +13,7 @@ from apothic.wire.ids import IncarnationId, is_key
 from apothic.wire.link import Heartbeat, HeartbeatAnswer, Hello, Welcome, WorkerFrame
 from apothic.wire.version import LINK_PROTOCOL
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import Fenced, Invalid, Unavailable
+from apothic_server.domain.errors import Fenced, Invalid, Moved, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.failpoints import fp
 from apothic_server.services.dispatch.board import Board, Link
@@ -20,13 +21,16 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.liveness import Liveness
 from apothic_server.services.dispatch.reattach import Deployed, Reattach
 from apothic_server.services.dispatch.reports import Reports
-from apothic_server.store import recovery
+from apothic_server.store import dispatcher, recovery
 from apothic_server.store import workers as rows
 from apothic_server.store.database import Database
 
 log = structlog.get_logger("apothic.links")
 
 HEARTBEAT_S = 10.0
+UNASKED = -1
+"""Send time in an answer to no heartbeat, which renews no lease."""
+
 GRACE_S = 30.0
 """`disconnect_grace_s` unless configured: the lease of a worker, from its last answered heartbeat (G3.2)."""
 
@@ -37,7 +41,11 @@ HELD_MAX, RUNNERS_MAX = 100_000, 10_000
 
 
 class Links:
-    """What the server does with links."""
+    """What the server does with links.
+
+    Args:
+        servers: Addresses of the live servers of this cloud.
+    """
 
     def __init__(
         self,
@@ -47,8 +55,10 @@ class Links:
         reports: Reports,
         reattach: Reattach,
         *,
+        servers: Callable[[], list[str]],
         grace_s: float = GRACE_S,
     ) -> None:
+        self._servers = servers
         self._database = database
         self._board = board
         self._grants = grants
@@ -59,7 +69,7 @@ class Links:
         self._linked: dict[str, asyncio.Event] = {}
 
     def linked(self, name: str) -> asyncio.Event:
-        """Return the event that is set whenever a worker of this name was greeted."""
+        """Return the event that is set whenever a worker of this name was greeted, or sent to the dispatcher."""
         return self._linked.setdefault(name, asyncio.Event())
 
     async def opened(self, actor: Actor, hello: Hello, link: Link) -> Worker:
@@ -68,12 +78,13 @@ class Links:
         Raises:
             Invalid: Another protocol or an impossible hello.
             Fenced: This incarnation's lease ended before; it has to start again under a new one.
-            Unavailable: This process does not dispatch.
+            Moved: Another process dispatches.
+            Unavailable: Nobody dispatches at this moment.
         """
         _check_hello(hello)
         board = self._board
-        if board.term is None:
-            raise Unavailable("this server does not dispatch now; dial again")
+        if not board.dispatches:
+            raise await self._elsewhere(hello)
         incarnation = IncarnationId(hello.incarnation)
         now = board.clock.now()
         await fp("hello.before")
@@ -91,6 +102,8 @@ class Links:
         await fp("hello.after")
         if not is_live:
             raise Fenced("the lease of this incarnation ended; start again")
+        if not board.dispatches:  # lost while the rows were written
+            raise await self._elsewhere(hello)
         return self._attach(actor, hello, link, deployed)
 
     async def heartbeat(self, worker: Worker, item: Heartbeat) -> None:
@@ -112,7 +125,7 @@ class Links:
         self._reattach.take_back_lost(worker, item)
         unknown = self._reports.unknown(worker, item.held)
         worker.answers += 1
-        self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown))
+        self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(item.sent_at_ms, unknown, self._servers()))
         self._liveness.beat(worker, item)
         self._grants.grant_ready()
 
@@ -186,6 +199,21 @@ class Links:
         self._grants.grant_ready()
         return worker
 
+    def tell_servers(self) -> None:
+        """Tell all workers the addresses of the live servers, outside of their heartbeats' turn."""
+        for worker in list(self._board.fleet.workers.values()):
+            self._board.send(worker, "heartbeat_answer", HeartbeatAnswer(UNASKED, [], self._servers()))
+
+    async def _elsewhere(self, hello: Hello) -> Unavailable:
+        """Return where a worker that dialled this process is to go."""
+        async with self._database.system_unit() as unit:
+            found = await dispatcher.get_dispatcher(unit)
+        if found is None or not found.is_live or self._board.term is not None:
+            return Unavailable("no server dispatches at this moment; dial again")
+        if hello.name in self._linked:
+            self._linked[hello.name].set()
+        return Moved("another server dispatches", found.url)
+
     def _link(self, worker: Worker, link: Link) -> None:
         previous = self._board.links.get(worker.id)
         if previous is not None and previous is not link:
@@ -196,9 +224,8 @@ class Links:
     def _welcome(self, worker: Worker, hello: Hello) -> Welcome:
         unknown = self._reattach.unknown(worker, hello.held)
         unknown_runners = [ref.runner for ref in hello.runners if ref.runner not in worker.runners]
-        return Welcome(
-            worker.id, heartbeat_of(self._grace_s), self._grace_s, self._board.term or 0, unknown, unknown_runners
-        )
+        term, grace_s = self._board.term or 0, self._grace_s
+        return Welcome(worker.id, heartbeat_of(grace_s), grace_s, term, unknown, unknown_runners, self._servers())
 
 
 def heartbeat_of(grace_s: float) -> float:

@@ -56,4 +56,5 @@ class Metrics:
         yield GaugeMetricFamily("apothic_workers_connected", "workers with an open link", value=linked)
         impaired = sum(worker.is_impaired for worker in fleet.workers.values())
         yield GaugeMetricFamily("apothic_workers_impaired", "workers that beat but echo no ping", value=impaired)
+        yield GaugeMetricFamily("apothic_dispatches", "1 on the server that dispatches", value=self._board.dispatches)
         yield GaugeMetricFamily("apothic_runners", "live runners", value=len(fleet.runners))

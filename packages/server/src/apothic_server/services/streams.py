@@ -73,6 +73,11 @@ class Streams:
         for tail in self._tails.get(key, ()):
             tail.wake()
 
+    def hint_all(self) -> None:
+        """Anything may have been committed: wake all watchers."""
+        for key in self._tails:
+            self.hint(key)
+
     async def read(
         self, actor: Actor, stream: StreamRef, *, after: int, limit: int = PAGE, kinds: frozenset[str] | None = None
     ) -> Batch | Gap:

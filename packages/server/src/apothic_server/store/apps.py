@@ -106,6 +106,11 @@ async def find_function(connection: Connection, org: OrgId, app_name: str, name:
     return function_of(await connection.fetchrow(SQL["find_function"], org, app_name, name))
 
 
+async def is_active(connection: Connection, org: OrgId, app: AppId, deployment: DeploymentId) -> bool:
+    """Whether a deployment is the one that its app runs now."""
+    return bool(await connection.fetchval(SQL["is_active"], org, app, deployment))
+
+
 async def create_deployment(connection: Connection, new: NewDeployment) -> tuple[Deployment, DeploymentId | None]:
     """Make a new version of an app and activate it; the app is made by its first deploy.
 

@@ -114,6 +114,21 @@ class Database:
         async with _unit(self._system, "BEGIN", self._acquire_deadline_s) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def system_read(self) -> AsyncGenerator[Connection]:
+        """Yield a connection without a transaction, for single statements that change nothing: one round trip each.
+
+        As in a system unit, every statement carries the org itself.
+
+        Raises:
+            Unavailable: As for `request_unit`.
+        """
+        with store_errors(connecting=True):
+            async with AsyncExitStack() as stack:
+                connection = await stack.enter_async_context(self._system.acquire(timeout=self._acquire_deadline_s))
+                with store_errors():
+                    yield connection
+
     async def connect_writer(self) -> Connection:
         """Open the batching writer's own connection, as the owner of the tables; the caller closes it.
 
@@ -121,6 +136,14 @@ class Database:
             Unavailable: The store is away.
         """
         return await connect(self.address, name="writer", deadline_s=WRITER_DEADLINE_S)
+
+    async def connect_listener(self) -> Connection:
+        """Open the connection for notifications, as the owner of the tables; the caller closes it.
+
+        Raises:
+            Unavailable: The store is away.
+        """
+        return await connect(self.address, name="listener", deadline_s=WRITER_DEADLINE_S)
 
     async def close(self) -> None:
         """Close all pooled connections; units that do not end within some seconds lose theirs. Twice is fine."""

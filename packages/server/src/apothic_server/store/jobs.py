@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import JobId, OrgId
+from apothic.wire.ids import DeploymentId, FunctionId, JobId, OrgId
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
@@ -57,8 +58,20 @@ async def get_outcome(connection: Connection, org: OrgId, job: JobId) -> StoredO
     row = await connection.fetchrow(SQL["get_outcome"], org, job)
     if row is None:
         return None
-    result = None if row["encoding"] is None else _value(row)
-    return StoredOutcome(row["id"], JobStatus(row["status"]), row["attempt"], result, _json(row["error"]))
+    return _outcome(row)
+
+
+async def list_outcomes(connection: Connection, jobs: Mapping[JobId, OrgId]) -> list[StoredOutcome]:
+    """Return the ends of those of `jobs`, each with its org, that have ended; as the owner."""
+    rows = await connection.fetch(SQL["list_outcomes"], list(jobs), list(jobs.values()))
+    return [_outcome(row) for row in rows]
+
+
+async def count_waiting(
+    connection: Connection, org: OrgId, deployment: DeploymentId, function: FunctionId, *, limit: int
+) -> int:
+    """Return how many jobs of a deployed function wait, `limit` at most."""
+    return int(await connection.fetchval(SQL["count_waiting"], org, deployment, function, limit))
 
 
 async def get_last_index(connection: Connection, org: OrgId, job: JobId) -> tuple[int, JobStatus] | None:
@@ -82,6 +95,11 @@ def _job(row: Record) -> Job:
     columns: dict[str, Any] = dict(row.items())
     columns |= {"status": JobStatus(row["status"]), "error": _json(row["error"])}
     return Job(**columns)
+
+
+def _outcome(row: Record) -> StoredOutcome:
+    result = None if row["encoding"] is None else _value(row)
+    return StoredOutcome(row["id"], JobStatus(row["status"]), row["attempt"], result, _json(row["error"]))
 
 
 def _value(row: Record) -> StoredValue:

@@ -20,9 +20,14 @@ SQL = load("recovery")
 JOB_COLUMNS = tuple(column.name for column in fields(Job))
 
 
-async def unfinished_ids(connection: Connection, *, after: JobId | None, limit: int) -> list[JobId]:
-    """Return up to `limit` ids of unfinished jobs, in order, above `after`."""
-    return [JobId(row["id"]) for row in await connection.fetch(SQL["list_unfinished_ids"], after or "", limit)]
+async def unfinished(connection: Connection, *, after: JobId | None, limit: int) -> dict[JobId, JobStatus]:
+    """Return up to `limit` unfinished jobs with an id above `after`, in the order of their ids."""
+    return _statuses(await connection.fetch(SQL["list_unfinished"], after or "", limit))
+
+
+async def statuses_of(connection: Connection, jobs: list[JobId]) -> dict[JobId, JobStatus]:
+    """Return those of `jobs` that exist, finished or not."""
+    return _statuses(await connection.fetch(SQL["list_statuses"], jobs))
 
 
 async def get_jobs(connection: Connection, jobs: list[JobId]) -> list[UnfinishedJob]:
@@ -79,6 +84,10 @@ def job_of(row: Record) -> Job:
     error = row["error"]
     columns |= {"status": JobStatus(row["status"]), "error": None if error is None else msgspec.json.decode(error)}
     return Job(**columns)
+
+
+def _statuses(rows: list[Record]) -> dict[JobId, JobStatus]:
+    return {JobId(row["id"]): JobStatus(row["status"]) for row in rows}
 
 
 def _unfinished(row: Record) -> UnfinishedJob:

@@ -68,6 +68,8 @@ def new_row(record: NewJob) -> Row:
         row["arguments_python"] = value.python
     if record.key is not None:
         _add_key(row, record.key)
+    if record.retry_of is not None:
+        row["retry_of"] = record.retry_of
     _add_value(row, ARGUMENTS, record.arguments)
     _check_texts(row)
     _add_events(row, record.events)

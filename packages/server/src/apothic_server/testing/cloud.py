@@ -44,17 +44,23 @@ from apothic_server.services.dispatch.leases import PASS_S
 from apothic_server.store.address import StoreAddress
 from apothic_server.testing.clock import VirtualClock
 
-__all__ = ["CloudUnderTest", "ScriptedWorker", "cloud", "ended"]
+__all__ = ["CloudUnderTest", "ScriptedWorker", "cloud", "ended", "start_beside"]
 
 ARCHIVE = b"no worker of a test unpacks this"
 
 
 class CloudUnderTest:
-    """A started cloud with two orgs and everything that a test asks of it."""
+    """A started cloud with two orgs and everything that a test asks of it.
+
+    Attributes:
+        is_frozen: Time passes without the renewals of the dispatcher's term that a running process makes meanwhile.
+    """
 
     def __init__(self, inner: Cloud, clock: VirtualClock) -> None:
         self.inner = inner
         self.clock = clock
+        self.is_frozen = False
+        clock.moved.append(self._renewed)
         self._started: list[Loop] = []
         self.key = ""
         self.other_key = ""
@@ -155,6 +161,10 @@ class CloudUnderTest:
             events=(StreamEvent("job.log", self.clock.now(), {}),),
         )
         assert not await self.inner.writer.append(nobody), "no such job"
+
+    def _renewed(self, seconds: float) -> None:
+        if not self.is_frozen:
+            self.inner.board.term_until += seconds
 
     async def status(self, job: JobId) -> str:
         """Status in the store."""
@@ -286,6 +296,19 @@ class ScriptedWorker:
 async def ended(submitted: Submitted) -> Outcome:
     """Wait for a job's end, at most ten real seconds."""
     return await asyncio.wait_for(asyncio.shield(submitted.outcome), 10)
+
+
+async def start_beside(running: CloudUnderTest, inner: Cloud) -> CloudUnderTest:
+    """Start a second process on the store of a running cloud, whose membership loop must answer meanwhile."""
+    starting = asyncio.create_task(inner.start(run_loops=False))
+    while not starting.done():
+        await asyncio.wait({starting}, timeout=0.01)
+        await running.inner.peers.renew()
+    await starting
+    beside = CloudUnderTest(inner, running.clock)
+    beside.actor, beside.other_actor, beside.worker_actor = running.actor, running.other_actor, running.worker_actor
+    beside.key, beside.other_key, beside.worker_key = running.key, running.other_key, running.worker_key
+    return beside
 
 
 @pytest.fixture

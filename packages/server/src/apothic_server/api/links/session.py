@@ -13,7 +13,7 @@ from apothic.wire.limits import LINK_FRAME_MAX
 from apothic.wire.link import Hello, Refused, WorkerFrame
 from apothic_server.api.links.codec import BadMessageError, decode_worker
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import PlatformError, Unavailable
+from apothic_server.domain.errors import Moved, PlatformError, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.services.links import Links
 
@@ -81,9 +81,9 @@ class Session:
         self._timer = None
         self._wake.set()
 
-    def close(self, code: str, detail: str) -> None:
+    def close(self, code: str, detail: str, url: str | None = None) -> None:
         """Refuse the link: the frame goes out, then the connection ends."""
-        self.send("refused", Refused(code, detail))
+        self.send("refused", Refused(code, detail, url))
         self.end(REFUSED)
 
     def supersede(self) -> None:
@@ -108,7 +108,7 @@ class Session:
                 log.warning("link.bad_frame", org=self._actor.org, error=str(error))
                 self.end(BAD_FRAME)
             except PlatformError as error:
-                self.close(error.code, error.detail)
+                self.close(error.code, error.detail, error.url if isinstance(error, Moved) else None)
 
     async def _next(self) -> bytes | None:
         if self._worker is not None:

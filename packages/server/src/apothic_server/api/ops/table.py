@@ -29,7 +29,8 @@ class OpsHandlers:
         checks = await self._health.checks()
         ready = all(check.ok for check in checks.values())
         shown = {name: {"ok": check.ok, "detail": check.detail} for name, check in checks.items()}
-        response = json_response({"ready": ready, "checks": shown}, status=200 if ready else 503)
+        record = {"ready": ready, "role": self._health.role, "checks": shown}
+        response = json_response(record, status=200 if ready else 503)
         if not ready:
             response.headers.append((b"retry-after", b"1"))
         return response

@@ -26,6 +26,7 @@ from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, raw_response, stream_response
 from apothic_server.api.shared.services import Services
 from apothic_server.domain.errors import KeyTaken
+from apothic_server.domain.idempotency import RequestKey
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.failpoints import fp
@@ -62,18 +63,27 @@ class CallHandlers:
         await self._wait(request, (call.outcome,), wait_s)
         return await self._json(request, call)
 
+    async def retry_job(self, request: Request) -> Response:
+        """Make a new job from one that has ended."""
+        job, key = job_key(request.params["job_id"]), request.key()
+        return await self._told(request, await self._jobs.retry(request.actor, job, key=key), key, 0)
+
     async def _call(self, request: Request, function: FunctionId | tuple[str, str]) -> Response:
         wait_s = _wait_s(request)
         body = await request.body()
         value, key = read_arguments(body, request.media_type), request.key(body)
         is_stream = _wants_stream(request)
         call = await self._jobs.submit(request.actor, function, value, blocking=is_stream or wait_s > 0, key=key)
+        return await self._told(request, call, key, None if is_stream else wait_s)
+
+    async def _told(self, request: Request, call: Submitted, key: RequestKey | None, wait_s: float | None) -> Response:
+        """Answer a call, or the one that had its key first."""
         try:
-            return await self._answer(request, call, None if is_stream else wait_s)
+            return await self._answer(request, call, wait_s)
         except KeyTaken:
             if key is None:
                 raise
-        return await self._answer(request, await self._jobs.repeated(request.actor, key), None if is_stream else wait_s)
+        return await self._answer(request, await self._jobs.repeated(request.actor, key), wait_s)
 
     async def _answer(self, request: Request, call: Submitted, wait_s: float | None) -> Response:
         """Answer a call: as a stream, or as JSON after at most `wait_s`."""

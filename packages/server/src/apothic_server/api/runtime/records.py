@@ -115,6 +115,7 @@ def job_record(view: JobView) -> dict[str, Any]:
         "attempt": job.attempt,
         "waiting_reason": view.waiting_reason,
         "error": job.error,
+        "retry_of": None if job.retry_of is None else job_id(job.retry_of),
         "created_at": time_text(job.created_at),
         "started_at": _time_or_none(job.started_at),
         "finished_at": _time_or_none(job.finished_at),

@@ -52,6 +52,14 @@ def runtime_operations(
         _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
         _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
         Operation(
+            id="retry_job",
+            method="POST",
+            path="/v1/jobs/{job_id}/retry",
+            policy=_JOBS_WRITE,
+            statuses=_KNOWN | {202, 404, 409, 429},
+            handler=calls.retry_job,
+        ),
+        Operation(
             id="get_outcome",
             method="GET",
             path="/v1/jobs/{job_id}/outcome",

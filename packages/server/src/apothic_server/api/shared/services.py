@@ -129,6 +129,10 @@ class Jobs(Protocol):
         """
         ...
 
+    async def retry(self, actor: Actor, job: JobId, *, key: RequestKey | None = None) -> Submitted:
+        """Raises `Conflict` with code `job_not_ended` unless the job has ended; `key` as for `submit`."""
+        ...
+
     async def repeated(self, actor: Actor, key: RequestKey) -> Submitted: ...
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
@@ -205,6 +209,11 @@ class Workers(Protocol):
 
 class Health(Protocol):
     """Readiness."""
+
+    @property
+    def role(self) -> str:
+        """`dispatcher` or `standby`."""
+        ...
 
     async def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name; never raises."""

@@ -72,7 +72,11 @@ class Board:
 
     Attributes:
         term: Term of the dispatcher role, or None while this process does not dispatch.
+        term_until: Monotonic seconds at which the term ends unless it is renewed; a process that was frozen past it may
+            have lost the role.
+        is_shared: Other processes of this cloud live, or lived since the start; they write rows, too.
         is_draining: The process stops; nothing new is taken or granted.
+        to_look_at: Jobs of which another process wrote something.
         to_feed: Attempts (job, fence) whose arguments wait to be read from the blob store.
         to_reload: Jobs to be read again from the store, because a record of theirs was refused.
         late_s: What a worker may take to end an overdue attempt and to say so. Longer than a lease, so that the loss of
@@ -98,6 +102,8 @@ class Board:
         self.random = random
         self.late_s = grace_s + NOTICED_S
         self.term: int | None = None
+        self.term_until = 0.0
+        self.is_shared = False
         self.is_draining = False
         self.jobs: dict[JobId, LiveJob] = {}
         self.alarms = Alarms(self.jobs)
@@ -107,6 +113,7 @@ class Board:
         self.hints = Hints()
         self.to_feed: deque[tuple[LiveJob, int]] = deque()
         self.to_reload: dict[JobId, None] = {}
+        self.to_look_at: dict[JobId, None] = {}
         self.fenced_reports = 0
         self.closed: dict[DeploymentId, Closed] = {}
         self.ended: OrderedDict[JobId, None] = OrderedDict()
@@ -115,8 +122,13 @@ class Board:
         self._reload_waiters: dict[JobId, list[asyncio.Future[asyncio.Future[Outcome]]]] = {}
 
     @property
+    def dispatches(self) -> bool:
+        """Whether this process holds the role, as far as its own clock can tell."""
+        return self.term is not None and self.clock.monotonic() < self.term_until
+
+    @property
     def takes_work(self) -> bool:
-        return self.term is not None and not self.is_draining
+        return self.dispatches and not self.is_draining
 
     def write(self, change: JobChange | NewItems, then: Callable[[Settled], None]) -> None:
         """Record a move that memory has made already; `then` gets the answer, never before this returns.
@@ -250,6 +262,12 @@ class Board:
         self.to_reload[job_id] = None
         self.hints.reload()
 
+    def look_at(self, job_id: JobId) -> None:
+        """Another process wrote something of the job: take it in, or see what became of it."""
+        if self.term is not None:
+            self.to_look_at[job_id] = None
+            self.hints.reload()
+
     def reloaded(self, job_id: JobId) -> asyncio.Future[asyncio.Future[Outcome]]:
         """Return a future of the job's outcome future, resolved once the job was read again."""
         waiter: asyncio.Future[asyncio.Future[Outcome]] = asyncio.get_running_loop().create_future()
@@ -272,6 +290,30 @@ class Board:
         link = self.links.pop(worker.id, None)
         if link is not None:
             link.close("unavailable", why)
+
+    def clear(self) -> list[LiveJob]:
+        """Another process dispatches now: forget everything and return the jobs that were held.
+
+        Answers to writes under way still resolve the outcomes of these jobs.
+        """
+        held = list(self.jobs.values())
+        for job in held:
+            self.dequeue(job)
+            job.runner = job.worker = None
+            job.is_sent = False
+        self.jobs.clear()
+        self.ready = ReadyQueues()
+        self.fleet = Fleet()
+        self.links.clear()
+        self.to_feed.clear()
+        self.to_reload.clear()
+        self.to_look_at.clear()
+        self._retries.clear()
+        self._pending.clear()
+        self.alarms = Alarms(self.jobs)
+        for job_id in list(self._reload_waiters):
+            self.tell_reloaded(job_id, Unavailable("another server dispatches now; ask again", retry_after_s=1))
+        return held
 
     def send(self, worker: Worker, name: str, item: Any) -> None:
         """Send to a worker; dropped when its link is down, because `hello` compares what both sides hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.ids import KeyId
+from apothic.wire.ids import JobId, KeyId
 from apothic.wire.link import Cancel
 from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
@@ -31,7 +31,15 @@ class Calls:
         self._grants = grants
         self._endings = endings
 
-    def submit(self, job: LiveJob, *, created_by: KeyId, blocking: bool, key: RequestKey | None = None) -> Submitted:
+    def submit(
+        self,
+        job: LiveJob,
+        *,
+        created_by: KeyId,
+        blocking: bool,
+        key: RequestKey | None = None,
+        retry_of: JobId | None = None,
+    ) -> Submitted:
         """Take a new job in; with a slot free, its grant shares the commit.
 
         A blocking call's frame leaves before its insert is durable (D9), unless it may run at most once; `accepted`
@@ -53,7 +61,7 @@ class Calls:
             self._check_pending(job)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome)
-        record = new_job(job, created_by, board.clock.now(), key)
+        record = new_job(job, created_by, board.clock.now(), key, retry_of)
         refusal = Unavailable if key is None else KeyTaken
         job.due_at = board.clock.monotonic()
         if (deadline_s := job.need.spec.deadline_s) is not None:

@@ -86,6 +86,10 @@ class Grants:
         """Whether the runner's worker was told to start it."""
         return runner.id in self._announced
 
+    def clear(self) -> None:
+        """Forget all runners: another process dispatches now."""
+        self._announced.clear()
+
     def found_runner(self, runner: Runner) -> None:
         """Take in a runner that its worker has since before this process knew it."""
         self._announced.add(runner.id)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from apothic.wire.ids import KeyId
+from apothic.wire.ids import JobId, KeyId
 from apothic.wire.link import LogLine
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
-from apothic_server.domain.idempotency import KeyRow, RequestKey
+from apothic_server.domain.idempotency import Keep, KeyRow, RequestKey
 from apothic_server.domain.jobs import (
     JOB,
     LETTERS,
+    Job,
     JobChange,
     JobEvent,
     JobFields,
@@ -27,7 +28,9 @@ AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
-def new_job(job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None) -> NewJob:
+def new_job(
+    job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None, retry_of: JobId | None = None
+) -> NewJob:
     """J1."""
     function = job.function
     return NewJob(
@@ -41,6 +44,7 @@ def new_job(job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | No
         created_at=now,
         events=(StreamEvent("job.queued", now, {"status": "queued"}),),
         key=key,
+        retry_of=retry_of,
     )
 
 
@@ -74,7 +78,7 @@ def move(
         events.append(StreamEvent("job.error", now, {**error_to_json(error), "attempt": job.attempt}))
     if after is JobStatus.SUCCEEDED:
         events.append(StreamEvent("job.result", now, {"attempt": job.attempt}))
-    events.append(_status_event(job, before, after, now))
+    events.append(_status_event(job.attempt, before, after, now))
     return JobChange(
         org=job.org,
         job=job.id,
@@ -86,6 +90,22 @@ def move(
         term=term,
         key=key,
     )
+
+
+def ask_to_cancel(row: Job, now: datetime, keep: Keep[JobStatus] | None = None) -> tuple[JobChange, JobStatus]:
+    """Return J7 or J8 for a row as it was read, and the status after it: for processes that hold no memory of it."""
+    after = JOB.fire(row.status, JobEvent.CANCEL_ASKED)
+    change = JobChange(
+        org=row.org,
+        job=row.id,
+        expect_status=row.status,
+        expect_fence=row.fence,
+        path=LETTERS[row.status] + LETTERS[after],
+        fields=JobFields(finished_at=now) if after.is_final else NO_FIELDS,
+        events=(_status_event(row.attempt, row.status, after, now),),
+        key=keep.row(after) if keep is not None else None,
+    )
+    return change, after
 
 
 def log_lines(job: LiveJob, lines: list[LogLine], now: datetime) -> JobChange:
@@ -107,10 +127,10 @@ def _line(line: LogLine) -> dict[str, Any]:
     return {**data, "partial": True} if line.is_partial else data
 
 
-def _status_event(job: LiveJob, before: JobStatus, after: JobStatus, now: datetime) -> StreamEvent:
+def _status_event(attempt: int, before: JobStatus, after: JobStatus, now: datetime) -> StreamEvent:
     if after is JobStatus.RUNNING:
-        return StreamEvent("job.running", now, {"status": "running", "attempt": job.attempt})
+        return StreamEvent("job.running", now, {"status": "running", "attempt": attempt})
     if after.is_final:
         return StreamEvent("job.end", now, {"status": after.value})
-    data = {"status": after.value, "previous": before.value, "attempt": job.attempt}
+    data = {"status": after.value, "previous": before.value, "attempt": attempt}
     return StreamEvent("job.status", now, data)

@@ -6,8 +6,8 @@ Start is nothing special: it takes the role, then sweeps; the sweep adopts every
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 
 import structlog
 
@@ -15,9 +15,10 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import IncarnationId, JobId
 from apothic.wire.runner import error_from_json
 from apothic_server.domain.apps import Function
-from apothic_server.domain.decide.endings import delay_s_max
+from apothic_server.domain.decide.endings import Ended, delay_s_max
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import NotFound, Unavailable
+from apothic_server.domain.fleet import Worker
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.failpoints import fp
@@ -25,11 +26,12 @@ from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
+from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases
 from apothic_server.services.dispatch.live import ItemFlow, LiveJob
 from apothic_server.services.dispatch.reports import Reports
-from apothic_server.store import dispatcher
+from apothic_server.services.outcomes import Outcomes
 from apothic_server.store import recovery as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
@@ -50,83 +52,112 @@ class Recovery:
         board: Board,
         grants: Grants,
         calls: Calls,
+        endings: Endings,
         reports: Reports,
         leases: Leases,
         closing: Closing,
+        outcomes: Outcomes,
         *,
-        holder: str,
-        url: str,
         grace_s: float,
     ) -> None:
         self._database = database
         self._board = board
         self._grants = grants
         self._calls = calls
+        self._endings = endings
         self._reports = reports
         self._closing = closing
-        self._holder = holder
-        self._url = url
+        self._outcomes = outcomes
         self._grace_s = grace_s
         self._swept_to: JobId | None = None
+        self._is_first = True
+        self._to_verify: list[JobId] = []
         self._functions: dict[tuple[str, str], Function | None] = {}
         self._leases = leases
 
-    async def hold_role(self) -> None:
-        """Take or renew the dispatcher's term; a term lost to another process empties this one's memory."""
-        board = self._board
-        await fp("term.before")
-        async with self._database.system_unit() as unit:
-            if board.term is not None and await dispatcher.renew_term(unit, term=board.term, holder=self._holder):
-                return
-            term = await dispatcher.take_term(unit, holder=self._holder, url=self._url)
-        await fp("term.after")
-        log.info("dispatcher.term", term=term, previous=board.term)
-        board.term = term
-        if term is not None:
-            self._swept_to = None
-            self._leases.extend_all()
-            await self.sweep(pages=None)
-
-    async def release_role(self) -> None:
-        """Give the role back, so that another process need not wait for its lease; best effort."""
-        if self._board.term is None:
-            return
-        with suppress(Unavailable):
-            async with self._database.system_unit() as unit:
-                await dispatcher.release_term(unit, term=self._board.term, holder=self._holder)
-        self._board.term = None
+    def begin_term(self) -> None:
+        """The role was taken: the next sweep looks at all rows, and every lease gets a full grace."""
+        self._swept_to = None
+        self._is_first = True
+        self._leases.extend_all()
 
     async def reload_requested(self) -> None:
-        """Read all jobs whose reload was asked for."""
+        """Read all jobs whose reload was asked for, and those of which another process wrote something."""
         board = self._board
+        await self._look_at_told()
         while board.to_reload:
             job_id = next(iter(board.to_reload))
             async with self._database.system_unit() as unit:
                 found = await rows.get_jobs(unit, [job_id])
                 function = await self._function_of(unit, found[0].job) if found else None
-            board.to_reload.pop(job_id, None)
-            if job_id not in board.ended:
+            if job_id not in board.to_reload:
+                continue  # the role, and all memory with it, was lost meanwhile
+            del board.to_reload[job_id]
+            if board.term is None:
+                board.tell_reloaded(job_id, Unavailable("another server dispatches now; ask again", retry_after_s=1))
+            elif job_id not in board.ended:
                 self._replace(job_id, found[0] if found else None, function)
             else:
                 board.tell_reloaded(job_id, Unavailable("ask for the job again", retry_after_s=1))
         self._grants.grant_ready()
 
-    async def sweep(self, *, pages: int | None = PAGES_PER_SWEEP) -> None:
-        """Look at leases and unfinished rows; at all rows when `pages` is None."""
-        if self._board.term is None:
+    async def sweep(self) -> None:
+        """Look at leases and unfinished rows: at all rows at the beginning of a term, else at some pages of them."""
+        if not self._board.dispatches:
             return
+        pages = None if self._is_first else PAGES_PER_SWEEP
         await fp("sweep.before")
         await self._closing.read()
         await self._end_silent_workers()
         await fp("sweep.after")
         while pages is None or pages > 0:
             await self._sweep_page()
-            if self._swept_to is None:
+            if self._swept_to is None or not self._board.dispatches:
                 break
             pages = None if pages is None else pages - 1
+        if self._board.is_shared:
+            await self._verify_waiting()
+        if not self._board.dispatches:
+            return
+        self._is_first = False
         self._functions.clear()
         await self._closing.carry_out()
         self._grants.grant_ready()
+
+    async def _look_at_told(self) -> None:
+        """Adopt new jobs of other processes, and see what became of those that they cancelled."""
+        board = self._board
+        while board.to_look_at:
+            page = list(islice(board.to_look_at, PAGE))
+            for job_id in page:
+                del board.to_look_at[job_id]
+            async with self._database.system_unit() as unit:
+                await self._compare(unit, await rows.statuses_of(unit, page))
+
+    async def _verify_waiting(self) -> None:
+        """See whether jobs that wait in memory have ended in the store, where another process may cancel them.
+
+        A sweep compares `PAGE` * `PAGES_PER_SWEEP` of them; this repairs what a lost notification left.
+        """
+        for _ in range(PAGES_PER_SWEEP):
+            if not self._to_verify:
+                self._to_verify = [job.id for job in self._board.ready]
+            page = self._to_verify[-PAGE:]
+            del self._to_verify[-PAGE:]
+            async with self._database.system_unit() as unit:
+                await self._compare(unit, await rows.statuses_of(unit, page))
+            if not self._to_verify:
+                return
+
+    async def _compare(self, unit: Connection, found: dict[JobId, JobStatus]) -> None:
+        """Adopt unfinished rows that memory lacks; reload those that another process cancelled."""
+        missing = [job_id for job_id, status in found.items() if not status.is_final and not self._is_known(job_id)]
+        for row in await rows.get_jobs(unit, missing) if missing else []:
+            await self._adopt_row(unit, row)
+        for job_id, status in found.items():
+            job = self._board.jobs.get(job_id)
+            if job is not None and _was_cancelled_elsewhere(job, status):
+                self._board.reload(job_id)
 
     async def adopt_held(self, unit: Connection, worker: IncarnationId, jobs: list[JobId]) -> None:
         """Take those of `jobs` into memory that it lacks and that their rows grant to `worker`."""
@@ -137,11 +168,12 @@ class Recovery:
 
     async def _adopt_row(self, unit: Connection, row: UnfinishedJob) -> None:
         function = await self._function_of(unit, row.job)
-        if not self._is_known(row.job.id):
+        if not self._is_known(row.job.id) and self._board.term is not None:
             self._adopt(row, function)
 
     async def _end_silent_workers(self) -> None:
         self._leases.begin_look()
+        known = list(self._board.fleet.workers.values())
         async with self._database.system_unit() as unit:
             live = await rows.live_workers(unit)
             over = self._leases.over(live)
@@ -151,6 +183,15 @@ class Recovery:
         for incarnation in over:
             if incarnation in ended or incarnation not in live:  # not when it was renewed meanwhile
                 self._lose_worker(incarnation)
+
+        for worker in known:
+            if worker.id not in live and self._board.fleet.workers.get(worker.id) is worker:
+                self._lose_ended(worker)
+
+    def _lose_ended(self, worker: Worker) -> None:
+        """Another process has proof that the worker is dead, and said so in its row."""
+        self._board.dial_again(worker, "the lease of this incarnation was ended")
+        self._reports.worker_lost(worker, f"worker {worker.id} was declared dead")
 
     def _lose_worker(self, incarnation: IncarnationId) -> None:
         board = self._board
@@ -170,11 +211,9 @@ class Recovery:
 
     async def _sweep_page(self) -> None:
         async with self._database.system_unit() as unit:
-            page = await rows.unfinished_ids(unit, after=self._swept_to, limit=PAGE)
-            missing = [job_id for job_id in page if not self._is_known(job_id)]
-            for row in await rows.get_jobs(unit, missing) if missing else []:
-                await self._adopt_row(unit, row)
-        self._swept_to = page[-1] if len(page) == PAGE else None
+            page = await rows.unfinished(unit, after=self._swept_to, limit=PAGE)
+            await self._compare(unit, page)
+        self._swept_to = next(reversed(page)) if len(page) == PAGE else None
 
     def _is_known(self, job_id: JobId) -> bool:
         board = self._board
@@ -205,16 +244,28 @@ class Recovery:
             self._tell_end(old, row.job)
             return
         live = self._adopt(row, function, old)
+        if live is not None and old is not None:
+            self._go_on_cancelling(live, old)
         board.tell_reloaded(job_id, live.outcome if live is not None else Unavailable("the job is being repaired"))
 
+    def _go_on_cancelling(self, live: LiveJob, old: LiveJob) -> None:
+        """Another process asked for the end of an attempt that was granted, or had just ended, here."""
+        if live.status is not JobStatus.CANCELLING or old.status is JobStatus.CANCELLING or old.fence != live.fence:
+            return
+        if live.runner is not None and live.is_sent:
+            self._calls.send_cancel(live)
+        elif live.runner is not None:
+            self._endings.end_attempt(live, Ended("cancelled", None))
+
     def _tell_end(self, old: LiveJob | None, job: Job) -> None:
-        """The job has ended in the store: who waits is told when that needs no result, else to ask again."""
+        """The job has ended in the store: who waits is told, at once or when the result was read."""
         again = Unavailable("ask for the job's outcome again", retry_after_s=1)
         if old is not None:
             self._board.release(old)
             self._board.forget(job.id)
             if job.status is JobStatus.SUCCEEDED:
-                _fail(old.outcome, again)
+                self._outcomes.keep(job.org, job.id, old.outcome)
+                self._outcomes.hint(job.id)
             elif not old.outcome.done():
                 error = error_from_json(job.error) if job.error is not None else None
                 old.outcome.set_result(Outcome(job.id, job.status, None, error, job.attempt))
@@ -225,7 +276,7 @@ class Recovery:
         if function is None:
             log.error("job.without_function", job=row.job.id)
             return None
-        live = _live(row, function, old, board.clock)
+        live = _live(row, function, old, self._outcomes.take(row.job.id), board.clock)
         if live.waits:
             if old is not None:
                 board.release(old)
@@ -237,7 +288,9 @@ class Recovery:
         if old is not None and live.runner is not None and not live.is_sent:
             old.runner = None  # what still holds the former object sends nothing
             self._grants.send(live)
-        if live.runner is None and live.worker is not None:
+        if live.status is JobStatus.CANCELLING and old is not None and _is_over(live, old):
+            self._endings.end_attempt(live, Ended("cancelled", None))
+        elif live.runner is None and live.worker is not None:
             self._ask_worker(IncarnationId(live.worker))
         return live
 
@@ -251,11 +304,25 @@ class Recovery:
             board.dial_again(worker, "the server has to compare what the worker holds; dial again")
 
 
-def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock: Clock) -> LiveJob:
+def _was_cancelled_elsewhere(job: LiveJob, stored: JobStatus) -> bool:
+    """Whether a row says so and memory does not; a row behind memory only waits for a commit of ours."""
+    is_cancelled = stored is JobStatus.CANCELLING or stored.is_final
+    return is_cancelled and job.status is not JobStatus.CANCELLING and not job.status.is_final
+
+
+def _is_over(live: LiveJob, old: LiveJob) -> bool:
+    """Whether the attempt that a row still shows had ended here before somebody else's write came first."""
+    return old.fence == live.fence and old.runner is None and old.worker is None
+
+
+def _live(
+    stored: UnfinishedJob, function: Function, old: LiveJob | None, waited: asyncio.Future[Outcome] | None, clock: Clock
+) -> LiveJob:
     """Return the memory of a row. When an attempt was granted no row says: one met here counts as granted now."""
     job = stored.job
     items = old.items if old is not None else ItemFlow()
     items.resume(job.attempt, stored.items)
+    outcome = old.outcome if old is not None else waited
     keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
     now, monotonic = clock.now(), clock.monotonic()
     began_s = _seconds_until(job.started_at, now) if job.started_at is not None else 0.0
@@ -270,7 +337,7 @@ def _live(stored: UnfinishedJob, function: Function, old: LiveJob | None, clock:
         fence=job.fence,
         losses=job.losses,
         created_at=job.created_at,
-        outcome=old.outcome if old is not None else asyncio.get_running_loop().create_future(),
+        outcome=outcome or asyncio.get_running_loop().create_future(),
         runner=old.runner if old is not None and keeps_runner else None,
         worker=job.worker if job.status not in (JobStatus.QUEUED, JobStatus.RETRYING) else None,
         is_sent=old.is_sent if old is not None and keeps_runner else False,

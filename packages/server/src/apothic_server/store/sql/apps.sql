@@ -28,6 +28,9 @@ SELECT app.id, app.org, app.name, app.active_deployment AS active, app.created_a
 FROM apps AS app LEFT JOIN deployments AS active ON active.id = app.active_deployment AND active.org = app.org
 WHERE app.org = $1 AND app.id = $2;
 
+-- name: is_active
+SELECT EXISTS (SELECT FROM apps WHERE org = $1 AND id = $2 AND active_deployment = $3);
+
 -- name: list_app_names
 SELECT name FROM apps WHERE org = $1 AND active_deployment IS NOT NULL ORDER BY name LIMIT $2;
 

@@ -2,7 +2,7 @@
 
 -- name: get_job
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at
+    created_at, started_at, finished_at, retry_of
 FROM jobs WHERE org = $1 AND id = $2;
 
 -- name: list_jobs
@@ -33,6 +33,22 @@ FROM jobs WHERE org = $1 AND id = $2;
 SELECT id, status, attempt, error, result AS data, result_blob AS blob, result_encoding AS encoding,
     result_python AS python
 FROM jobs WHERE org = $1 AND id = $2;
+
+-- name: list_outcomes
+-- Of all orgs: those of the given jobs that have ended.
+SELECT job.id, job.status, job.attempt, job.error, job.result AS data, job.result_blob AS blob,
+    job.result_encoding AS encoding, job.result_python AS python
+FROM unnest($1::text[], $2::text[]) AS given (id, org) JOIN jobs AS job ON job.id = given.id AND job.org = given.org
+WHERE job.finished_at IS NOT NULL;
+
+-- name: count_waiting
+-- Not more than $4.
+SELECT count(*) FROM (
+    SELECT FROM jobs
+    WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND status IN ('queued', 'retrying')
+        AND org = $1 AND deployment = $2 AND function = $3
+    LIMIT $4
+) AS waiting;
 
 -- name: get_log_lines
 SELECT index, kind, at, data FROM events

@@ -1,13 +1,16 @@
 -- What the dispatcher reads and ends across all orgs, as the tables' owner.
 
--- name: list_unfinished_ids
-SELECT id FROM jobs
+-- name: list_unfinished
+SELECT id, status FROM jobs
 WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
 ORDER BY id LIMIT $2;
 
+-- name: list_statuses
+SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
+
 -- name: get_jobs_with_arguments
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at,
+    created_at, started_at, finished_at, retry_of,
     arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
     item_attempt, next_ordinal
 FROM jobs WHERE id = ANY ($1::text[])

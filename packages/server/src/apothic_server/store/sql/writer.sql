@@ -20,7 +20,7 @@ fresh AS MATERIALIZED (
             attempt int, fence bigint, losses int, worker text, term bigint, run_at timestamptz,
             arguments_blob text, arguments_encoding text, arguments_python text,
             result_blob text, result_encoding text, result_python text, error jsonb,
-            created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz,
+            created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz, retry_of text,
             guard_term bigint, event_count int, events jsonb,
             key_digest bytea, key_fingerprint bytea
         ),
@@ -30,7 +30,7 @@ fresh AS MATERIALIZED (
         attempt, fence, losses, worker, term, run_at,
         arguments_blob, arguments_encoding, arguments_python,
         result_blob, result_encoding, result_python, error,
-        created_by, created_at, started_at, finished_at,
+        created_by, created_at, started_at, finished_at, retry_of,
         guard_term, event_count, events, key_digest, key_fingerprint,
         arguments, result
     )
@@ -46,14 +46,14 @@ made AS (
         id, org, app, deployment, function, status, path, attempt, fence, losses, worker, term, run_at,
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        next_index, created_by, created_at, started_at, finished_at
+        next_index, created_by, created_at, started_at, finished_at, retry_of
     )
     SELECT
         id, org, app, deployment, function, status, path, coalesce(attempt, 0), coalesce(fence, 0), coalesce(losses, 0),
         worker, term, coalesce(run_at, created_at),
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        event_count, created_by, created_at, started_at, finished_at
+        event_count, created_by, created_at, started_at, finished_at, retry_of
     FROM fresh
 ),
 kept AS (
