@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from apothic.wire.functions import FunctionSpec
+from apothic.wire.link import Started
 from apothic_server import failpoints
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import JobStatus
@@ -16,13 +17,15 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def disk():
-    """A disk that is held before a flush, and let go."""
-    go, held, is_holding = asyncio.Event(), asyncio.Event(), False
+    """A disk that is held before a flush, and let go or found broken."""
+    go, held, is_holding, is_broken = asyncio.Event(), asyncio.Event(), False, False
 
     async def handler(name):
         if is_holding and name == "writer.taken":
             held.set()
             await go.wait()
+        if is_broken and name == "writer.taken":
+            raise OverflowError("a failure of the test")
 
     class Disk:
         wait_held = held.wait
@@ -35,6 +38,11 @@ def disk():
             nonlocal is_holding
             is_holding = False
             go.set()
+
+        def fail(self, *, fails=True):
+            nonlocal is_broken
+            is_broken = fails
+            self.let_go()
 
     take_away = failpoints.install(handler)
     yield Disk()
@@ -63,6 +71,51 @@ async def test_a_second_cancel_is_answered_no_sooner_than_the_first_is_on_disk(c
 
     assert waited
     assert await asyncio.gather(first, second) == [JobStatus.CANCELLING] * 2
+
+
+async def test_a_worker_keeps_an_end_until_it_is_on_disk(cloud, disk):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", at_most_once=True))
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    disk.hold()
+
+    worker.succeed(attempt, b"42")
+    await disk.wait_held()
+    await worker.heartbeat(attempt)
+    beaten = await worker.next("heartbeat_answer")
+    await worker.connect(attempt)
+    greeted = await worker.next("welcome")
+    worker.succeed(attempt, b"42")
+    told = [name for name, _ in worker.received]
+    disk.fail()
+    await asyncio.wait([cloud.inner.board.jobs[job.job].written])
+    disk.fail(fails=False)
+    await cloud.step()
+    closed = worker.close_code
+    await worker.connect(attempt)
+    worker.report({"started": [Started(attempt.job, attempt.fence)]})
+    worker.succeed(attempt, b"42")
+    outcome = await ended(job)
+
+    assert (beaten.unknown, greeted.unknown) == ([], [])
+    assert "settled" not in told
+    assert closed == "unavailable"
+    assert (outcome.status, outcome.value.data, outcome.attempt) == (JobStatus.SUCCEEDED, b"42", 1)
+
+
+async def test_an_end_that_is_on_disk_is_forgotten_by_its_worker(cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    worker.fail(attempt)
+    await ended(job)
+
+    await worker.heartbeat(attempt)
+
+    answer = await worker.next("heartbeat_answer")
+    assert [(ref.job, ref.fence) for ref in answer.unknown] == [(job.job, attempt.fence)]
 
 
 @guarantee("G4.1", "cancel_linearizable")

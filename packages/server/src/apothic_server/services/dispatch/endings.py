@@ -39,6 +39,8 @@ class Endings:
         board = self._board
         tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0)
         verdict = judge(job.status, ended, tally, job.need.spec, board.random())
+        ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
+        job.ending = ending
         board.release(job)
         change = move(
             job,
@@ -48,7 +50,13 @@ class Endings:
             error=verdict.error,
         )
         job.losses = verdict.losses
-        board.write(change, lambda settled: self._settled(job, verdict, value, settled, then))
+
+        def answered(settled: Settled) -> None:
+            if isinstance(settled, bool) and job.ending == ending:
+                job.ending = None
+            self._settled(job, verdict, value, settled, then)
+
+        board.write(change, answered)
         if verdict.event is JobEvent.RETRY and not self.fail_closed(job):
             board.retry_after(job, verdict.delay_s)
         self._grants.grant_ready()

@@ -106,6 +106,7 @@ class LiveJob:
         is_sent: Its current attempt was sent to the worker.
         sent_after: How many answers the worker had been sent before the attempt was.
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
+        ending: Worker and fence of an attempt whose reported end is not on disk yet.
         items: How far what it yielded is.
     """
 
@@ -131,6 +132,7 @@ class LiveJob:
     is_sent: bool = False
     sent_after: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
+    ending: tuple[str, int] | None = None
     items: ItemFlow = field(default_factory=ItemFlow)
 
     @property

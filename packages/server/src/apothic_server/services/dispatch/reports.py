@@ -97,6 +97,8 @@ class Reports:
 
     def finished(self, worker: Worker, item: Finished) -> None:
         """J4, J5, J6, J9 or J10. A report of an old fence changes nothing; it is answered, so that it is forgotten."""
+        if self._is_ending(worker, item):
+            return  # said again on a new link; answered once the first report of it is on disk
         job = self._job(worker, item.job, item.fence)
         if job is None or item.outcome not in OUTCOMES:
             self._settle(worker, item)
@@ -168,8 +170,19 @@ class Reports:
         self._endings.end_attempt(job, Ended("lost", error))
 
     def unknown(self, worker: Worker, held: list[AttemptRef]) -> list[AttemptRef]:
-        """Return those of `held` that are not, or no longer, granted to this worker."""
-        return [ref for ref in held if self._job(worker, ref.job, ref.fence, count=False) is None]
+        """Return those of `held` that are not, or no longer, granted to this worker.
+
+        One whose end is being written is not among them: should the write fail, the worker has to report it again.
+        """
+        return [
+            ref
+            for ref in held
+            if self._job(worker, ref.job, ref.fence, count=False) is None and not self._is_ending(worker, ref)
+        ]
+
+    def _is_ending(self, worker: Worker, ref: AttemptRef | Finished) -> bool:
+        job = self._board.jobs.get(JobId(ref.job))
+        return job is not None and job.ending == (worker.id, ref.fence)
 
     def _end(self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None) -> None:
         ended = Ended(item.outcome, storable(item.error) if item.error is not None else None)
