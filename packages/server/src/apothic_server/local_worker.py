@@ -132,16 +132,26 @@ class LocalWorker:
         return start(self._command, self._log)
 
     async def _keep(self) -> None:
-        wait_s = RESTART_FIRST_S
+        wait_s: float | None = None
         while self._process is not None:
             status = await self._process.wait()
             self._process.close()
+            wait_s = restart_wait_s(wait_s, has_dialled_in=self._linked.is_set())
             log.warning("worker.exited", status=status, restart_in_s=wait_s)
             how = "is gone" if status is None else f"ended with status {status}"
             await self._on_death(f"the local worker {how}")
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, RESTART_MAX_S)
             self._process = self._spawn()
+
+
+def restart_wait_s(last_s: float | None, *, has_dialled_in: bool) -> float:
+    """Return how long to wait before a worker that died is started again.
+
+    Args:
+        last_s: The wait before its last start; None without one.
+        has_dialled_in: It worked: its death is the first one again.
+    """
+    return RESTART_FIRST_S if last_s is None or has_dialled_in else min(last_s * 2, RESTART_MAX_S)
 
 
 def _reason(line: str) -> str:
