@@ -74,6 +74,8 @@ def commands(folder: Path) -> dict[str, Callable[[], list[str]]]:
         "disk": lambda: [ours, *driver("disk", _sub(folder, "disk"))],
         "postgres": lambda: [ours, *driver("postgres", _sub(folder, "postgres"))],
         "starlette": lambda: [python("web"), *driver("echo", "starlette")],
+        "broadcast": lambda: [ours, *driver("broadcast", "httptools")],
+        "broadcast-starlette": lambda: [python("web"), *driver("broadcast", "starlette")],
         "celery": lambda: [python("celery"), *driver("celery_calls", _sub(folder, "redis"), redis_server(), "memory")],
         "celery-aof": lambda: [python("celery"), *driver("celery_calls", _sub(folder, "aof"), redis_server(), "aof")],
         "ray": lambda: [python("ray"), *driver("ray_calls")],

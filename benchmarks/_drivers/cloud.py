@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from children import child, wait_until
 from holding import cancelled
 from rounds import claim_output, serve, timed
+from watching import Extra, Feeder, Watchers, watched
 
 NOOP = Path(__file__).parent.parent / "_noop" / "noop.py"
 CALLERS = 64
@@ -60,9 +62,29 @@ def _serve(answer: Any, place: dict[str, Any]) -> None:
             seconds, after = time.perf_counter() - began, _counters(place)
         return {"seconds": seconds, **{name: after[name] - before[name] for name in after}}
 
-    extra = {"counters": lambda _: _counters(place), "burst": burst}
+    extra = {"counters": lambda _: _counters(place), "burst": burst, **_streamed(place)}
     cells = {"call": timed(call), "cancel": cancelled(hold.spawn, lambda job: job.cancel())}
     serve(answer, cells, {"pid": place["pid"]}, extra)
+
+
+def _streamed(place: dict[str, Any]) -> Extra:
+    """Return the requests that measure the stream of a job whose generator yields what it is sent."""
+    from apothic import RemoteFunction
+
+    address = urllib.parse.urlsplit(place["url"])
+    watchers = Watchers((address.hostname or "", address.port or 80))
+    feeder = Feeder()
+
+    def start(_: dict[str, Any]) -> dict[str, Any]:
+        job = RemoteFunction.from_name("bench-call", "ticks").spawn(feeder.port)
+        feeder.accept()
+        watchers.head = (
+            f"GET /v1/jobs/{urllib.parse.quote(job.job_id)}/events HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Authorization: Bearer {place['key']}\r\nAccept: text/event-stream\r\n\r\n"
+        ).encode()
+        return {}
+
+    return {"stream": start, **watched(watchers, feeder.send, place["pid"])}
 
 
 def _counters(place: dict[str, Any]) -> dict[str, Any]:
