@@ -92,22 +92,23 @@ def parse_json(body: bytes) -> Any:
 def _repeat(
     core: Core, request: Request, deadline: float, *, stream_type: str | None, tries_max: int = TRIES_MAX
 ) -> Steps[Response | Answer]:
-    tries, is_under_way = 0, request.is_again
+    losses, refusals, is_under_way = 0, 0, request.is_again
     while True:
-        tries += 1
         try:
             answer = yield from _try(core, request, deadline, stream_type)
         except Lost as lost:
+            losses += 1
             may_repeat = request.is_repeatable or not lost.was_sent
-            pause_s = core.pause_s(tries)
+            pause_s = core.pause_s(losses)
             is_under_way = is_under_way or (lost.was_sent and bool(request.key))
             if is_under_way:
                 tries_max = RESUMES_MAX
             is_over = tries_max <= TRIES_MAX and _has_ended(core, lost.cause)
-            if tries >= tries_max or not may_repeat or is_over or not _is_passing(core, lost.cause, deadline, pause_s):
+            if losses >= tries_max or not may_repeat or is_over or not _is_passing(core, lost.cause, deadline, pause_s):
                 raise _lost_error(core, lost, is_unknown=is_under_way or not may_repeat) from lost.cause
         else:
-            wait_s = None if isinstance(answer, Answer) else _room_wait_s(core, request, answer, tries)
+            refusals += 1
+            wait_s = None if isinstance(answer, Answer) else _room_wait_s(core, request, answer, refusals)
             if wait_s is None or core.clock() + wait_s >= deadline:
                 if is_under_way and answer.status == _AWAY:
                     raise _unknown(core)

@@ -271,6 +271,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "value_too_large": TooLargeError,
     "too_many_pending": CapacityError,
     "too_many_watchers": CapacityError,
+    "too_many_new_watchers": CapacityError,
     "unavailable": UnavailableError,
 }
 """Server error code to class. A code that is not here falls back to `BY_STATUS`."""

@@ -48,6 +48,7 @@ from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
 from apothic_server.services.repeats import Repeats
 from apothic_server.services.streams import Streams
+from apothic_server.services.turns import Turns
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
@@ -237,7 +238,7 @@ class Cloud:
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, new_key=key)
-        streams = Streams(database, jobs, blobs, flows)
+        streams = Streams(database, jobs, blobs, flows, Turns(clock))
         self.retention = Retention(database, clock)
         health = Health(database, board)
         self.services = Services(

@@ -9,6 +9,7 @@ from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.loops.retention import BYTES_MAX
 from apothic_server.services.streams import WATCHERS_PER_ORG_MAX
+from apothic_server.services.turns import PER_S
 from apothic_server.store.streams import Trim, trim
 from apothic_server.testing.asgi import AsgiClient, CutError
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -199,7 +200,10 @@ async def test_bad_queries_are_refused(cloud, client, query):
 async def test_places_are_given_back_and_bounded(cloud, client):
     job = await finished_job(cloud)
     streams = cloud.services.streams
-    watches = [await streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job)) for _ in range(WATCHERS_PER_ORG_MAX)]
+    watches = []
+    for _ in range(WATCHERS_PER_ORG_MAX):
+        watches.append(await streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job)))
+        cloud.clock.advance(1 / PER_S)
 
     refused = await client.request("GET", f"/v1/jobs/jobs:{job}/events")
     for watch in watches:

@@ -27,6 +27,7 @@ from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.runs import merged, rest_of, run_of
+from apothic_server.services.turns import Turns
 from apothic_server.store import apps as app_rows
 from apothic_server.store import jobs as job_rows
 from apothic_server.store import streams as rows
@@ -36,6 +37,9 @@ from apothic_server.store.database import Database
 REREAD_S = 5.0
 WATCHERS_PER_ORG_MAX = 1_000
 """Open streams of one org (G15.2)."""
+
+FEW_WATCHERS = 10
+"""Open streams that an org gets without waiting for a turn, however many others come."""
 
 PAGE = 500
 PAGE_ITEM_BYTES = 128 * KIB
@@ -55,11 +59,12 @@ TAIL_EVENTS_MAX = 1_000
 class Streams:
     """Opens watches and reads pages."""
 
-    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows) -> None:
+    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows, turns: Turns) -> None:
         self._database = database
         self._jobs = jobs
         self._blobs = blobs
         self._flows = flows
+        self._turns = turns
         self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
 
@@ -138,16 +143,22 @@ class Streams:
         """Open a watch; close it when done. Whether there is such a stream is told by the first reading.
 
         Raises:
-            TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches.
+            TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches, or more came at once than there are turns.
         """
         count = self._watchers.get(actor.org, 0)
         if count >= WATCHERS_PER_ORG_MAX:
             raise TooMany(f"{count} streams are open; close some", code="too_many_watchers", retry_after_s=5)
+        needs_turn = count >= FEW_WATCHERS
+        if needs_turn and (wait_s := self._turns.take()) is not None:
+            detail = f"many streams are opened at once; come again in {wait_s} s"
+            raise TooMany(detail, code="too_many_new_watchers", retry_after_s=wait_s)
         self._watchers[actor.org] = count + 1
-        return Watch(self, actor, self._tail(actor.org, stream))
+        return Watch(self, actor, self._tail(actor.org, stream), has_turn=needs_turn)
 
-    def close(self, actor: Actor, tail: Tail) -> None:
-        """Give a watch's place back."""
+    def close(self, actor: Actor, tail: Tail, *, has_turn: bool) -> None:
+        """Give a watch's place back, and its turn if it had one."""
+        if has_turn:
+            self._turns.give_back()
         left = self._watchers[actor.org] - 1
         if left:
             self._watchers[actor.org] = left
@@ -246,10 +257,11 @@ class Tail:
 class Watch:
     """One reader of one stream; `close` it when done."""
 
-    def __init__(self, streams: Streams, actor: Actor, tail: Tail) -> None:
+    def __init__(self, streams: Streams, actor: Actor, tail: Tail, *, has_turn: bool) -> None:
         self._streams = streams
         self._actor = actor
         self._tail = tail
+        self._has_turn = has_turn
         self._is_open = True
         self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -283,7 +295,7 @@ class Watch:
         """Give the place back; twice is fine."""
         if self._is_open:
             self._is_open = False
-            self._streams.close(self._actor, self._tail)
+            self._streams.close(self._actor, self._tail, has_turn=self._has_turn)
 
     async def _read(self, after: int, kinds: frozenset[str] | None) -> Batch | Gap:
         """Read from the store; at the front of the stream one reader reads for all."""

@@ -187,7 +187,7 @@ class Streams(Protocol):
     """Event streams of jobs, apps and deployments."""
 
     async def watch(self, actor: Actor, stream: StreamRef) -> Watch:
-        """Open a watch; raises `TooMany` with code `too_many_watchers`."""
+        """Open a watch; raises `TooMany` with code `too_many_watchers` or `too_many_new_watchers`."""
         ...
 
     async def snapshot(self, actor: Actor, stream: StreamRef) -> Snapshot: ...
