@@ -25,7 +25,7 @@ from apothic_server.testing.guarantees import Promise, claims
 ROOT = Path(__file__).parents[1]
 CATALOGUE = Path("tests/mutants.toml")
 CHECKOUT = ROOT / ".mutants"
-DEADLINE_S = 600
+DEADLINE_S = 240
 OUTPUT_MAX = 4_000
 """Characters shown of what failing tests say."""
 
@@ -74,12 +74,14 @@ def main() -> int:
     if (failed := _fail_anyway(mutants)) is not None:
         print(failed, "", "These tests fail without any fault.", sep="\n", file=sys.stderr)
         return 1
-    rows = {_row_head(one): _row(one, commit) for one in mutants}
+    rows: dict[str, str] = {}
+    for one in mutants:
+        rows[_row_head(one)] = _row(one, commit)
+        if options.write is not None:  # each time, so that a run that is interrupted keeps what it found
+            page = options.write.read_text("utf-8").partition(MARK)
+            options.write.write_text(f"{page[0]}{MARK}\n\n{_table(planted, rows, page[2])}\n", "utf-8")
     killed = sum("| killed" in row for row in rows.values())
     print(*rows.values(), "", f"{killed} of {len(rows)} planted faults found.", sep="\n")
-    if options.write is not None:
-        page = options.write.read_text("utf-8").partition(MARK)
-        options.write.write_text(f"{page[0]}{MARK}\n\n{_table(planted, rows, page[2])}\n", "utf-8")
     return 0 if killed == len(rows) else 1
 
 
@@ -90,10 +92,8 @@ MARK = "<!-- the last run -->"
 def _table(planted: list[Mutant], rows: dict[str, str], before: str) -> str:
     """Return the table with `rows`; of faults that were not planted this time with what it said before."""
     lines = before.splitlines()
-    for head in map(_row_head, planted):
-        if kept := [line for line in lines if line.startswith(head)]:
-            rows.setdefault(head, kept[0])
-    found = [rows[head] for head in map(_row_head, planted) if head in rows]
+    kept = {head: line for head in map(_row_head, planted) for line in lines if line.startswith(head)}
+    found = [(kept | rows)[head] for head in map(_row_head, planted) if head in kept | rows]
     killed = sum("| killed" in row for row in found)
     return "\n".join(
         [
