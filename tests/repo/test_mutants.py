@@ -9,7 +9,8 @@ from apothic_server.testing.guarantees import Promise, claims
 
 from .tracked import ROOT
 
-MUTANTS = runpy.run_path(str(ROOT / "tools" / "mutants.py"))["catalogue"](ROOT)
+TOOL = runpy.run_path(str(ROOT / "tools" / "mutants.py"))
+MUTANTS = TOOL["catalogue"](ROOT)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{one.promise.test}: {one.breaks}" for one in MUTANTS])
@@ -36,3 +37,20 @@ def test_every_proven_promise_of_the_core_has_a_planted_fault():
     assert sorted(proven - planted - without) == []
     assert sorted(planted - claimed) == []
     assert sorted(without & planted) == []
+
+
+def test_a_run_of_some_faults_keeps_the_other_rows_of_the_table():
+    first, second, third = map(TOOL["_row_head"], MUTANTS[:3])
+    gone = "| G0.1 | `gone` | a fault | killed | 3 | old |"
+    before = f"{second}SURVIVED | 1 | old |\n{first}SURVIVED | 2 | old |\n{gone}"
+
+    table = TOOL["_table"](
+        MUTANTS, {second: f"{second}killed | 4 | new |", third: f"{third}killed | 5 | new |"}, before
+    )
+
+    assert table.splitlines()[0] == f"2 of {len(MUTANTS)} planted faults found."
+    assert table.splitlines()[4:] == [
+        f"{first}SURVIVED | 2 | old |",
+        f"{second}killed | 4 | new |",
+        f"{third}killed | 5 | new |",
+    ]
