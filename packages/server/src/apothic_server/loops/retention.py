@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from apothic.wire.ids import JobId
+from apothic.wire.limits import ITEMS_KEPT_MAX
 from apothic_server.ports.clock import Clock
 from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
@@ -29,15 +30,21 @@ KEYS_KEPT = timedelta(hours=24)
 
 PAGE = 100
 KEYS_PAGE = 10_000
+SEGMENTS_PAGE = 1_000
 Find = Callable[[Connection, str], Awaitable[list[rows.Trim]]]
 
 
 class Retention:
-    """One step trims every stream that is too long, too large or too old, and forgets old keys."""
+    """One step trims every stream that is too long, too large or too old, and forgets old keys.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        item_bytes_max: Bytes of items kept of one job, at least 8 MiB.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, item_bytes_max: int = ITEMS_KEPT_MAX) -> None:
         self._database = database
         self._clock = clock
+        self._item_bytes_max = item_bytes_max
         self._weighed: dict[JobId, int] = {}
 
     async def step(self) -> float | None:
@@ -55,6 +62,7 @@ class Retention:
                 )
             )
         await self._trim_heavy()
+        await self._trim_items()
         await self._forget_keys()
         return None
 
@@ -96,3 +104,22 @@ class Retention:
             what = await rows.heavy_trim(unit, stream, bytes_max=BYTES_MAX)
             if what is not None:
                 await rows.trim(unit, what)
+
+    async def _trim_items(self) -> None:
+        """Let the oldest items go of jobs that have too many bytes of them, also of ended ones."""
+        after = ""
+        while True:
+            async with self._database.system_unit() as unit:
+                page = await rows.heavy_items(unit, bytes_max=self._item_bytes_max, after=after, limit=PAGE)
+            for stream in page:
+                await self._rotate(stream)
+            if len(page) < PAGE:
+                return
+            after = page[-1].job
+
+    async def _rotate(self, stream: rows.HeavyItems) -> None:
+        excess, gone = stream.size_bytes - self._item_bytes_max, 1
+        while excess > 0 and gone > 0:
+            async with self._database.system_unit() as unit:
+                gone = await rows.rotate_items(unit, stream, size_bytes=excess, limit=SEGMENTS_PAGE)
+            excess -= gone

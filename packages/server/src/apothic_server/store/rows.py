@@ -122,6 +122,7 @@ def items_row(record: NewItems) -> Row:
         "attempt": first.attempt,
         "first_ordinal": first.first_ordinal,
         "item_count": sum(segment.count for segment in record.segments),
+        "item_bytes": sum(len(segment.data) for segment in record.segments),
         SEGMENTS: record.segments,
     }
 

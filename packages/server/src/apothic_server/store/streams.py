@@ -61,6 +61,15 @@ class Growing:
     next_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeavyItems:
+    """A job and the bytes of its kept items."""
+
+    job: JobId
+    org: OrgId
+    size_bytes: int
+
+
 async def get_bounds(connection: Connection, org: OrgId, stream: StreamRef) -> Bounds | None:
     """Return the stream's bounds, or None when the org has no such one."""
     if stream.kind is StreamKind.JOB:
@@ -167,6 +176,22 @@ async def heavy_trim(connection: Connection, stream: Growing, *, bytes_max: int)
         SQL["get_heavy_floor"], stream.stream, stream.org, stream.first_index, bytes_max
     )
     return None if floor is None else Trim(stream.stream, stream.org, floor, is_job=True)
+
+
+async def heavy_items(connection: Connection, *, bytes_max: int, after: str, limit: int) -> list[HeavyItems]:
+    """Return jobs of all orgs whose kept items weigh more, in the order of their ids; at least 8 MiB."""
+    rows = await connection.fetch(SQL["list_heavy_items"], bytes_max, after, limit)
+    return [HeavyItems(JobId(row["id"]), OrgId(row["org"]), row["size_bytes"]) for row in rows]
+
+
+async def rotate_items(connection: Connection, stream: HeavyItems, *, size_bytes: int, limit: int) -> int:
+    """Delete a job's oldest items of at least `size_bytes`, in at most `limit` segments, and raise their floor.
+
+    Returns:
+        The bytes that went.
+    """
+    gone: int = await connection.fetchval(SQL["rotate_items"], stream.job, stream.org, size_bytes, limit)
+    return gone
 
 
 async def trim(connection: Connection, what: Trim) -> None:

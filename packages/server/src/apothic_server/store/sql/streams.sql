@@ -101,6 +101,36 @@ SELECT max(index) + 1 AS first_index FROM (
     WHERE stream = $1 AND org = $2 AND index >= $3 AND kind <> 'job.stream_item'
 ) AS weighed WHERE bytes > $4;
 
+-- name: list_heavy_items
+-- Of all orgs: jobs whose kept items have more than $1 bytes; few lie in the index.
+SELECT jobs.id, jobs.org, jobs.item_bytes - coalesce(floor.item_bytes_gone, 0) AS size_bytes
+FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id
+WHERE jobs.yielded_much AND jobs.item_bytes - coalesce(floor.item_bytes_gone, 0) > $1 AND jobs.id > $2
+ORDER BY jobs.id LIMIT $3;
+
+-- name: rotate_items
+-- Deletes the oldest segments that hold $3 bytes, at most $4 segments, and raises the floor behind them.
+WITH weighed AS (
+    SELECT last_index, sum(size_bytes) OVER (ORDER BY last_index) - size_bytes AS before_bytes
+    FROM (
+        SELECT last_index, size_bytes FROM item_segments
+        WHERE org = $2 AND stream = $1 ORDER BY last_index LIMIT $4
+    ) AS oldest
+),
+gone AS (
+    DELETE FROM item_segments AS part USING weighed
+    WHERE part.org = $2 AND part.stream = $1 AND part.last_index = weighed.last_index AND weighed.before_bytes < $3
+    RETURNING part.last_index, part.size_bytes
+),
+raised AS (
+    INSERT INTO stream_floors (stream, org, first_index, first_item, item_bytes_gone)
+    SELECT $1, $2, 0, max(last_index) + 1, sum(size_bytes) FROM gone HAVING count(*) > 0
+    ON CONFLICT (stream) DO UPDATE SET
+        first_item = greatest(stream_floors.first_item, excluded.first_item),
+        item_bytes_gone = stream_floors.item_bytes_gone + excluded.item_bytes_gone
+)
+SELECT coalesce(sum(size_bytes), 0) AS size_bytes FROM gone;
+
 -- name: list_long_others
 -- Of all orgs: streams of apps and deployments that are longer than $1.
 SELECT stream AS id, org, next_index - $1::bigint AS first_index FROM streams

@@ -141,10 +141,11 @@ WITH moved AS (
         next_index = jobs.next_index + given.item_count,
         item_attempt = given.attempt,
         next_ordinal = given.first_ordinal + given.item_count,
-        item_count = jobs.item_count + given.item_count
+        item_count = jobs.item_count + given.item_count,
+        item_bytes = jobs.item_bytes + given.item_bytes
     FROM jsonb_to_recordset($1::jsonb) AS given (
         place int, id text, org text, expect_status text, expect_fence bigint, attempt int, first_ordinal bigint,
-        item_count bigint
+        item_count bigint, item_bytes bigint
     )
     WHERE jobs.id = ANY (ARRAY[given.id])
       AND jobs.org = ANY (ARRAY[given.org])
