@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from apothic.wire import link
+from apothic.wire.limits import ITEM_BATCH_MAX, ITEM_WINDOW_BYTES
 from apothic_worker.testing.scripted_server import Deployed, ScriptedServer
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +32,23 @@ def forge(head):
     (number,) = sockets()
     sent = os.write(number, struct.pack(">II", 4 + len(text), len(text)) + text)
     print("sent", sent == len(text) + 8, flush=True)
+    time.sleep(600)
+
+def tell_items(first, count, data):
+    (number,) = sockets()
+    head = json.dumps({"kind": "items", "call": "1", "first": first, "count": count, "encoding": "json"}).encode()
+    line = socket.socket(fileno=os.dup(number))
+    line.setblocking(True)
+    line.sendall(struct.pack(">II", 4 + len(head) + len(data), len(head)) + head + data)
+
+def forge_items(first, count, text):
+    tell_items(first, count, text.encode())
+    time.sleep(600)
+
+def flood_items():
+    data = b'["' + b"x" * 1_000_000 + b'"]'
+    for ordinal in range(1_000):
+        tell_items(ordinal, 1, data)
     time.sleep(600)
 
 def write_for_ever():
@@ -124,6 +142,10 @@ FORGED = {
     "a stream that is none": '{"kind":"log","call":"1","stream":"sys\\u0000tem","text":"x"}',
     "text that is none": '{"kind":"log","call":"1","stream":"stdout","text":"\\ud800"}',
     "a second hello": '{"kind":"hello"}',
+    "items of nothing": '{"kind":"items","call":"1"}',
+    "items that are none": '{"kind":"items","call":"1","first":0,"count":1,"encoding":"pickle"}',
+    "items of another type": '{"kind":"items","call":"1","first":[],"count":{},"encoding":7}',
+    "items of nobody": '{"kind":"items","call":"j9","first":0,"count":1,"encoding":"json"}',
     "deep nonsense": "[" * 20_000,
     "a long number": '{"kind":' + "9" * 10_000 + "}",
 }
@@ -143,6 +165,45 @@ async def test_a_forged_frame_harms_its_own_attempt_only(cloud, app, head):
     # A forged line travels by the socket, a printed one by a pipe: which is read first is open.
     assert "sending" in "".join(cloud.lines(order, stream="stdout"))
     assert await still_serves(cloud)
+
+
+FORGED_ITEMS = {
+    "a gap": (5, 1, "[1]"),
+    "before the first": (-1, 1, "[1]"),
+    "fewer than it says": (0, 9, "[1]"),
+    "more than it says": (0, 1, "[1,2]"),
+    "half a list": (0, 1, "[1"),
+    "deep": (0, 1, "[" * 50_000 + "]" * 50_000),
+    "an object": (0, 1, '{"a": 1}'),
+}
+
+
+@pytest.mark.parametrize("batch", FORGED_ITEMS.values(), ids=FORGED_ITEMS.keys())
+async def test_forged_items_end_their_own_attempt_and_reach_nobody(cloud, app, batch):
+    order = cloud.assignment(await cloud.started_runner(app, "forge_items"), *batch)
+
+    await cloud.send(assign=[order])
+    end = await cloud.finished(order)
+
+    assert end.outcome == "failed"
+    assert items_of(cloud, order) == []
+    assert await still_serves(cloud)
+
+
+async def test_code_that_goes_on_yielding_beyond_its_window_is_ended(cloud, app):
+    order = cloud.assignment(await cloud.started_runner(app, "flood_items"))
+
+    await cloud.send(assign=[order])
+    end = await cloud.finished(order)
+
+    assert end.outcome == "failed"
+    sent = sum(len(item.data) for item in items_of(cloud, order))
+    assert 0 < sent <= ITEM_WINDOW_BYTES + ITEM_BATCH_MAX, "the server was asked for no more"
+    assert await still_serves(cloud)
+
+
+def items_of(cloud, order):
+    return [item for item in cloud.items if isinstance(item, link.Items) and item.job == order.job]
 
 
 async def test_output_that_never_ends_does_not_hold_the_worker(cloud, app):

@@ -133,7 +133,7 @@ class ItemEvents(EventReader):
         return data
 
     def _page(self) -> Steps[list[JobStreamEvent]]:
-        page: EventPage = yield from event_page(self._core, self._job_id, self.last_index, self._types())
+        page: EventPage = yield from event_page(self._core, self._path, self.last_index, self._types())
         found = self._taken((entry.index, entry.event, entry.data) for entry in page.events)
         self.last_index = max(self.last_index, page.last_index)
         self._has_ended = self._has_ended or page.is_final

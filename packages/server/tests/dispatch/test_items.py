@@ -275,6 +275,33 @@ async def test_items_are_kept_where_other_events_rotate(cloud, client):
     assert items_of(runs[0])[0] == b"0"
 
 
+WRITER = "application_name = 'apothic writer' AND datname = current_database()"
+KILL = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {WRITER}"
+WAITING = f"SELECT count(*) FROM pg_stat_activity WHERE {WRITER} AND wait_event_type = 'Lock'"
+
+
+async def test_a_store_that_goes_away_while_items_wait_loses_and_repeats_none(cloud, client):
+    worker, job, attempt = await begin(cloud)
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", job.job)
+        for ordinal in range(10):
+            worker.yield_items(attempt, ordinal, b"%d" % ordinal)
+        async with cloud.inner.database.system_unit() as watcher:
+            while not await watcher.fetchval(WAITING):
+                pass
+            await watcher.execute(KILL)
+        for ordinal in range(10, 20):
+            worker.yield_items(attempt, ordinal, b"%d" % ordinal)
+        worker.succeed(attempt)
+    outcome = await ended(job)
+
+    assert outcome.status is JobStatus.SUCCEEDED
+    items = [data["item"] for _, kind, data in await stream(client, job.job) if kind == "job.stream_item"]
+    assert items == list(range(20))
+    assert [ordinal for _, _, ordinal in await stored(cloud, job.job)] == list(range(20))
+    assert cloud.inner.writer.counters.reconnects == 1
+
+
 async def test_another_orgs_items_are_not_found(cloud):
     worker, job, attempt = await begin(cloud)
     worker.yield_items(attempt, 0, b"1")
