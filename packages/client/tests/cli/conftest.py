@@ -149,6 +149,12 @@ def job_document(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+LISTED = {
+    "job_id", "app", "function", "deployment_id", "status", "attempt", "created_at", "started_at", "finished_at",
+}  # fmt: skip
+"""What a list of jobs says of each."""
+
+
 def log_document(first: int, *lines: str, is_final: bool = True) -> dict[str, Any]:
     found = [{"index": first + n, "time": TIME, "stream": "stdout", "line": line} for n, line in enumerate(lines)]
     return {"lines": found, "last_index": first + len(lines) - 1, "is_final": is_final}
@@ -216,7 +222,23 @@ def standard_script() -> dict[tuple[str, str], Script]:
     }  # fmt: skip
     key = {"id": "01key", "name": "main", "prefix": "lk_ab", "last4": "wxyz"}
     identity = {"org": "main", "key": key, "role": "owner", "scopes": ["apps:read"], "server_version": "0.1.0"}
+    listed = {name: value for name, value in job_document().items() if name in LISTED}
+    listed_deployment = {
+        "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "active", "created_at": TIME,
+        "stopped_at": None,
+    }  # fmt: skip
+    ended = (0, "deployment.end", {"status": "deleted", "time": TIME})
     return {
+        ("GET", "/v1/jobs"): Answer(document={"items": [listed], "next_cursor": None}),
+        ("POST", f"/v1/jobs/{JOB}/retry"): Answer(202, {"job_id": JOB, "status": "queued"}),
+        ("GET", "/v1/deployments"): Answer(document={"items": [listed_deployment], "next_cursor": None}),
+        ("GET", f"/v1/deployments/{DEPLOYMENT}/events"): stream(ended),
+        ("POST", f"/v1/deployments/{DEPLOYMENT}/stop"): Answer(
+            document={"deployment": deployment_document(status="stopped"), "unfinished_jobs": 0}
+        ),
+        ("DELETE", f"/v1/deployments/{DEPLOYMENT}"): Answer(
+            document={"deployment": deployment_document(status="deleted"), "unfinished_jobs": 0}
+        ),
         ("GET", "/healthz"): Answer(document={"status": "ok", "version": "0.1.0"}),
         ("GET", "/readyz"): Answer(
             document={"ready": True, "role": "dispatcher", "checks": {"store": {"ok": True, "detail": "up"}}}

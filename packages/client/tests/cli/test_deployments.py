@@ -1,5 +1,6 @@
 """`apothic deployment list`, `stop` and `delete`: what is asked of the cloud, and the question before."""
 
+import json
 import os
 import pty
 import signal
@@ -190,6 +191,31 @@ def test_ctrl_c_ends_the_watching_of_an_app_and_says_how_to_read_on(connected, s
     assert process.returncode == 130
     assert "`apothic app watch hello-world --after 7` reads on from here." in err
     assert connected.asked[0].query == "after=6"
+
+
+def test_ctrl_c_lets_one_document_be_whole(connected, shapes):
+    gate = threading.Event()
+    asked = threading.Event()
+    event = (7, "app.deployed", {**DEPLOYED, "deployment_id": shapes.DEPLOYMENT})
+
+    def open_and_tell(handler, _):
+        asked.set()
+        return shapes.open_stream(handler, gate, event)
+
+    connected.script["GET", "/v1/apps/hello-world/events"] = open_and_tell
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apothic", "app", "watch", "hello-world", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert asked.wait(30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    gate.set()
+
+    document = json.loads(out)
+    assert [found["index"] for found in document["events"]] in ([], [7])
+    assert document["last_index"] == (7 if document["events"] else -1)
+    assert (process.returncode, json.loads(err)["error"]["code"]) == (130, "interrupted")
 
 
 @pytest.mark.parametrize("how", [("--after", "-2"), ("--after", "x"), ("--snapshot", "--after", "1")])

@@ -13,7 +13,14 @@ import pytest
 COMMANDS = {
     "version": ("version",),
     "app list": ("app", "list"),
+    "deployment list": ("deployment", "list"),
+    "deployment stop": ("deployment", "stop", "DEPLOYMENT", "--yes"),
+    "deployment delete": ("deployment", "delete", "DEPLOYMENT", "--yes"),
+    "deployment watch": ("deployment", "watch", "DEPLOYMENT"),
     "deployment inspect": ("deployment", "inspect", "DEPLOYMENT"),
+    "job list": ("job", "list"),
+    "job retry": ("job", "retry", "JOB"),
+    "job retry --watch": ("job", "retry", "JOB", "--watch"),
     "job status": ("job", "status", "JOB"),
     "job cancel": ("job", "cancel", "JOB"),
     "job watch": ("job", "watch", "JOB"),
@@ -48,6 +55,23 @@ def test_every_command_prints_one_json_document(connected, run, shapes, name, pl
 
     assert found.code == 0
     assert isinstance(found.json, dict)
+
+
+@pytest.mark.parametrize(
+    "words", [("app", "list"), ("deployment", "list"), ("job", "list"), ("job", "retry", "JOB", "--watch")]
+)
+def test_lists_and_streams_are_lines_for_programs_that_read_lines(connected, run, shapes, words):
+    found = run(*filled(shapes, words), "--jsonl")
+
+    assert (found.code, found.err) == (0, "")
+    assert [type(json.loads(line)) for line in found.out.splitlines()] == [dict] * len(found.out.splitlines())
+    assert json.loads(found.out.splitlines()[0]).get("items") is None
+
+
+def test_a_retry_that_is_not_watched_prints_no_lines_and_retries_nothing(connected, run, shapes):
+    found = run("job", "retry", shapes.JOB, "--jsonl")
+
+    assert (found.code, found.error["code"], connected.asked) == (2, "usage", [])
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "version"])

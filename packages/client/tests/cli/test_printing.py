@@ -111,6 +111,19 @@ def test_a_terminal_that_wants_none_gets_no_colours(connected, variables):
     assert "hello-world" in found
 
 
+@pytest.mark.parametrize(
+    ("variables", "is_coloured"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_a_pipe_gets_colours_only_when_they_are_forced(connected, variables, is_coloured):
+    env = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR", "CI", "TERM"}}
+    command = [sys.executable, "-m", "apothic", "app", "list"]
+
+    found = subprocess.run(command, capture_output=True, text=True, env={**env, "TERM": "xterm", **variables})
+
+    assert ("\x1b[" in found.stdout, "hello-world" in found.stdout) == (is_coloured, True)
+
+
 def test_output_that_the_encoding_lacks_is_escaped(connected, shapes):
     connected.script["GET", f"/v1/jobs/{shapes.JOB}/outcome"] = shapes.outcome(data='"ä\\u20ac"'.encode())
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}

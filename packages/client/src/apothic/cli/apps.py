@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from apothic.cli.console import print_json, print_table, say
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.console import print_listed, print_table, say
+from apothic.cli.settings import Settings, common_options, jsonl_option
 from apothic.cli.watch_options import place, watch_options
 
 
@@ -18,13 +18,14 @@ def app() -> None:
 
 
 @app.command("list")
+@jsonl_option
 @common_options
 @click.pass_obj
 def list_apps(settings: Settings) -> None:
     """List all apps and their live versions."""
     apps = settings.client().list_apps()
-    if settings.is_json:
-        print_json({"items": [asdict(one) for one in apps]})
+    if settings.is_for_programs:
+        print_listed([asdict(one) for one in apps], is_jsonl=settings.is_jsonl)
         return
     if not apps:
         say("No apps yet: `apothic deploy FILE` makes one.")

@@ -60,10 +60,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_listed(documents: Sequence[Any], *, is_jsonl: bool) -> None:
+    """Print a list for programs: one document with `items`, or each as a line."""
+    if not is_jsonl:
+        print_json({"items": list(documents)})
+        return
+    for document in documents:
+        print_json_line(document)
+
+
 def is_rich() -> bool:
-    """Whether stdout is a terminal that may get colours and lines."""
-    plain = any(os.environ.get(name) for name in ("NO_COLOR", "CI")) or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+    """Whether stdout may get colours and lines: a terminal, unless one wants none or `FORCE_COLOR` wants them."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -9,8 +9,8 @@ import click
 
 from apothic.cli import ids
 from apothic.cli.confirming import confirm, yes_option
-from apothic.cli.console import print_fields, print_json, print_table, print_text, say
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.console import print_fields, print_json, print_listed, print_table, print_text, say
+from apothic.cli.settings import Settings, common_options, jsonl_option
 from apothic.cli.watch_options import place, watch_options
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ def deployment() -> None:
 
 @deployment.command("list")
 @click.option("--app", metavar="APP", help="Only those of this app.")
+@jsonl_option
 @common_options
 @click.pass_obj
 def list_deployments(settings: Settings, app: str | None) -> None:
     """List the deployments that are not deleted, newest first."""
     found = settings.client().list_deployments(app)
-    if settings.is_json:
-        print_json({"items": [asdict(one) for one in found]})
+    if settings.is_for_programs:
+        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
         return
     if not found:
         say("No deployments: `apothic deploy FILE` makes one.")

@@ -64,7 +64,7 @@ EXIT_CODES: tuple[tuple[type[ApothicError], int], ...] = (
 _HINTS = {
     "unauthenticated": "`apothic doctor` shows which key is used and from where; APOTHIC_API_KEY sets another.",
     "forbidden": "`apothic status` shows the role of your key; use one whose role and scopes allow this.",
-    "not_found": "`apothic app list` shows what exists for your key.",
+    "not_found": "`apothic app list` and `apothic job list` show what exists for your key.",
     "app_stopped": "`apothic deploy FILE` makes the app answer calls again.",
     "deployment_active": "`apothic deployment stop` first, or delete it with --now.",
     "deployment_busy": "Wait until its jobs have ended, or delete it with --now, which cancels them.",

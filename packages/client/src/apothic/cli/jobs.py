@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from apothic.cli import ids
-from apothic.cli.console import print_fields, print_json, print_json_line, print_table, print_text, say
+from apothic.cli.console import print_fields, print_json, print_listed, print_table, print_text, say
 from apothic.cli.failures import Stopped
 from apothic.cli.settings import Settings, common_options, jsonl_option
 from apothic.cli.since import moment
@@ -34,12 +34,8 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     found = settings.client().list_jobs(app=app, function=function, status=status, since=since, limit=limit)
-    if settings.is_json:
-        print_json({"items": [asdict(one) for one in found]})
-        return
-    if settings.is_jsonl:
-        for one in found:
-            print_json_line(asdict(one))
+    if settings.is_for_programs:
+        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
         return
     if not found:
         say("No such jobs.")
@@ -147,13 +143,17 @@ def cancel(settings: Settings, job_id: str) -> None:
 @job.command()
 @click.argument("job_id", metavar="ID", callback=ids.job_id)
 @click.option("--watch", "watches", is_flag=True, help="Show the new job's events until it ends, and end as it does.")
+@jsonl_option
 @common_options
 @click.pass_obj
 def retry(settings: Settings, job_id: str, watches: bool) -> None:
     """Call the function of an ended job again with the same arguments, as a new job, and print that job's id."""
+    if settings.is_jsonl and not watches:
+        raise click.UsageError("--jsonl prints events and needs --watch.")
     made = settings.client().retry_job(job_id)
     if watches:
-        say(f"{made} retries {job_id}")
+        if not settings.is_for_programs:
+            say(f"{made} retries {job_id}")
         _end_as(_watch(settings, made, snapshot=False, last_index=None, types=()))
     elif settings.is_json:
         print_json({"job_id": made, "retry_of": job_id})

@@ -26,7 +26,7 @@ _COMMANDS = {
     "deploy": ("apothic.cli.deploy:deploy", "Upload an app file and make it the live version."),
     "deployment": ("apothic.cli.deployments:deployment", "Deployments: list, inspect, watch, stop, delete."),
     "doctor": ("apothic.cli.doctor:doctor", "Check this machine and the cloud; say how to fix what is wrong."),
-    "job": ("apothic.cli.jobs:job", "Jobs: list, status, watch, cancel."),
+    "job": ("apothic.cli.jobs:job", "Jobs: list, status, watch, cancel, retry."),
     "logs": ("apothic.cli.logs:logs", "Print the output of a job."),
     "run": ("apothic.cli.run:run", "Call a deployed function and print its result."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),

@@ -83,6 +83,8 @@ def watch_until_left(settings: Settings, events: Iterable[StreamEvent], command:
     except KeyboardInterrupt:
         place = f" --after {watching.last_index}" if watching.last_index >= 0 else ""
         names = f" --types {','.join(types)}" if types else ""
+        if settings.is_json:
+            print_json({"events": documents, "last_index": watching.last_index})
         raise Interrupted(f"Stopped watching. `{command}{place}{names}` reads on from here.", job_id=None) from None
     if settings.is_json:
         print_json({"events": documents, "last_index": watching.last_index})
