@@ -395,3 +395,21 @@ async def _watched(cloud, job):
                 return seen
     finally:
         watch.close()
+
+
+@guarantee("G1.4", "manual_retry_new_id")
+async def test_a_job_is_retried_through_the_standby(cloud, standby):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    first = await cloud.spawn()
+    worker.fail(await worker.take())
+    await ended(first)
+
+    second = await standby.services.jobs.retry(cloud.actor, first.job)
+    await second.accepted
+    attempt = await worker.take()
+    worker.succeed(attempt)
+    await ended(second)
+
+    assert attempt.job == second.job != first.job
+    assert (await cloud.services.jobs.get(cloud.actor, second.job)).job.retry_of == first.job

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.ids import DeploymentId, FunctionId, KeyId, OrgId
+from apothic.wire.ids import DeploymentId, FunctionId, JobId, KeyId, OrgId
 from apothic_server.domain.errors import KeyTaken, TooMany, Unavailable
 from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import Job, JobStatus
@@ -35,7 +35,9 @@ class Handover:
         self._outcomes = outcomes
         self._counts: dict[tuple[OrgId, DeploymentId, FunctionId], tuple[float, int]] = {}
 
-    async def submit(self, job: LiveJob, *, created_by: KeyId, key: RequestKey | None = None) -> Submitted:
+    async def submit(
+        self, job: LiveJob, *, created_by: KeyId, key: RequestKey | None = None, retry_of: JobId | None = None
+    ) -> Submitted:
         """Commit a new job as queued; `accepted` waits for that, `outcome` for what the dispatcher makes of it.
 
         With a `key` the store refuses the job when the org has used it; then `accepted` raises `KeyTaken`.
@@ -51,7 +53,7 @@ class Handover:
         outcome = self._outcomes.future(job.org, job.id)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refusal = Unavailable if key is None else KeyTaken
-        inserted = board.records.append(new_job(job, created_by, board.clock.now(), key))
+        inserted = board.records.append(new_job(job, created_by, board.clock.now(), key, retry_of))
         inserted.add_done_callback(lambda done: self._inserted(job, accepted, settled_of(done), refusal))
         return Submitted(job.id, accepted, outcome)
 

@@ -260,6 +260,8 @@ class Jobs:
         if arguments is None:
             raise no_such("job")
         job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now())
+        if not self._board.dispatches:
+            return await self._handover.submit(job, created_by=actor.key, key=key, retry_of=old)
         return self._calls.submit(job, created_by=actor.key, blocking=False, key=key, retry_of=old)
 
     async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
