@@ -357,7 +357,8 @@ def _stop_left(folder: Path) -> None:
         worker.close()
         left.append("worker")
     if (folder / "postgres" / "data" / "postmaster.pid").exists():
-        asyncio.run(_stop_database(folder))
+        with _telling_failure(None):
+            asyncio.run(_stop_database(folder))
         left.append("database")
     what = " and the ".join(left)
     said = f"no cloud ran in {folder}; stopped the {what} that was left" if left else f"no cloud runs in {folder}"

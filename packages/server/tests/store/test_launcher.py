@@ -151,6 +151,20 @@ def test_a_server_whose_owner_was_killed_is_adopted(make_owner, folder):
     assert processes_in(folder / "data") == []
 
 
+def test_a_server_whose_folder_was_moved_is_started_again(make_owner, folder):
+    first = make_owner()
+    pid = first.postmaster.pid
+    first.kill()
+    moved = folder.rename(folder.with_name("moved"))
+
+    second = make_owner(moved)
+
+    assert second.told != first.told
+    assert second.postmaster.pid != pid
+    second.stop()
+    assert processes_in(moved / "data") == []
+
+
 def test_a_killed_server_is_started_again(make_owner, folder):
     first = make_owner()
     pid = first.postmaster.pid

@@ -5,6 +5,7 @@ Rules:
 - The server is no part of our life: it has a session of its own, so Ctrl-C in the terminal does not reach it, and when
   this process is killed it keeps running. The next start finds it by its pid file and adopts it when it accepts our
   password.
+- A server whose folder was moved meanwhile listens at the old path. It is ended and started again.
 - What a killed server leaves, a stale pid file or processes without a postmaster, is cleared before the next start.
 - PostgreSQL refuses to run as user 0. For root it runs in a user namespace, or as `pg_user` (see `pgexec`).
 - It listens on a socket only, with a password; the folder of the socket is closed to other users.
@@ -128,6 +129,8 @@ class EmbeddedPostgres:
     async def _run(self, folder: StoreFolder, binaries: Binaries) -> StoreAddress:
         password = folder.read_or_make_password()
         running = await _settle(folder)
+        if running is not None and not running.has_socket:
+            running = await self._end_moved(running, folder)
         if running is None:
             await _make_data(folder, binaries, self._identity())
             running = await self._launch(folder, binaries)
@@ -135,6 +138,13 @@ class EmbeddedPostgres:
         address = StoreAddress(host=running.socket_folder, user=USER, password=password, database=DATABASE)
         await _make_database(address, folder)
         return address
+
+    async def _end_moved(self, running: Postmaster, folder: StoreFolder) -> Postmaster | None:
+        """End a server whose folder was moved while it ran: it listens where nobody finds it any more."""
+        self._pid = running.pid
+        if not await self._end(running.pid, signal.SIGINT, STOP_DEADLINE_S):
+            await self._end(running.pid, signal.SIGQUIT, _ABORT_DEADLINE_S)
+        return await _settle(folder)
 
     async def _launch(self, folder: StoreFolder, binaries: Binaries) -> Postmaster:
         socket_folder = folder.make_socket_folder()

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+SOCKET = ".s.PGSQL.5432"
+"""Name of the server's socket in its folder."""
+
 _PROC = Path("/proc")
 
 
@@ -22,6 +25,11 @@ class Postmaster:
     pid: int
     socket_folder: str
     state: str
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether its socket is where it was made."""
+        return Path(self.socket_folder, SOCKET).is_socket()
 
 
 def read_pid_file(data: Path) -> Postmaster | None:
