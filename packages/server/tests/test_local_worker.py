@@ -1,6 +1,12 @@
 """How a worker beside the server is kept running."""
 
-from apothic_server.local_worker import RESTART_FIRST_S, RESTART_MAX_S, restart_wait_s
+import asyncio
+
+import pytest
+
+from apothic_server.domain.errors import Unavailable
+from apothic_server.local_worker import RESTART_FIRST_S, RESTART_MAX_S, LocalWorker, restart_wait_s
+from apothic_server.settings import Settings
 
 
 def test_a_worker_that_never_works_is_started_less_and_less_often():
@@ -14,3 +20,34 @@ def test_a_worker_that_never_works_is_started_less_and_less_often():
 
 def test_a_worker_that_worked_is_started_again_at_once():
     assert restart_wait_s(RESTART_MAX_S, has_dialled_in=True) == RESTART_FIRST_S
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_dies_while_the_store_is_away_is_started_again(tmp_path):
+    deaths = asyncio.Queue()
+    is_away = False
+
+    async def on_death(why, *, but=""):
+        await deaths.put(why)
+        if is_away:
+            raise Unavailable("the store is away", retry_after_s=1)
+
+    (tmp_path / "worker").write_text("no folder, so no worker lives long")
+    linked = asyncio.Event()
+    settings = Settings(data=tmp_path)
+    worker = LocalWorker(settings, url="http://127.0.0.1:1", token=tmp_path / "token", linked=linked, on_death=on_death)
+    starting = asyncio.create_task(worker.start())
+    while not starting.done():
+        linked.set()
+        await asyncio.sleep(0)
+
+    async with asyncio.timeout(60):
+        told = [await deaths.get()]
+        is_away = True
+        told.append(await deaths.get())
+        is_away = False
+        told += [await deaths.get(), await deaths.get()]
+    await worker.stop()
+
+    assert await starting
+    assert told == ["the cloud was stopped and started again", *["the local worker ended with status 2"] * 3]

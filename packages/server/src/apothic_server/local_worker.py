@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 
 from apothic.wire.version import VERSION
+from apothic_server.domain.errors import PlatformError
 from apothic_server.identity import write_private
 from apothic_server.local_process import WorkerProcess, find, start
 from apothic_server.settings import Settings
@@ -133,15 +134,27 @@ class LocalWorker:
 
     async def _keep(self) -> None:
         wait_s: float | None = None
-        while self._process is not None:
-            status = await self._process.wait()
-            self._process.close()
+        while (process := self._process) is not None:
+            status = await process.wait()
+            self._process = None
+            process.close()
             wait_s = restart_wait_s(wait_s, has_dialled_in=self._linked.is_set())
             log.warning("worker.exited", status=status, restart_in_s=wait_s)
             how = "is gone" if status is None else f"ended with status {status}"
-            await self._on_death(f"the local worker {how}")
+            while (started := await self._replace(f"the local worker {how}", wait_s)) is None:
+                wait_s = restart_wait_s(wait_s, has_dialled_in=False)
+            self._process = started
+
+    async def _replace(self, why: str, wait_s: float) -> WorkerProcess | None:
+        """Give back what a dead worker had and start the next one; None when that has to be tried again."""
+        try:
+            await self._on_death(why)
             await asyncio.sleep(wait_s)
-            self._process = self._spawn()
+            return self._spawn()
+        except (PlatformError, OSError) as error:  # the store is away, or the disk is full
+            log.warning("worker.not_restarted", error=str(error), again_in_s=wait_s)
+            await asyncio.sleep(wait_s)
+            return None
 
 
 def restart_wait_s(last_s: float | None, *, has_dialled_in: bool) -> float:

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
+
+
+class _Enduring:
+    """A log that loses lines while its disk is full, so that nobody who logs fails for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure(stream: TextIO | None = None, *, is_terminal: bool | None = None) -> None:
@@ -30,7 +47,7 @@ def configure(stream: TextIO | None = None, *, is_terminal: bool | None = None) 
     structlog.configure(
         processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Enduring(out))),
         cache_logger_on_first_use=True,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -30,5 +31,6 @@ def _write(level: str, event: str, fields: dict[str, object]) -> None:
         )
     else:
         text = json.dumps({"time": stamp, "level": level, "event": event, **fields}, default=str)
-    sys.stderr.write(text.rstrip() + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk costs lines of the log, no user code
+        sys.stderr.write(text.rstrip() + "\n")
+        sys.stderr.flush()
