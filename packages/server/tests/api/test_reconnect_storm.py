@@ -12,6 +12,7 @@ from apothic._events import EventReader
 from apothic._position import Position
 from apothic._steps import Dial, Line, Pause, Receive, Send
 from apothic.config import Endpoint
+from apothic_server.domain.errors import TooMany
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.services.streams import FEW_WATCHERS
 from apothic_server.services.turns import AT_ONCE, PER_S
@@ -139,3 +140,16 @@ async def test_a_hundred_watchers_wait_for_nobody_and_give_their_turns_back(clou
             watch.close()
 
     assert cloud.services.streams.watchers == 0
+
+
+async def test_few_watchers_of_another_org_wait_for_nobody(cloud):
+    await cloud.deploy()
+    stream = StreamRef(StreamKind.JOB, (await cloud.spawn()).job)
+    watches = [await cloud.services.streams.watch(cloud.actor, stream) for _ in range(FEW_WATCHERS + AT_ONCE)]
+
+    with pytest.raises(TooMany) as refused:
+        await cloud.services.streams.watch(cloud.actor, stream)
+    watches += [await cloud.services.streams.watch(cloud.other_actor, stream) for _ in range(FEW_WATCHERS)]
+
+    assert (refused.value.code, refused.value.retry_after_s) == ("too_many_new_watchers", 1)
+    assert cloud.services.streams.watchers == len(watches)
