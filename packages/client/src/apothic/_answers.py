@@ -121,7 +121,10 @@ class DeploymentEnd:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One job; `waiting_reason` says why it waits, `error` (JSON) why it failed, `retry_of` which job it retries."""
+    """One job; `waiting_reason` says why it waits, `error` (JSON) why it failed, `retry_of` which job it retries.
+
+    `parent_job_id` is the job whose function called it, and `depth` counts the jobs above it.
+    """
 
     job_id: str
     app: str
@@ -136,6 +139,8 @@ class JobInfo:
     started_at: str | None
     finished_at: str | None
     retry_of: str | None = None
+    parent_job_id: str | None = None
+    depth: int = 0
 
 
 @dataclass(frozen=True)

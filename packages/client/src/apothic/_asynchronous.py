@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from apothic._blocking import RECEIVE_SIZE, say
+from apothic._blocking import RECEIVE_SIZE, say, unix_address
 from apothic._steps import Dial, Effect, Line, Pause, Receive, Say, Send, Steps
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ async def _perform(effect: Effect) -> Any:
     if isinstance(effect, Send):
         return await _within(loop.sock_sendall(_ready(effect.line.socket), effect.data), effect.timeout_s)
     if isinstance(effect, Dial):
-        return await _within(_dial(effect.host, effect.port), effect.timeout_s)
+        return await _within(_dial(effect), effect.timeout_s)
     if isinstance(effect, Pause):
         return await asyncio.sleep(effect.seconds)
     if isinstance(effect, Say):
@@ -82,11 +82,13 @@ async def _within_by_timer(awaitable: Awaitable[T], timeout_s: float) -> T:
         timer.cancel()
 
 
-async def _dial(host: str, port: int) -> Line:
-    """Try the addresses of `host` in order and return the first connection that opens."""
+async def _dial(effect: Dial) -> Line:
+    """Try the addresses of the host in order and return the first connection that opens."""
+    if effect.path is not None:
+        return await _dial_unix(effect.path)
     loop = asyncio.get_running_loop()
-    failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    failure: OSError = OSError(f"{effect.host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(effect.host, effect.port, type=socket.SOCK_STREAM):
         line = Line(_ready(socket.socket(family, kind, protocol)))
         try:
             await loop.sock_connect(line.socket, address)
@@ -97,3 +99,10 @@ async def _dial(host: str, port: int) -> Line:
             line.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return line
     raise failure
+
+
+async def _dial_unix(path: str) -> Line:
+    line = Line(_ready(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
+    with unix_address(path) as address:
+        await asyncio.get_running_loop().sock_connect(line.socket, address)
+    return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -18,6 +19,8 @@ from apothic._steps import Dial, Effect, Line, Pause, Receive, Say, Send, Steps
 T = TypeVar("T")
 
 RECEIVE_SIZE = 64 * 1024
+UNIX_PATH_MAX = 100
+"""Bytes of a path that every kernel takes as an address."""
 
 
 class Interrupts:
@@ -127,6 +130,30 @@ def _receive(effect: Receive, interrupts: Interrupts) -> bytes:
 
 
 def _dial(effect: Dial) -> Line:
+    if effect.path is not None:
+        return _dial_unix(effect.path, effect.timeout_s)
     sock = socket.create_connection((effect.host, effect.port), effect.timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Line(sock)
+
+
+def _dial_unix(path: str, timeout_s: float) -> Line:
+    line = Line(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    line.socket.settimeout(timeout_s)
+    with unix_address(path) as address:
+        line.socket.connect(address)
+    return line
+
+
+@contextmanager
+def unix_address(path: str) -> Generator[str]:
+    """Yield an address of a Unix socket that fits the kernel's bound, however long the path is."""
+    if len(os.fsencode(path)) <= UNIX_PATH_MAX:
+        yield path
+        return
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)

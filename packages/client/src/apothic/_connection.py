@@ -6,6 +6,7 @@ from apothic._core import Core, Lost
 from apothic._http import AnswerReader, FileBody, MalformedAnswerError, Request, encode_head
 from apothic._steps import Dial, Line, Receive, Send, Steps
 from apothic._tls import Tls
+from apothic.wire.attempts import CALL_HEADER
 from apothic.wire.limits import MIB
 
 ANSWER_MAX = 64 * MIB
@@ -96,7 +97,7 @@ def open_answer(core: Core, request: Request, deadline: float, *, is_stream: boo
     Raises:
         Lost: The connection failed or nothing came in time.
     """
-    head = encode_head(request, core.common)
+    head = encode_head(request, core.common if core.endpoint.socket is None else core.common + _call_line())
     reader = AnswerReader(request.method, body_max=None if is_stream else ANSWER_MAX)
     line = core.idle.take(core.clock())
     if line is None:
@@ -111,10 +112,18 @@ def open_answer(core: Core, request: Request, deadline: float, *, is_stream: boo
     return Answer(core, line, reader, first)
 
 
+def _call_line() -> str:
+    """Return the header line that tells the worker which call of its runner asks; empty where that is not known."""
+    from apothic._runtime.context import current_call
+
+    call = current_call()
+    return "" if call is None else f"{CALL_HEADER}: {call.id}\r\n"
+
+
 def _connect(core: Core, deadline: float) -> Steps[Line]:
     endpoint = core.endpoint
     try:
-        line: Line = yield Dial(endpoint.host, endpoint.port, min(_left(core, deadline), DIAL_S_MAX))
+        line: Line = yield Dial(endpoint.host, endpoint.port, min(_left(core, deadline), DIAL_S_MAX), endpoint.socket)
         if endpoint.scheme == "https":
             yield from _handshake(core, line, deadline)
     except OSError as error:

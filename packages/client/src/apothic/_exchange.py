@@ -15,7 +15,7 @@ Pauses double from 1 s to at most 30 s and are drawn between 0 and that (full ji
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from apothic._connection import Answer, open_answer
 from apothic._core import Core, Lost
@@ -40,6 +40,7 @@ RESUMES_MAX = 8
 
 RETRY_AFTER_S_MAX = 3600
 _AWAY = 503
+BAD_GATEWAY = 502
 
 
 def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> Steps[Response]:
@@ -130,7 +131,18 @@ def _try(core: Core, request: Request, deadline: float, stream_type: str | None)
         answer.close_unless_finished()
         raise
     answer.finish()
-    return Response(answer.status, answer.headers, body)
+    response = Response(answer.status, answer.headers, body)
+    if core.endpoint.socket is not None and _was_cut_behind(response):
+        raise Lost(ConnectionResetError("the connection broke behind the worker"), was_sent=True)
+    return response
+
+
+def _was_cut_behind(response: Response) -> bool:
+    """Whether the worker says that the control plane broke off: the same as if our own connection had broken."""
+    if response.status != BAD_GATEWAY:
+        return False
+    body: Any = parse_json(response.body)
+    return isinstance(body, dict) and cast("dict[str, Any]", body).get("code") == "answer_lost"
 
 
 def _is_passing(core: Core, cause: Exception, deadline: float, pause_s: float) -> bool:

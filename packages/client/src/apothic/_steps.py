@@ -43,11 +43,12 @@ class Line:
 
 
 class Dial(NamedTuple):
-    """Open a connection; answers a `Line`."""
+    """Open a connection; answers a `Line`. With `path` to that Unix socket, else to host and port."""
 
     host: str
     port: int
     timeout_s: float
+    path: str | None = None
 
 
 class Send(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import FunctionType, MappingProxyType
@@ -18,6 +19,7 @@ from apothic.errors import ConflictError, InvalidRequestError, NotDeployedError,
 from apothic.function import AsyncFunction, Function
 from apothic.options import FunctionOptions, Retries, retries_of
 from apothic.placement import Placement
+from apothic.wire.attempts import SOCKET_VARIABLE
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
 
@@ -194,6 +196,7 @@ class App:
         Raises:
             InvalidRequestError: The app has no functions (`empty_app`), no file, or files that cannot be uploaded.
             TooLargeError: The files exceed a limit.
+            NotSupportedError: This is user code inside a function.
             ApothicError: The server cannot be reached or refused.
         """
         stop_if_loading()
@@ -217,6 +220,8 @@ class App:
 
     def deploy_steps(self, client: ControlPlaneClient, *, is_quiet: bool) -> Steps[Deployed]:
         """Return the deploy as an operation; for this package's own modules."""
+        if client.endpoint.socket is not None:
+            raise NotSupportedError(f"{self._name}: apps are deployed from outside, not from inside a function.")
         specs = self._specs()
         manifest_of("", "", specs)
         done = yield from deploy(client.core, self._name, self._file(), specs, is_quiet=is_quiet)
@@ -227,23 +232,27 @@ class App:
     def deployed(self, name: str) -> tuple[ControlPlaneClient, str]:
         """Return the connection and the id of a deployed function; ends a running load instead.
 
+        Inside a function the app's live deployment is asked, once for each name.
+
         Raises:
             NotDeployedError: The function was not deployed by this object.
-            NotSupportedError: The same inside a runner, where nothing can be deployed.
+            NotFoundError: Inside a function: the app's live deployment has no such function any more.
         """
         stop_if_loading()
         function_id = self._function_ids.get(name)
-        if function_id is None and is_in_runner():
-            raise NotSupportedError(
-                f"{name}: this release cannot call a function remotely from inside a function; "
-                f"{name}(...) runs it right here."
-            )
+        if function_id is None and self._is_inside:
+            function_id = self._function_ids[name] = self.client.get_function(self._name, name).function_id
         if function_id is None:
             raise NotDeployedError(
                 f"{name} was not deployed in this process: call app.deploy() first, or look up what is deployed "
                 f'with RemoteFunction.from_name("{self._name}", "{name}").'
             )
         return self.client, function_id
+
+    @property
+    def _is_inside(self) -> bool:
+        """Whether this is user code of a deployed app, or a process that it started."""
+        return is_in_runner() or SOCKET_VARIABLE in os.environ
 
     def _specs(self) -> list[FunctionSpec]:
         return [function.spec for function in self._functions.values()]

@@ -29,11 +29,9 @@ from apothic._answers import (
 from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
-from apothic._loading import is_in_runner
 from apothic._ranges import flag, number, seconds, whole
 from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
-from apothic.errors import CloudNotRunning, NotSupportedError
 from apothic.wire.functions import Manifest
 from apothic.wire.values import Value
 
@@ -66,7 +64,7 @@ class ControlPlaneClient:
 
     Args:
         base_url: Address such as `http://127.0.0.1:8400`; None looks in `APOTHIC_BASE_URL`, the active profile and the
-            cloud running on this machine, in this order.
+            cloud running on this machine, in this order. Inside a function None is the cloud that runs it.
         api_key: Key sent as bearer token; None looks in the variables and in what is stored beside the address.
         auth_token: Bearer token that wins over `api_key`.
         auth_header: Verbatim value of the `Authorization` header that wins over both.
@@ -342,18 +340,8 @@ def shared_client(client: ControlPlaneClient | None = None, base_url: str | None
 
     Raises:
         CloudNotRunning: Nothing names an address.
-        NotSupportedError: The same inside a runner, where no address is known yet.
     """
-    if client is not None:
-        return client
-    try:
-        return _client_of(resolve(base_url))
-    except CloudNotRunning:
-        if is_in_runner():
-            raise NotSupportedError(
-                "This release cannot deploy or call functions from inside a function; do it where the call comes from."
-            ) from None
-        raise
+    return client if client is not None else _client_of(resolve(base_url))
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,9 +1,10 @@
 """Which cloud to talk to and with which credential.
 
-Addresses are looked for in this order: `base_url=`, `APOTHIC_BASE_URL`, the active profile of
-`~/.config/apothic/config.toml`, `~/.apothic/endpoint.json` (written by a running `apothic up`). A stored key goes only
-to the address stored beside it. Credentials given by argument come before variables, and those before stored keys;
-within one source the header comes before the token and the token before the key.
+Addresses are looked for in this order: `base_url=`, `APOTHIC_BASE_URL`, inside a function the Unix socket that
+`APOTHIC_API_SOCKET` names, the active profile of `~/.config/apothic/config.toml`, `~/.apothic/endpoint.json` (written
+by a running `apothic up`). A stored key goes only to the address stored beside it. Credentials given by argument come
+before variables, and those before stored keys; within one source the header comes before the token and the token before
+the key.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from apothic.errors import CloudNotRunning, ConfigError
+from apothic.wire.attempts import SOCKET_VARIABLE
 
 FILE_BYTES_MAX = 1024 * 1024
 NOT_RUNNING = "No cloud is configured and none runs on this machine: start one with `apothic up`."
@@ -39,6 +41,7 @@ class Endpoint:
         authorization: Verbatim value of the `Authorization` header, or None.
         source: Where the address came from, for people.
         pid: Process that serves it, when `endpoint.json` says so.
+        socket: Unix socket to dial instead of host and port; whoever serves it knows the caller without a credential.
     """
 
     url: str
@@ -49,6 +52,7 @@ class Endpoint:
     authorization: str | None = field(default=None, repr=False)
     source: str = "base_url"
     pid: int | None = None
+    socket: str | None = None
 
     @property
     def netloc(self) -> str:
@@ -78,7 +82,8 @@ def resolve(
 
     Raises:
         CloudNotRunning: Nothing names an address.
-        ConfigError: An address, a credential or a file is malformed or unsafe.
+        ConfigError: An address, a credential or a file is malformed or unsafe, or a credential is given inside a
+            function and no address is.
     """
     env = os.environ if environ is None else environ
     given = authorization(api_key, auth_token, auth_header)
@@ -88,6 +93,9 @@ def resolve(
         return _for_url(base_url, "base_url", given or _if_same(base_url, env_url, from_env), env)
     if env_url is not None:
         return _for_url(env_url, "APOTHIC_BASE_URL", given or from_env, env)
+    path = env.get(SOCKET_VARIABLE)
+    if path:
+        return _for_socket(path, given)
     for stored in stored_endpoints(env):
         key = given or from_env or authorization(stored.key, None, None)
         return parse_url(stored.url, source=stored.source, authorization=key, pid=stored.pid)
@@ -173,6 +181,12 @@ def _netloc(scheme: str, host: str, port: int) -> str:
 def _home(environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME")
     return Path(home) if home else Path.home()
+
+
+def _for_socket(path: str, given: str | None) -> Endpoint:
+    if given is not None:
+        raise ConfigError("Inside a function a credential needs an address: pass base_url= together with it.")
+    return Endpoint(f"unix:{path}", "http", "localhost", 80, source=SOCKET_VARIABLE, socket=path)
 
 
 def _if_same(base_url: str, env_url: str | None, from_env: str | None) -> str | None:

@@ -258,6 +258,8 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "fenced": ConflictError,
     "idempotency_in_progress": ConflictError,
     "job_not_ended": ConflictError,
+    "call_cycle_deadlock": ConflictError,
+    "call_depth_exceeded": InvalidRequestError,
     "invalid": InvalidRequestError,
     "digest_mismatch": InvalidRequestError,
     "idempotency_key_invalid": InvalidRequestError,

@@ -145,7 +145,7 @@ def job_document(**changes: Any) -> dict[str, Any]:
     return {
         "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
         "status": "running", "attempt": 1, "waiting_reason": None, "error": None, "created_at": TIME,
-        "retry_of": None, "started_at": TIME, "finished_at": None, **changes,
+        "retry_of": None, "parent_job_id": None, "depth": 0, "started_at": TIME, "finished_at": None, **changes,
     }  # fmt: skip
 
 

@@ -147,10 +147,9 @@ def test_what_is_missing_in_a_runner_is_explained(worker) -> None:
 
 
 @pytest.mark.parametrize("name", ["call_remotely", "look_up"])
-def test_calls_from_inside_a_function_are_refused_by_name(worker, name) -> None:
+def test_a_call_from_inside_a_function_finds_no_cloud_where_the_worker_gives_no_way_to_one(worker, name) -> None:
     error = worker.start(name).error()
-    assert error["type"] == "apothic.errors.NotSupportedError"
-    assert "from inside a function" in error["message"]
+    assert error["type"] == "apothic.errors.CloudNotRunning"
 
 
 def test_wrong_arguments_are_an_ordinary_error(worker) -> None:

@@ -146,7 +146,8 @@ def job_json(**more: Any) -> dict[str, Any]:
         {
             "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION,
             "deployment_id": DEPLOYMENT, "status": "running", "attempt": 1, "waiting_reason": None, "error": None,
-            "retry_of": None, "created_at": TIME, "started_at": TIME, "finished_at": None,
+            "retry_of": None, "parent_job_id": None, "depth": 0, "created_at": TIME,
+            "started_at": TIME, "finished_at": None,
         } | more,
     )  # fmt: skip
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import structlog
 
 from apothic.wire.ids import OrgId, new_key
+from apothic.wire.tokens import token_kind
 from apothic_server.adapters.blobs.files import FileBlobs
 from apothic_server.adapters.clock import SystemClock
 from apothic_server.api.links.upgrade import link_upgrade
 from apothic_server.api.root import build_face
 from apothic_server.api.shared.asgi import Face
+from apothic_server.domain.access import Actor
 from apothic_server.identity import check_folder, claim_folder, first_org, known_org, pepper_of
 from apothic_server.loops.base import Loop
 from apothic_server.loops.retention import Retention
@@ -24,6 +26,7 @@ from apothic_server.loops.values import Values
 from apothic_server.ports.clock import Clock
 from apothic_server.services.apps import Apps
 from apothic_server.services.archives import Archives
+from apothic_server.services.attempts import Attempts
 from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
@@ -69,6 +72,7 @@ class Services:
     """Everything the faces ask; `api.shared.services` says what each part promises."""
 
     keys: Keys
+    attempts: Attempts
     apps: Apps
     deployments: Deployments
     archives: Archives
@@ -77,6 +81,12 @@ class Services:
     workers: Workers
     health: Health
     metrics: Metrics
+
+    async def authenticate(self, token: str, attempt: str) -> Actor:
+        """Return who holds a well-formed token: a key, a worker, or the attempt that `attempt` names."""
+        if token_kind(token) == "lj":
+            return await self.attempts.authenticate(token, attempt)
+        return await self.keys.authenticate(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +235,16 @@ class Cloud:
         self.role.lost = lambda: _forget_fleet(grants, reports)
         self.peers = Peers(database, clock, me)
         reattach = Reattach(board, grants, calls, reports, self.recovery)
+        attempts = Attempts(database, board, pepper=pepper)
         self.links = Links(
-            database, board, grants, reports, reattach, servers=lambda: self.peers.urls, grace_s=self._grace_s
+            database,
+            board,
+            grants,
+            reports,
+            reattach,
+            attempts,
+            servers=lambda: self.peers.urls,
+            grace_s=self._grace_s,
         )
         self.keys = Keys(database, clock, pepper=pepper, new_key=key)
         apps = Apps(
@@ -243,6 +261,7 @@ class Cloud:
         health = Health(database, board)
         self.services = Services(
             keys=self.keys,
+            attempts=attempts,
             apps=apps,
             deployments=deployments,
             archives=Archives(database, blobs, clock),
@@ -256,7 +275,7 @@ class Cloud:
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
         self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers)
         self.values = Values(board, grants, reports, blobs)
-        self.loops = self._make_loops(board, streams, outcomes)
+        self.loops = self._make_loops(board, streams, outcomes, calls)
         health.loops = self.loops
         self.asgi = build_face(
             self.services,
@@ -265,7 +284,7 @@ class Cloud:
             log=structlog.get_logger("apothic.request"),
         )
 
-    def _make_loops(self, board: Board, streams: Streams, outcomes: Outcomes) -> tuple[Loop, ...]:
+    def _make_loops(self, board: Board, streams: Streams, outcomes: Outcomes, calls: Calls) -> tuple[Loop, ...]:
         upkeep, peers = self.upkeep, self.peers
         role = Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0)
         sweep = Loop("sweep", upkeep.sweep, interval_s=PASS_S, deadline_s=SWEEP_DEADLINE_S)
@@ -283,6 +302,7 @@ class Cloud:
             retries=retries.hint,
             limits=limits.hint,
             changed=lambda key: _changed(streams, peers, key),
+            orphaned=calls.cancel_orphans,
         )
         outcomes.wake = waited.hint
         peers.listeners.heard, peers.listeners.wake, peers.listeners.met = news.heard, told.hint, role.hint

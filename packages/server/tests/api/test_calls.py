@@ -50,7 +50,7 @@ class Stage:
         self.status = JobStatus.QUEUED
         self.in_the_way: str | None = None
 
-    async def authenticate(self, token: str) -> Actor:
+    async def authenticate(self, token: str, attempt: str) -> Actor:
         return Actor(OrgId("org"), KeyId("key"), Role.OWNER, SCOPES)
 
     async def submit(self, actor, function, value, *, blocking, key=None) -> Submitted:
@@ -59,6 +59,9 @@ class Stage:
 
     async def get(self, actor, key) -> SimpleNamespace:
         return SimpleNamespace(job=SimpleNamespace(status=self.status))
+
+    def attend(self, actor, key):
+        return lambda: None
 
     def obstacle(self, actor, key) -> str | None:
         return self.in_the_way

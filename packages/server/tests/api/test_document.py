@@ -37,8 +37,8 @@ async def no_link(scope, receive, send, actor) -> None:
 
 def table() -> dict[str, Operation]:
     names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "health", "metrics")
-    keys = SimpleNamespace(authenticate=None)
-    services: Any = SimpleNamespace(keys=keys, **dict.fromkeys(names))
+    keys = SimpleNamespace()
+    services: Any = SimpleNamespace(keys=keys, authenticate=None, **dict.fromkeys(names))
     rows = ops_operations(services) + runtime_operations(services, no_link, b"")
     face = build_face(services, no_link, make_request_id=str, log=structlog.get_logger())
     assert list(face.operations) == [row.id for row in rows]
@@ -81,6 +81,8 @@ def test_document_and_table_agree_on_who_may_use_each_operation(name):
 
     told = described["x-apothic-policy"]
     assert (policy.audience.value, policy.scope) == (told["audience"], told.get("scope"))
+    assert policy.attempts == told.get("attempts", False)
+    assert not policy.attempts or 409 in TABLE[name].statuses
     schemes = {Audience.PUBLIC: [], Audience.WORKER: [{"worker_token": []}]}
     assert described.get("security", DOCUMENT["security"]) == schemes.get(policy.audience, [{"api_key": []}])
     assert ({401, 403} <= TABLE[name].statuses) == (policy.audience is not Audience.PUBLIC)

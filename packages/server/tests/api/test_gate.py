@@ -40,7 +40,7 @@ class Lookups:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    async def authenticate(self, token: str) -> Actor:
+    async def authenticate(self, token: str, attempt: str) -> Actor:
         self.seen.append(token)
         if token not in HOLDERS:
             raise errors.Unauthenticated("The token is unknown, expired or revoked.")

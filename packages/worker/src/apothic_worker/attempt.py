@@ -92,6 +92,35 @@ class Attempt:
         return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms)
 
 
+CONNECTIONS_MAX = 64
+"""Connections to the control plane that a runner with one task may have open at once; more tasks have two more each."""
+
+
+@dataclass(eq=False)
+class Caller:
+    """A runner's user code as it calls the control plane.
+
+    Attributes:
+        calls: The runner's live calls by name; changes as they come and go.
+        tasks: Calls it may execute at once.
+    """
+
+    calls: dict[str, Attempt]
+    tasks: int
+
+    @property
+    def connections_max(self) -> int:
+        """Connections that it may have open at once."""
+        return CONNECTIONS_MAX + 2 * self.tasks
+
+    def attempt_of(self, call: str) -> Key | None:
+        """Return the attempt that is the live call of this name; with an empty name, the only live one."""
+        live = [attempt for attempt in self.calls.values() if attempt.ended is None and not attempt.is_dropped]
+        if call:
+            live = [attempt for attempt in live if attempt.call == call]
+        return live[0].key if len(live) == 1 else None
+
+
 def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
     """Return the report that a runner's `result` or `error` frame makes.
 

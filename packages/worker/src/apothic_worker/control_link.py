@@ -28,6 +28,7 @@ from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
 from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
 from apothic_worker.link_state import Drop, LinkState
+from apothic_worker.relay import ControlPlane
 
 STARTED_DELAY_S = 0.005
 BACKOFF_FIRST_S = 0.2
@@ -177,6 +178,13 @@ class ControlLink:
     def away_s(self) -> float:
         """Seconds since the last link; 0 while there is one."""
         return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
+
+    def control_plane(self) -> ControlPlane | None:
+        """Return the server that greeted this worker last, and who it is there; None before the first welcome."""
+        session, url = self.state.session, self.addresses.linked
+        return (
+            None if session is None or url is None else ControlPlane(url, self.state.incarnation, session.attempt_key)
+        )
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until every end is on disk at the server, but no longer than this."""

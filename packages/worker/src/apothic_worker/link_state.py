@@ -89,6 +89,11 @@ class LinkState:
         self.renewed_at_ms: int | None = None
         """When the newest answered heartbeat was sent: the lease counts from here."""
 
+    @property
+    def incarnation(self) -> str:
+        """Identity of this start."""
+        return self._hello.incarnation
+
     # --- the connection
 
     def open(self, now_ms: int, runners: list[RunnerRef]) -> None:

@@ -21,6 +21,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process; 0 when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
 def descendants(pid: int) -> list[int]:
     """Return all processes below `pid`, parents before their children."""
     found: list[int] = []

@@ -24,7 +24,7 @@ from apothic.wire.link import Assign, Finished, RunnerEnded, StartRunner
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
 from apothic_worker import journal
-from apothic_worker.attempt import Attempt, Key, Reports, end_of, report_end, report_items
+from apothic_worker.attempt import Attempt, Caller, Key, Reports, end_of, report_end, report_items
 from apothic_worker.channel import Channel, Frame
 from apothic_worker.failures import death, failure, time_limit
 from apothic_worker.leftovers import Leftovers
@@ -123,7 +123,7 @@ class Runner:
 
     def _hello(self) -> None:
         """Put the process into its cgroup before it may run anything of the user's."""
-        assert self._channel is not None
+        assert self._channel is not None and self.zygote is not None
         pid = self._channel.peer_pid
         if pid is None or self._group is not None:
             self._stop_now()
@@ -136,6 +136,7 @@ class Runner:
             self.fail_start(failure("worker_lost", f"the runner's limits cannot be set: {error}"), is_lost=True)
             return
         self._leftovers = Leftovers(pid, self._group)
+        self.zygote.door.admit(pid, Caller(self._calls, self.spec.tasks))
         self._channel.send({"kind": "go"})
 
     def assign(self, order: Assign) -> None:

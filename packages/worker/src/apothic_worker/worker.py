@@ -8,6 +8,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from apothic.wire.ids import new_key
 from apothic.wire.link import Machine
@@ -15,6 +16,7 @@ from apothic_worker import journal
 from apothic_worker.archives import Archives, http_fetch
 from apothic_worker.config import Config, ConfigError
 from apothic_worker.control_link import ControlLink, Dial
+from apothic_worker.executors.base import Executor
 from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
 from apothic_worker.interpreters import Interpreter, find_interpreters
 from apothic_worker.lease import is_abandoned
@@ -22,6 +24,7 @@ from apothic_worker.limits import Limits, machine_hierarchies, sweep
 from apothic_worker.link_socket import LinkRefused, LinkUnavailable
 from apothic_worker.link_state import LinkState
 from apothic_worker.machine import choose_executor, describe
+from apothic_worker.relay import Relay
 from apothic_worker.supervisor import Supervisor
 from apothic_worker.tree import build_tree
 from apothic_worker.zygote import Site
@@ -37,7 +40,8 @@ LOOK_S = 1.0
 class _Prepared:
     folders: Folders
     limits: Limits
-    site: Site
+    executor: Executor
+    tree: Path
     interpreters: dict[str, Interpreter]
     machine: Machine
 
@@ -73,7 +77,7 @@ def _prepare(config: Config, folders: Folders) -> _Prepared:
     tree = build_tree(folders.runtime, interpreters.values())
     limits = Limits(machine_hierarchies(), tag=f"{os.getpid()}-{secrets.token_hex(4)}", record=folders.cgroups)
     machine = describe(config, executor, limits, interpreters)
-    return _Prepared(folders, limits, Site(executor, limits, tree), interpreters, machine)
+    return _Prepared(folders, limits, executor, tree, interpreters, machine)
 
 
 async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
@@ -83,7 +87,8 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
 
     link = ControlLink(_dial(config), make_state)
     archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))
-    zygotes = Zygotes(prepared.site, prepared.interpreters, archives)
+    site = Site(prepared.executor, prepared.limits, prepared.tree, Relay(link.control_plane), prepared.folders.scratch)
+    zygotes = Zygotes(site, prepared.interpreters, archives)
     supervisor = Supervisor(zygotes, prepared.limits, link.state)
     stop, hurry = _stop_signals()
     linking = asyncio.ensure_future(link.run(supervisor))

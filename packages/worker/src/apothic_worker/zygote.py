@@ -18,11 +18,13 @@ from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
 from apothic.wire.version import RUNNER_PROTOCOL
 from apothic_worker import journal
+from apothic_worker.door import Door
 from apothic_worker.executors.base import Executor, Launch, Zygoted
 from apothic_worker.failures import StartFailed, death, failure
 from apothic_worker.interpreters import Interpreter
 from apothic_worker.limits import Bounds, Limits
 from apothic_worker.output import OutputPipes
+from apothic_worker.relay import Relay
 
 MESSAGE_MAX = 1024 * 1024
 OUTPUT_KEPT = 64 * 1024
@@ -40,6 +42,9 @@ class Site:
     executor: Executor
     limits: Limits
     tree: Path
+    relay: Relay
+    doors: Path
+    """Folder for the folders of zygotes' sockets."""
 
 
 @dataclass
@@ -83,6 +88,7 @@ class Zygote:
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket.fileno(), self._readable)
         self._started: Zygoted | None = None
+        self.door = Door(site.doors / f"door-{name}", site.relay)
         self._pidfd = -1
         self._kill_timer: asyncio.TimerHandle | None = None
 
@@ -111,6 +117,7 @@ class Zygote:
             self._peer.fileno(),
             self._output.write_ends[0],
             self._group,
+            self.door.folder,
         )
         try:
             self._started = self._site.executor.start(launch)
@@ -265,6 +272,7 @@ class Zygote:
         self._socket.close()
         self._peer.close()
         self._output.close()
+        self.door.close()
         for _, descriptors in self._unsent:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -17,11 +17,13 @@ class CurrentCall:
     """The call being executed.
 
     Attributes:
+        id: Names the call between runner and worker.
         job: Key of the job.
         attempt: Number of the attempt, from 1.
         output: Where the text it prints goes, or None when the runner's pipes belong to it alone.
     """
 
+    id: str
     job: str
     attempt: int
     output: CallOutput | None = None

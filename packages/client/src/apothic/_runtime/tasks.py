@@ -69,7 +69,7 @@ class _TaskServer:
     def _start(self, call: Call) -> None:
         context = copy_context()
         output = CallOutput(lambda stream, text: self._send_text(call, stream, text))
-        context.run(enter_call, CurrentCall(call.job, call.attempt, output))
+        context.run(enter_call, CurrentCall(call.id, call.job, call.attempt, output))
         context.run(route_output, output)
         self._running[call.id] = context.run(self._loop.create_task, self._run(call, output))
 

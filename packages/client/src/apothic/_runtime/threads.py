@@ -51,7 +51,7 @@ class _ThreadCall:
     def run(self, running: dict[str, _ThreadCall]) -> None:
         """Execute the call and send its reply."""
         output = CallOutput(self._send_text)
-        enter_call(CurrentCall(self.call.job, self.call.attempt, output))
+        enter_call(CurrentCall(self.call.id, self.call.job, self.call.attempt, output))
         route_output(output)
         try:
             outcome = self._outcome()

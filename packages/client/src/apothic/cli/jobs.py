@@ -64,6 +64,8 @@ def status(settings: Settings, job_id: str) -> None:
         "function": f"{found.app}.{found.function}",
         "status": found.status,
         "attempt": str(found.attempt),
+        "called by": found.parent_job_id,
+        "depth": str(found.depth) if found.depth else None,
         "waits because": found.waiting_reason,
         "error": f"{found.error.get('type')}: {found.error.get('message')}" if found.error else None,
         "created": found.created_at,

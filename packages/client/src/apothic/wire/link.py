@@ -210,6 +210,7 @@ class Welcome:
         unknown: Attempts of `held` that the server does not know under this fence: stop them, report nothing.
         unknown_runners: Runners the server does not know: end them.
         servers: Addresses of the live servers of the cloud; which one dispatches may change.
+        attempt_key: Key under which the tokens of this incarnation's attempts are derived; see `wire.tokens`.
     """
 
     worker: str
@@ -219,6 +220,7 @@ class Welcome:
     unknown: list[AttemptRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
     unknown_runners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
     servers: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    attempt_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,23 @@
 """Text form of API tokens (G17.1): `lk_` + 32 base-62 characters + 6 base-62 characters of CRC-32.
 
 The checksum lets every program refuse a mistyped token before it looks anything up; it is no secret.
+
+The token of an attempt is not stored and does not travel with the grant: server and worker derive it alike. The server
+tells each worker once, in `Welcome`, a key of that worker's incarnation; the token is a code over job and fence under
+that key. It is sent together with the name of the attempt, so that the server can derive it again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import secrets
 import string
 import zlib
+from typing import NamedTuple
+
+from apothic.wire.ids import is_key
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
@@ -16,6 +25,7 @@ KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
 
 SECRET_LENGTH = 32
 CHECK_LENGTH = 6
+_ATTEMPT = re.compile(r"([0-9a-z]+)\.([0-9a-z]+)\.([1-9][0-9]{0,17})")
 _TOKEN = re.compile(r"(lk|lr|lw|lj|li|ls)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
@@ -24,6 +34,11 @@ def new_token(kind: str) -> str:
     if kind not in KINDS:
         raise ValueError(f"unknown token kind {kind!r}")
     secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
+    return sealed(kind, secret)
+
+
+def sealed(kind: str, secret: str) -> str:
+    """Return the token of a kind with this secret: both and their checksum."""
     return f"{kind}_{secret}{_checksum(f'{kind}_{secret}')}"
 
 
@@ -33,6 +48,40 @@ def token_kind(text: str) -> str | None:
     if match is None or _checksum(text[:-CHECK_LENGTH]) != match[3]:
         return None
     return match[1]
+
+
+class AttemptName(NamedTuple):
+    """Which grant: of `job`, the one with `fence`, to the worker `incarnation`."""
+
+    incarnation: str
+    job: str
+    fence: int
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}.{self.job}.{self.fence}"
+
+
+def parse_attempt_name(text: str) -> AttemptName | None:
+    """Return the name whose text this is, or None when it is none."""
+    match = _ATTEMPT.fullmatch(text)
+    if match is None or not is_key(match[1]) or not is_key(match[2]):
+        return None
+    return AttemptName(match[1], match[2], int(match[3]))
+
+
+def worker_attempt_key(pepper: bytes, incarnation: str) -> str:
+    """Return the key under which the tokens of the attempts of one incarnation are derived, as text."""
+    return hmac.new(pepper, f"attempts of {incarnation}".encode(), hashlib.sha256).hexdigest()
+
+
+def attempt_token(key: str, job: str, fence: int) -> str:
+    """Return the token of an attempt: `lj_`, 190 bits of a keyed digest, checksum."""
+    digest = hmac.new(key.encode(), f"lj|{job}|{fence}".encode(), hashlib.sha256).digest()
+    number, secret = int.from_bytes(digest, "big"), ""
+    for _ in range(SECRET_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        secret += ALPHABET[digit]
+    return sealed("lj", secret)
 
 
 def _checksum(text: str) -> str:

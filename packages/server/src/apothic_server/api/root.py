@@ -37,7 +37,7 @@ def build_face(
     operations = ops_operations(services) + runtime_operations(services, link, read_document(), wait=wait)
     return Face(
         operations,
-        authenticate=services.keys.authenticate,
+        authenticate=services.authenticate,
         make_request_id=make_request_id,
         log=log,
         observe=observe,

@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from apothic.wire.ids import KeyId, OrgId
+from apothic.wire.ids import AppId, JobId, KeyId, OrgId
 
 AREAS = ("jobs", "apps", "services", "storage", "secrets", "queues", "keys", "billing", "org", "vms", "inference")
 SCOPES = frozenset(f"{area}:{right}" for area in AREAS for right in ("read", "write"))
+ATTEMPT_SCOPES = frozenset(
+    {"apps:read", "jobs:read", "jobs:write", "queues:read", "queues:write", "storage:read", "storage:write"}
+)
+"""All that user code may ever do with the token of its attempt; never keys, members, billing, secrets or deploys."""
+
 READ_SCOPES = frozenset(scope for scope in SCOPES if scope.endswith(":read"))
 
 
@@ -37,6 +42,23 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """User code as a caller: the attempt that it runs in.
+
+    Attributes:
+        job: The job; jobs made by it name it as their parent.
+        fence: Fence of the grant; the credential ends with it.
+        app: The app of its deployment.
+        depth: Depth of the job: 0 when no other job called it.
+    """
+
+    job: JobId
+    fence: int
+    app: AppId
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """The authenticated caller of one request.
 
@@ -46,6 +68,7 @@ class Actor:
         role: The key's role in the org.
         scopes: The key's scopes; not yet cut by the role.
         is_operator: The org runs this installation (the first org).
+        attempt: Set when the caller is user code; `key` is then the one that its job was called with.
     """
 
     org: OrgId
@@ -53,6 +76,7 @@ class Actor:
     role: Role
     scopes: frozenset[str]
     is_operator: bool = False
+    attempt: Attempt | None = None
 
     def may(self, scope: str) -> bool:
         """Whether role and key both allow `scope`."""
@@ -70,18 +94,27 @@ class Audience(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Policy row of one operation. With `Audience.KEY` and `OPERATOR` a scope is required."""
+    """Policy row of one operation. With `Audience.KEY` and `OPERATOR` a scope is required.
+
+    Attributes:
+        attempts: User code may use it too, with the token of its attempt.
+    """
 
     audience: Audience
     scope: str | None = None
+    attempts: bool = False
 
     def __post_init__(self) -> None:
+        if self.attempts and (self.audience is not Audience.KEY or self.scope not in ATTEMPT_SCOPES):
+            raise ValueError(f"policy {self} opens to user code what it may never do")
         needs_scope = self.audience in (Audience.KEY, Audience.OPERATOR)
         if needs_scope != (self.scope is not None) or (self.scope is not None and self.scope not in SCOPES):
             raise ValueError(f"policy {self} names no valid scope")
 
     def refusal(self, actor: Actor) -> str | None:
         """Return the sentence that refuses `actor`, or None when the operation is open to them."""
+        if actor.attempt is not None and not self.attempts:
+            return "User code may not do this; use a key where the call comes from."
         if self.audience is Audience.WORKER:
             return _worker_refusal(actor)
         if self.audience is Audience.OPERATOR and not actor.is_operator:

@@ -23,6 +23,7 @@ class Runner:
     Attributes:
         tasks: Attempts it may execute at once.
         attempts: Jobs it executes now.
+        waiting: Those of them that wait for another job.
         idle_since: Monotonic seconds of the last moment it had work; meaningless while it has some.
         has_served: A call in it came to its own end.
         is_ending: Its process is gone, by what was reported of an attempt; it takes nothing more.
@@ -37,12 +38,23 @@ class Runner:
     tasks: int
     idle_since: float
     attempts: set[JobId] = field(default_factory=set[JobId])
+    waiting: set[JobId] = field(default_factory=set[JobId])
     has_served: bool = False
     is_ending: bool = False
 
     @property
     def is_idle(self) -> bool:
         return not self.attempts
+
+    @property
+    def is_parked(self) -> bool:
+        """All it executes waits for other jobs: its processors are lent to others, its memory is not (G2.7)."""
+        return bool(self.attempts) and len(self.waiting) == len(self.attempts)
+
+    @property
+    def is_computing(self) -> bool:
+        """It takes its processors."""
+        return len(self.waiting) < len(self.attempts)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,8 +94,12 @@ class Worker:
 
     @property
     def cpus_free(self) -> float:
-        """Processors not taken; an idle runner takes none."""
-        return self.machine.cpus - sum(runner.cpu for runner in self.runners.values() if runner.attempts)
+        """Processors not taken; idle and parked runners take none.
+
+        Below zero while a parked runner goes on before those that borrowed its processors are done: by as much as was
+        lent, never more.
+        """
+        return self.machine.cpus - sum(runner.cpu for runner in self.runners.values() if runner.is_computing)
 
     @property
     def memory_free_mb(self) -> int:

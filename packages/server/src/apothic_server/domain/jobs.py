@@ -126,6 +126,7 @@ class NewJob:
     """J1. The job's row, its stream's first events, nothing granted.
 
     `path` is `nq` unless later moves were folded in by the writer. With a `key` it is refused when the org has the key.
+    `parent`, `depth` and `waited_fence` as in `Job`.
     """
 
     id: JobId
@@ -139,6 +140,9 @@ class NewJob:
     events: tuple[StreamEvent, ...]
     key: RequestKey | None = None
     retry_of: JobId | None = None
+    parent: JobId | None = None
+    depth: int = 0
+    waited_fence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,9 @@ class Job:
         run_at: Not granted before.
         error: JSON form of the newest error (`apothic.wire.runner.error_to_json`).
         retry_of: The ended job that this one was made from by hand.
+        parent: The job whose user code called it.
+        depth: Jobs above it; 0 without a parent.
+        waited_fence: Fence of the parent's attempt that waits for it in a blocking call; None for a spawned job.
     """
 
     id: JobId
@@ -246,6 +253,9 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     retry_of: JobId | None
+    parent: JobId | None = None
+    depth: int = 0
+    waited_fence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -66,12 +67,14 @@ class Submitted:
             another process made a job with the same idempotency key.
         outcome: Done when the end is durable. Owned by the service: readers never cancel it.
         is_replay: An earlier request with the same idempotency key made the job.
+        leave: To be called when nobody waits through this request any more; calling it twice is fine.
     """
 
     job: JobId
     accepted: Future[None]
     outcome: Future[Outcome]
     is_replay: bool = False
+    leave: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
 from apothic_server.services.dispatch.live import WAITING, LiveJob
+from apothic_server.services.dispatch.nesting import caller, check_depth
 from apothic_server.services.handover import Handover
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
@@ -80,6 +81,9 @@ class Jobs:
             TooLarge: The arguments exceed `VALUE_MAX`.
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
+            Invalid: User code calls, and stands too deep already (`call_depth_exceeded`).
+            Conflict: User code calls, and would wait for ever (`call_cycle_deadlock`).
+            Fenced: User code calls, and its attempt ended meanwhile.
         """
         return await self._once(actor, key, lambda: self._submit(actor, function, value, blocking=blocking, key=key))
 
@@ -107,6 +111,19 @@ class Jobs:
         if row is None or row.job is None:
             raise Unavailable("the call was not accepted; try again", retry_after_s=1)
         return await self._rejoined(actor, row.job)
+
+    def attend(self, actor: Actor, key: JobId) -> Callable[[], None]:
+        """Note that the actor waits for a job until the returned function is called; matters when it is user code.
+
+        Raises:
+            Conflict: It would wait for ever (`call_cycle_deadlock`).
+            Fenced: Its attempt ended meanwhile.
+        """
+        job = self._board.jobs.get(key)
+        parent = caller(self._board, actor.attempt) if actor.attempt is not None else None
+        if parent is None or job is None or job.org != actor.org or job.outcome.done():
+            return lambda: None
+        return self._calls.attend(parent, job)
 
     async def get(self, actor: Actor, key: JobId) -> JobView:
         """Raises: NotFound."""
@@ -243,12 +260,14 @@ class Jobs:
         blocking: bool,
         key: RequestKey | None,
     ) -> Submitted:
+        check_depth(actor.attempt)
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
-        job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now())
+        job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now(), actor)
         if not self._board.dispatches:
-            return await self._handover.submit(job, created_by=actor.key, key=key)
-        return self._calls.submit(job, created_by=actor.key, blocking=blocking, key=key)
+            return await self._handover.submit(job, waited_by=actor.attempt if blocking else None, key=key)
+        parent = caller(self._board, actor.attempt) if actor.attempt is not None else None
+        return self._calls.submit(job, blocking=blocking, parent=parent, key=key)
 
     async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
         row = await self._row(actor, old)
@@ -259,10 +278,10 @@ class Jobs:
             arguments = await rows.get_arguments(unit, actor.org, old)
         if arguments is None:
             raise no_such("job")
-        job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now())
+        job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now(), actor)
         if not self._board.dispatches:
-            return await self._handover.submit(job, created_by=actor.key, key=key, retry_of=old)
-        return self._calls.submit(job, created_by=actor.key, blocking=False, key=key, retry_of=old)
+            return await self._handover.submit(job, key=key, retry_of=old)
+        return self._calls.submit(job, blocking=False, key=key, retry_of=old)
 
     async def _earlier(self, actor: Actor, key: RequestKey) -> Submitted | None:
         """Return the call that was made with this key before, unless the caller says that there is none."""
@@ -328,8 +347,9 @@ def _log_page(found: list[StoredEvent], newest: tuple[int, JobStatus], *, after:
     return LogPage(lines, max(last_read, index) if is_whole else last_read, is_whole and status.is_final)
 
 
-def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: datetime) -> LiveJob:
+def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: datetime, actor: Actor) -> LiveJob:
     """Return the memory of a job that was never written yet."""
+    attempt = actor.attempt
     return LiveJob(
         id=job,
         function=function,
@@ -341,4 +361,7 @@ def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: da
         losses=0,
         created_at=now,
         outcome=asyncio.get_running_loop().create_future(),
+        created_by=actor.key,
+        parent=attempt.job if attempt is not None else None,
+        depth=attempt.depth + 1 if attempt is not None else 0,
     )

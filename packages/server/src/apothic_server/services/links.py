@@ -16,6 +16,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import Fenced, Invalid, Moved, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.failpoints import fp
+from apothic_server.services.attempts import Attempts
 from apothic_server.services.dispatch.board import Board, Link
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.liveness import Liveness
@@ -54,11 +55,13 @@ class Links:
         grants: Grants,
         reports: Reports,
         reattach: Reattach,
+        attempts: Attempts,
         *,
         servers: Callable[[], list[str]],
         grace_s: float = GRACE_S,
     ) -> None:
         self._servers = servers
+        self._attempts = attempts
         self._database = database
         self._board = board
         self._grants = grants
@@ -224,8 +227,9 @@ class Links:
     def _welcome(self, worker: Worker, hello: Hello) -> Welcome:
         unknown = self._reattach.unknown(worker, hello.held)
         unknown_runners = [ref.runner for ref in hello.runners if ref.runner not in worker.runners]
-        term, grace_s = self._board.term or 0, self._grace_s
-        return Welcome(worker.id, heartbeat_of(grace_s), grace_s, term, unknown, unknown_runners, self._servers())
+        key = self._attempts.key_of(worker.id)
+        term, grace_s, servers = self._board.term or 0, self._grace_s, self._servers()
+        return Welcome(worker.id, heartbeat_of(grace_s), grace_s, term, unknown, unknown_runners, servers, key)
 
 
 def heartbeat_of(grace_s: float) -> float:

@@ -36,6 +36,17 @@ async def get_jobs(connection: Connection, jobs: list[JobId]) -> list[Unfinished
     return [_unfinished(row) for row in rows]
 
 
+async def any_job(connection: Connection, job: JobId) -> Job | None:
+    """Return a job of any org without its values; None when there is none."""
+    row = await connection.fetchrow(SQL["get_any_job"], job)
+    return None if row is None else job_of(row)
+
+
+async def orphans(connection: Connection) -> list[JobId]:
+    """Return unfinished jobs whose caller waited for them and has ended otherwise than by success."""
+    return [JobId(row["id"]) for row in await connection.fetch(SQL["list_orphans"])]
+
+
 async def deployed_function(
     connection: Connection, org: OrgId, deployment: DeploymentId, function: FunctionId
 ) -> Function | None:

@@ -70,6 +70,8 @@ def new_row(record: NewJob) -> Row:
         _add_key(row, record.key)
     if record.retry_of is not None:
         row["retry_of"] = record.retry_of
+    if record.parent is not None:
+        row |= {"parent": record.parent, "depth": record.depth, "waited_fence": record.waited_fence}
     _add_value(row, ARGUMENTS, record.arguments)
     _check_texts(row)
     _add_events(row, record.events)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from apothic.wire.attempts import SOCKET_VARIABLE
+from apothic_worker.door import SOCKET
 from apothic_worker.interpreters import Interpreter
 from apothic_worker.limits import Group
 
@@ -33,6 +35,7 @@ class Launch:
         control: Descriptor of the zygote's end of the control socket.
         output: Descriptor that takes what is written outside of runners.
         group: The cgroup to be in before the first instruction.
+        door: Folder with the socket `api.sock` that leads to the control plane.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Launch:
     control: int
     output: int
     group: Group
+    door: Path
 
 
 class Zygoted(Protocol):
@@ -100,6 +104,7 @@ def inside_group(command: Sequence[str], group: Group) -> list[str]:
     return ["/bin/sh", "-c", _ENTER, "sh", *map(str, group.entries), "--", *command]
 
 
-def user_environment(home: str) -> dict[str, str]:
-    """Return the whole environment of user code."""
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
+def user_environment(home: str, door: str) -> dict[str, str]:
+    """Return the whole environment of user code; `door` is the folder of its socket as it sees it."""
+    fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
+    return {**fixed, SOCKET_VARIABLE: f"{door}/{SOCKET}"}

@@ -81,7 +81,7 @@ class ProcessExecutor:
             stdout=launch.output,
             stderr=launch.output,
             cwd=launch.archive,
-            env=user_environment(str(scratch)),
+            env=user_environment(str(scratch), str(launch.door)),
             pass_fds=(launch.control,),
             start_new_session=True,
         )

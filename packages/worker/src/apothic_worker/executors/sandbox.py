@@ -2,8 +2,8 @@
 
 New user, mount, pid, ipc, uts and cgroup namespaces; not the network yet. The root is empty but for what is listed
 here: system libraries and programs, the interpreter, a few files of /etc, the archive at /app, the runtime at
-/apothic, all read-only; a private /tmp and /dev/shm, a minimal /dev, its own /proc. No capability is left, no
-privilege can be gained and no user namespace can be made.
+/apothic, the socket to the control plane in /run/apothic, all read-only; a private /tmp and /dev/shm, a minimal /dev,
+its own /proc. No capability is left, no privilege can be gained and no user namespace can be made.
 
 /proc is read-only: when the worker is root, the user inside is root to the kernel's files, and the owner's bits of
 /proc/sys would let user code set what the whole machine obeys. For the same reason nothing of /etc is shown that can
@@ -34,6 +34,7 @@ from apothic_worker.processes import become_subreaper, children, kill_children_b
 
 APP = "/app"
 TREE = "/apothic"
+DOOR = "/run/apothic"
 TMP = "/tmp"  # noqa: S108 — inside the sandbox, where it is private
 TMP_BYTES = 1024 * 1024 * 1024
 """Size of the private /tmp; its pages count as memory of the runner that writes them."""
@@ -102,7 +103,8 @@ class SandboxExecutor:
 
     def start(self, launch: Launch) -> Zygoted:
         """Start a zygote in a new sandbox."""
-        binds = ["--ro-bind", str(launch.archive), APP, "--ro-bind", str(launch.tree), TREE, "--remount-ro", "/"]
+        binds = ["--ro-bind", str(launch.archive), APP, "--ro-bind", str(launch.tree), TREE]
+        binds += ["--ro-bind", str(launch.door), DOOR, "--remount-ro", "/"]
         command = zygote_command(str(launch.interpreter.executable), TREE, launch.control)
         process = subprocess.Popen(
             inside_group([self._program, *self._fixed, *binds, "--chdir", APP, "--", *command], launch.group),
@@ -154,7 +156,7 @@ def _unavailable(why: str) -> ExecutorUnavailable:
 
 
 def _flags() -> list[str]:
-    environment = user_environment(TMP)
+    environment = user_environment(TMP, DOOR)
     settings = [part for key, value in environment.items() for part in ("--setenv", key, value)]
     identity = ["--uid", "1000", "--gid", "1000", "--hostname", "runner", "--cap-drop", "ALL"]
     return [*_NAMESPACES, "--disable-userns", *identity, "--die-with-parent", "--new-session", "--clearenv", *settings]

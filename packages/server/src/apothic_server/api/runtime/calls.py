@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from apothic.wire.ids import FunctionId
@@ -57,11 +58,17 @@ class CallHandlers:
         key = job_key(request.params["job_id"])
         wait_s = _wait_s(request)
         found = await self._jobs.outcome(request.actor, key)
-        call = Submitted(key, _done(None), _done(found) if isinstance(found, Outcome) else found)
+        is_over = isinstance(found, Outcome)
+        is_look = wait_s == 0 and not _wants_stream(request)
+        leave = _stay if is_over or is_look else self._jobs.attend(request.actor, key)
+        call = Submitted(key, _done(None), _done(found) if is_over else found, leave=leave)
         if _wants_stream(request):
-            return await self._stream(request, call)
-        await self._wait(request, (call.outcome,), wait_s)
-        return await self._json(request, call)
+            return await self._answer(request, call, None)
+        try:
+            await self._wait(request, (call.outcome,), wait_s)
+            return await self._json(request, call)
+        finally:
+            leave()
 
     async def retry_job(self, request: Request) -> Response:
         """Make a new job from one that has ended."""
@@ -86,9 +93,20 @@ class CallHandlers:
         return await self._answer(request, await self._jobs.repeated(request.actor, key), wait_s)
 
     async def _answer(self, request: Request, call: Submitted, wait_s: float | None) -> Response:
-        """Answer a call: as a stream, or as JSON after at most `wait_s`."""
-        response = await (self._stream(request, call) if wait_s is None else self._within(request, call, wait_s))
-        return replayed(response) if call.is_replay else response
+        """Answer a call: as a stream, or as JSON after at most `wait_s`.
+
+        Whoever waits through this request is known to have left when it is over (G2.7).
+        """
+        if call.is_replay and wait_s != 0:
+            call = replace(call, leave=self._jobs.attend(request.actor, call.job))
+        is_handed_on = False
+        try:
+            response = await (self._stream(request, call) if wait_s is None else self._within(request, call, wait_s))
+            is_handed_on = response.stream is not None
+            return replayed(response) if call.is_replay else response
+        finally:
+            if not is_handed_on:
+                call.leave()
 
     async def _within(self, request: Request, call: Submitted, wait_s: float) -> Response:
         if wait_s == 0:
@@ -115,12 +133,15 @@ class CallHandlers:
         return stream_response(self._frames(request, call), OUTCOME_TYPE)
 
     async def _frames(self, request: Request, call: Submitted) -> AsyncGenerator[bytes]:
-        yield accepted_frame(call.job, self._jobs.obstacle(request.actor, call.job))
-        while not call.outcome.done():
-            await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
-            if not call.outcome.done():
-                yield ALIVE_FRAME
-        yield outcome_frame(_result(call))
+        try:
+            yield accepted_frame(call.job, self._jobs.obstacle(request.actor, call.job))
+            while not call.outcome.done():
+                await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
+                if not call.outcome.done():
+                    yield ALIVE_FRAME
+            yield outcome_frame(_result(call))
+        finally:
+            call.leave()
 
     async def _wait(self, request: Request, futures: tuple[asyncio.Future[Any], ...], timeout_s: float | None) -> None:
         """Wait for one of `futures`; raises `ClientGoneError` as soon as nobody waits for the answer."""
@@ -135,6 +156,10 @@ class CallHandlers:
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
+
+
+def _stay() -> None:
+    """Nobody waits, so nobody leaves."""
 
 
 def _wants_stream(request: Request) -> bool:

@@ -113,6 +113,8 @@ def job_record(view: JobView) -> dict[str, Any]:
         "deployment_id": record_id("deployments", job.deployment),
         "status": job.status.value,
         "attempt": job.attempt,
+        "parent_job_id": None if job.parent is None else job_id(job.parent),
+        "depth": job.depth,
         "waiting_reason": view.waiting_reason,
         "error": job.error,
         "retry_of": None if job.retry_of is None else job_id(job.retry_of),

@@ -26,8 +26,12 @@ _CALL = _STOPPABLE | _BODY | {202, 429}
 
 _APPS_READ = Policy(Audience.KEY, "apps:read")
 _APPS_WRITE = Policy(Audience.KEY, "apps:write")
-_JOBS_READ = Policy(Audience.KEY, "jobs:read")
-_JOBS_WRITE = Policy(Audience.KEY, "jobs:write")
+_FUNCTIONS_READ = Policy(Audience.KEY, "apps:read", attempts=True)
+_JOBS_READ = Policy(Audience.KEY, "jobs:read", attempts=True)
+_JOBS_WRITE = Policy(Audience.KEY, "jobs:write", attempts=True)
+_FENCED = frozenset({409})
+"""What an operation that is open to user code answers when the calling attempt is over."""
+
 _WAIT = frozenset({"wait_s"})
 
 
@@ -55,7 +59,7 @@ def runtime_operations(
             id="retry_job",
             method="POST",
             path="/v1/jobs/{job_id}/retry",
-            policy=_JOBS_WRITE,
+            policy=Policy(Audience.KEY, "jobs:write"),
             statuses=_KNOWN | {202, 404, 409, 429},
             handler=calls.retry_job,
         ),
@@ -64,7 +68,7 @@ def runtime_operations(
             method="GET",
             path="/v1/jobs/{job_id}/outcome",
             policy=_JOBS_READ,
-            statuses=_READ_ONE | {202},
+            statuses=_READ_ONE | {202, 409},
             handler=calls.get_outcome,
             answers=(JSON_TYPE, OUTCOME_TYPE),
             query=_WAIT,
@@ -137,14 +141,8 @@ def _apps(handlers: AppHandlers) -> list[Operation]:
             body_max=JSON_BODY_MAX,
             accepts=(JSON_TYPE,),
         ),
-        _get(
-            "get_app_function",
-            "/v1/apps/{app}/functions/{function}",
-            _APPS_READ,
-            handlers.get_app_function,
-            statuses=_STOPPABLE,
-        ),
-        _get("get_function", "/v1/functions/{function_id}", _APPS_READ, handlers.get_function, statuses=_STOPPABLE),
+        _open("get_app_function", "/v1/apps/{app}/functions/{function}", _FUNCTIONS_READ, handlers.get_app_function),
+        _open("get_function", "/v1/functions/{function_id}", _FUNCTIONS_READ, handlers.get_function),
     ]
 
 
@@ -212,18 +210,18 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
             id="list_jobs",
             method="GET",
             path="/v1/jobs",
-            policy=_JOBS_READ,
+            policy=Policy(Audience.KEY, "jobs:read"),
             statuses=_READ,
             handler=handlers.list_jobs,
             query=frozenset({"app", "cursor", "function", "limit", "since", "status"}),
         ),
-        _get("get_job", "/v1/jobs/{job_id}", _JOBS_READ, handlers.get_job),
+        _open("get_job", "/v1/jobs/{job_id}", _JOBS_READ, handlers.get_job),
         Operation(
             id="get_logs",
             method="GET",
             path="/v1/jobs/{job_id}/logs",
             policy=_JOBS_READ,
-            statuses=_READ_ONE,
+            statuses=_READ_ONE | _FENCED,
             handler=handlers.get_logs,
             query=frozenset({"after", "limit"}),
         ),
@@ -232,7 +230,7 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
             method="POST",
             path="/v1/jobs/{job_id}/cancel",
             policy=_JOBS_WRITE,
-            statuses=_READ_ONE | {409},
+            statuses=_READ_ONE | _FENCED,
             handler=handlers.cancel_job,
         ),
     ]
@@ -253,7 +251,7 @@ def _stream(name: str, path: str, policy: Policy, handler: Handler, *query: str)
         method="GET",
         path=path,
         policy=policy,
-        statuses=_READ_ONE | {429},
+        statuses=_READ_ONE | ({409, 429} if policy.attempts else {429}),
         handler=handler,
         answers=(JSON_TYPE, SSE_TYPE),
         query=frozenset({"after", "limit", "snapshot", "types", "wait_s", *query}),
@@ -263,6 +261,11 @@ def _stream(name: str, path: str, policy: Policy, handler: Handler, *query: str)
 
 def _get(name: str, path: str, policy: Policy, handler: Handler, *, statuses: frozenset[int] = _READ_ONE) -> Operation:
     return Operation(id=name, method="GET", path=path, policy=policy, statuses=statuses, handler=handler)
+
+
+def _open(name: str, path: str, policy: Policy, handler: Handler) -> Operation:
+    """A look-up that user code may make as well."""
+    return _get(name, path, policy, handler, statuses=_READ_ONE | _FENCED)
 
 
 def _call(name: str, path: str, handler: Handler) -> Operation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from apothic.wire.attempts import ATTEMPT_HEADER
 from apothic.wire.limits import HEADER_BLOCK_MAX
 from apothic.wire.tokens import token_kind
 from apothic_server.api.shared.bodies import check_body_headers, check_no_body
@@ -18,9 +19,11 @@ from apothic_server.api.shared.request import Request
 from apothic_server.domain.access import Actor, Audience, Policy
 from apothic_server.domain.errors import Forbidden, TooLarge, Unauthenticated
 
-Authenticate = Callable[[str], Awaitable[Actor]]
+Authenticate = Callable[[str, str], Awaitable[Actor]]
+"""Takes a well-formed token and, for that of an attempt, the attempt's name, unchecked."""
 
-TOKEN_KINDS = ("lk", "lw")
+TOKEN_KINDS = ("lk", "lw", "lj")
+_ATTEMPT = ATTEMPT_HEADER.lower().encode()
 
 
 async def admit(
@@ -84,7 +87,8 @@ async def authorise(policy: Policy, headers: dict[bytes, bytes], authenticate: A
     """
     if policy.audience is Audience.PUBLIC:
         return None
-    actor = await authenticate(bearer_token(headers.get(b"authorization", b"")))
+    attempt = headers.get(_ATTEMPT, b"").decode("latin-1")
+    actor = await authenticate(bearer_token(headers.get(b"authorization", b"")), attempt)
     refusal = policy.refusal(actor)
     if refusal is not None:
         raise Forbidden(refusal)

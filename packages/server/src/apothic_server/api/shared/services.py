@@ -6,7 +6,7 @@ Errors are those of `domain.errors`; `NotFound` is the answer for unknown and fo
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from apothic.wire.functions import Manifest
@@ -35,10 +35,6 @@ from apothic_server.domain.views import (
 
 class Keys(Protocol):
     """Who a token is."""
-
-    async def authenticate(self, token: str) -> Actor:
-        """Return who holds a well-formed token; raises `Unauthenticated` when it is unknown, expired or revoked."""
-        ...
 
     async def describe(self, actor: Actor) -> KeyInfo: ...
 
@@ -137,6 +133,13 @@ class Jobs(Protocol):
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
 
+    def attend(self, actor: Actor, key: JobId) -> Callable[[], None]:
+        """Note that the caller waits for a job until the returned function is called.
+
+        Raises `Conflict` with code `call_cycle_deadlock` when user code would wait for ever.
+        """
+        ...
+
     async def list_jobs(
         self, actor: Actor, wanted: JobFilter, *, limit: int
     ) -> tuple[Sequence[JobEntry], JobId | None]:
@@ -228,6 +231,13 @@ class Metrics(Protocol):
 
 class Services(Protocol):
     """Everything the runtime and operations faces need."""
+
+    async def authenticate(self, token: str, attempt: str) -> Actor:
+        """Return who holds a well-formed token; `attempt` names the attempt of a token of that kind.
+
+        Raises `Unauthenticated` when the token is unknown, expired or revoked.
+        """
+        ...
 
     @property
     def keys(self) -> Keys: ...

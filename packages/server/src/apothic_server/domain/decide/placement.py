@@ -73,7 +73,7 @@ def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     for runner in group.values():
         if runner.is_ending or len(runner.attempts) >= runner.tasks or not runner.worker.takes_work:
             continue
-        if runner.is_idle and runner.worker.cpus_free < need.spec.cpu:
+        if not runner.is_computing and runner.worker.cpus_free < need.spec.cpu:
             continue
         if best is None or _warmth(runner) > _warmth(best):
             best = runner

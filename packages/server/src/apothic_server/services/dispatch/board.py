@@ -58,13 +58,17 @@ class Records(Protocol):
 
 @dataclass(slots=True)
 class Hints:
-    """Wakes the loops that do what the board may not: wait. A lost hint costs a timer's length, nothing else."""
+    """Wakes the loops that do what the board may not: wait. A lost hint costs a timer's length, nothing else.
+
+    `orphaned` gets the jobs that nobody waits for any more, because the attempt that did has ended.
+    """
 
     feed: Callable[[], None] = lambda: None
     reload: Callable[[], None] = lambda: None
     changed: Callable[[str], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
     limits: Callable[[], None] = lambda: None
+    orphaned: Callable[[list[LiveJob]], None] = lambda _: None
 
 
 class Board:
@@ -233,12 +237,15 @@ class Board:
             self.fleet.miss(job.need.group, job.id)
 
     def release(self, job: LiveJob) -> None:
-        """Free the slot of an attempt that ended; the runner stays."""
+        """Free the slot of an attempt that ended, and forget whom it waited for; the runner stays."""
         self.fleet.unmiss(job.need.group, job.id)
         runner, job.runner, job.worker = job.runner, None, None
         job.is_sent = False
+        job.awaited.clear()
+        job.children.clear()
         if runner is not None:
             runner.attempts.discard(job.id)
+            runner.waiting.discard(job.id)
             runner.idle_since = self.clock.monotonic()
 
     def finish(self, job: LiveJob, outcome: Outcome) -> None:

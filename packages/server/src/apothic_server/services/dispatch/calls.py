@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.ids import JobId, KeyId
+from apothic.wire.ids import JobId
 from apothic.wire.link import Cancel
 from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
@@ -17,6 +17,7 @@ from apothic_server.services.dispatch.board import Board, Settled, settled_of
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.nesting import Leave, attend, awaited_children
 from apothic_server.services.dispatch.records import move, new_job
 
 CANCEL_GRACE_S = 10.0
@@ -35,8 +36,8 @@ class Calls:
         self,
         job: LiveJob,
         *,
-        created_by: KeyId,
         blocking: bool,
+        parent: LiveJob | None = None,
         key: RequestKey | None = None,
         retry_of: JobId | None = None,
     ) -> Submitted:
@@ -46,8 +47,12 @@ class Calls:
         waits for the commit all the same.
         With a `key` the store refuses the job when the org has used it; then `accepted` raises `KeyTaken`.
 
+        Args:
+            parent: The job whose user code calls; its slot is lent out while it waits for a blocking call.
+
         Raises:
             TooMany: `max_pending_tasks` calls wait already.
+            Conflict: `parent` would wait for ever (`call_cycle_deadlock`).
             Unavailable: This process stops, or does not dispatch now.
             Conflict: The deployment was stopped or deleted meanwhile (`app_stopped`).
         """
@@ -56,12 +61,13 @@ class Calls:
             raise Unavailable("the server is not taking work right now; try again", retry_after_s=1)
         if job.function.deployment in board.closed:
             raise Conflict("the deployment of this function was just stopped; deploy the app again", code="app_stopped")
+        leave = self._attend(parent, job) if parent is not None and blocking else None
         where = self._grants.slot_now(job)
         if where is None:
-            self._check_pending(job)
+            self._check_pending(job, leave)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        submitted = Submitted(job.id, accepted, job.outcome)
-        record = new_job(job, created_by, board.clock.now(), key, retry_of)
+        submitted = Submitted(job.id, accepted, job.outcome, leave=leave or (lambda: None))
+        record = new_job(job, board.clock.now(), key, retry_of)
         refusal = Unavailable if key is None else KeyTaken
         job.due_at = board.clock.monotonic()
         if (deadline_s := job.need.spec.deadline_s) is not None:
@@ -77,17 +83,37 @@ class Calls:
             board.enqueue(job)
         else:
             self._grants.start(job, where)
+        if leave is not None:
+            self._grants.grant_ready()
         return submitted
+
+    def attend(self, parent: LiveJob, job: LiveJob) -> Leave:
+        """Let `parent` wait for a job that exists; its slot is lent out until the returned function is called.
+
+        Raises:
+            Conflict: It would wait for ever (`call_cycle_deadlock`).
+        """
+        leave = attend(self._board, parent, job)
+        self._grants.grant_ready()
+        return leave
+
+    def cancel_orphans(self, jobs: list[LiveJob]) -> None:
+        """Cancel jobs that nobody waits for any more, because the attempt that did has ended."""
+        for job in jobs:
+            if job.id in self._board.jobs and not job.status.is_final:
+                self.cancel(job)
 
     def cancel(self, job: LiveJob, keep: Keep[JobStatus] | None = None) -> asyncio.Future[Settled]:
         """J7 or J8; nothing when the job has ended or is being cancelled already (G4.1).
 
         When the job moves, the status after it is kept with `keep` in the same commit.
+        The jobs that it called and waits for are cancelled with it, and those that they wait for.
 
         Returns:
             Resolved when the status that the job has in memory after this call is on disk, or with why it is not.
         """
         if can_be_cancelled(job):
+            children = awaited_children(self._board, job)
             waited = job.waits
             now = self._board.clock.now()
             self._board.dequeue(job)
@@ -96,6 +122,7 @@ class Calls:
             key = keep.row(JobStatus.CANCELLED if waited else JobStatus.CANCELLING) if keep is not None else None
             change = move(job, JobEvent.CANCEL_ASKED, now, fields=fields, key=key)
             self._board.write(change, lambda settled: then(job, settled))
+            self.cancel_orphans(children)
         if job.written is not None:
             return job.written
         on_disk: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
@@ -126,9 +153,17 @@ class Calls:
         if job.runner is not None:
             self._board.send(job.runner.worker, "cancel", Cancel(job.id, job.fence, CANCEL_GRACE_S))
 
-    def _check_pending(self, job: LiveJob) -> None:
+    def _attend(self, parent: LiveJob, job: LiveJob) -> Leave:
+        leave = attend(self._board, parent, job)
+        parent.children.add(job.id)
+        job.waited_fence = parent.fence
+        return leave
+
+    def _check_pending(self, job: LiveJob, leave: Leave | None) -> None:
         bound = job.need.spec.max_pending_tasks
         if self._board.pending(job.need.group) >= bound:
+            if leave is not None:
+                leave()
             detail = f"{bound} calls of {job.need.spec.name} wait already (max_pending_tasks={bound})"
             raise TooMany(detail, retry_after_s=1)
 

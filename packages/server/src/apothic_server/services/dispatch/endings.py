@@ -13,6 +13,7 @@ from apothic_server.domain.views import Outcome
 from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.nesting import orphans
 from apothic_server.services.dispatch.records import move
 
 
@@ -41,6 +42,7 @@ class Endings:
         verdict = judge(job.status, ended, tally, job.need.spec, board.random())
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
         job.ending = ending
+        left = orphans(board, job, succeeded=verdict.event is JobEvent.SUCCEEDED)
         board.release(job)
         change = move(
             job,
@@ -59,6 +61,8 @@ class Endings:
         board.write(change, answered)
         if verdict.event is JobEvent.RETRY and not self.fail_closed(job):
             board.retry_after(job, verdict.delay_s)
+        if left:
+            board.hints.orphaned(left)
         self._grants.grant_ready()
 
     def fail_waiting(self, job: LiveJob, event: JobEvent, error: RemoteError) -> None:

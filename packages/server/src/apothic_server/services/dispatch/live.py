@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from apothic.wire.ids import JobId, OrgId
+from apothic.wire.ids import JobId, KeyId, OrgId
 from apothic.wire.limits import ITEMS_UNREAD_MAX
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
@@ -108,6 +108,12 @@ class LiveJob:
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
         ending: Worker and fence of an attempt whose reported end is not on disk yet.
         items: How far what it yielded is.
+        created_by: The key it was called with, or that its caller was called with.
+        parent: The job whose user code called it.
+        depth: Jobs above it.
+        waited_fence: Fence of the parent's attempt that waits for it in a blocking call.
+        awaited: Jobs that its current attempt waits for, one entry per open wait.
+        children: Unfinished jobs that its current attempt called and did not spawn.
     """
 
     id: JobId
@@ -120,6 +126,7 @@ class LiveJob:
     losses: int
     created_at: datetime
     outcome: asyncio.Future[Outcome]
+    created_by: KeyId
     runner: Runner | None = None
     worker: str | None = None
     due_at: float = 0.0
@@ -134,6 +141,11 @@ class LiveJob:
     written: asyncio.Future[bool | BaseException] | None = None
     ending: tuple[str, int] | None = None
     items: ItemFlow = field(default_factory=ItemFlow)
+    parent: JobId | None = None
+    depth: int = 0
+    waited_fence: int | None = None
+    awaited: list[JobId] = field(default_factory=list[JobId])
+    children: set[JobId] = field(default_factory=set[JobId])
 
     @property
     def org(self) -> OrgId:

@@ -122,6 +122,8 @@ class Reattach:
         if runner.org != job.org or runner.group != job.need.group or len(runner.attempts) >= runner.tasks:
             return False
         runner.attempts.add(job.id)
+        if job.awaited:
+            runner.waiting.add(job.id)
         job.runner = runner
         return True
 

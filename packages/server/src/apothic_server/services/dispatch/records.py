@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from apothic.wire.ids import JobId, KeyId
+from apothic.wire.ids import JobId
 from apothic.wire.link import LogLine
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
@@ -28,9 +28,7 @@ AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
-def new_job(
-    job: LiveJob, created_by: KeyId, now: datetime, key: RequestKey | None = None, retry_of: JobId | None = None
-) -> NewJob:
+def new_job(job: LiveJob, now: datetime, key: RequestKey | None = None, retry_of: JobId | None = None) -> NewJob:
     """J1."""
     function = job.function
     return NewJob(
@@ -40,11 +38,14 @@ def new_job(
         deployment=function.deployment,
         function=function.id,
         arguments=job.arguments,
-        created_by=created_by,
+        created_by=job.created_by,
         created_at=now,
         events=(StreamEvent("job.queued", now, {"status": "queued"}),),
         key=key,
         retry_of=retry_of,
+        parent=job.parent,
+        depth=job.depth,
+        waited_fence=job.waited_fence,
     )
 
 

@@ -117,6 +117,7 @@ class Recovery:
             pages = None if pages is None else pages - 1
         if self._board.is_shared:
             await self._verify_waiting()
+        await self._cancel_orphans()
         if not self._board.dispatches:
             return
         self._is_first = False
@@ -277,6 +278,9 @@ class Recovery:
             log.error("job.without_function", job=row.job.id)
             return None
         live = _live(row, function, old, self._outcomes.take(row.job.id), board.clock)
+        parent = board.jobs.get(live.parent) if live.parent is not None else None
+        if parent is not None and parent.fence == live.waited_fence:
+            parent.children.add(live.id)
         if live.waits:
             if old is not None:
                 board.release(old)
@@ -302,6 +306,12 @@ class Recovery:
             self._leases.meet(incarnation)
         elif worker.is_linked:
             board.dial_again(worker, "the server has to compare what the worker holds; dial again")
+
+    async def _cancel_orphans(self) -> None:
+        """End blocking calls whose caller ended while no process looked (G2.7)."""
+        async with self._database.system_unit() as unit:
+            found = await rows.orphans(unit)
+        self._calls.cancel_orphans([job for key in found if (job := self._board.jobs.get(key)) is not None])
 
 
 def _was_cancelled_elsewhere(job: LiveJob, stored: JobStatus) -> bool:
@@ -346,6 +356,12 @@ def _live(
         started_at=monotonic + began_s,
         deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
         items=items,
+        created_by=job.created_by,
+        parent=job.parent,
+        depth=job.depth,
+        waited_fence=job.waited_fence,
+        awaited=old.awaited if old is not None and keeps_runner else [],
+        children=old.children if old is not None and keeps_runner else set(),
     )
 
 

@@ -2,7 +2,7 @@
 
 -- name: get_job
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at, retry_of
+    created_at, started_at, finished_at, retry_of, parent, depth, waited_fence
 FROM jobs WHERE org = $1 AND id = $2;
 
 -- name: list_jobs

@@ -10,11 +10,24 @@ SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
 
 -- name: get_jobs_with_arguments
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at, retry_of,
+    created_at, started_at, finished_at, retry_of, parent, depth, waited_fence,
     arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
     item_attempt, next_ordinal
 FROM jobs WHERE id = ANY ($1::text[])
 ORDER BY id;
+
+-- name: get_any_job
+SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
+    created_at, started_at, finished_at, retry_of, parent, depth, waited_fence
+FROM jobs WHERE id = $1;
+
+-- name: list_orphans
+-- Unfinished jobs called by an attempt that waited for them and that has ended other than by success.
+SELECT child.id FROM jobs AS child JOIN jobs AS parent ON parent.id = child.parent AND parent.org = child.org
+WHERE child.waited_fence IS NOT NULL AND child.finished_at IS NULL AND child.status <> 'cancelling'
+  AND (
+    parent.fence <> child.waited_fence OR parent.status IN ('queued', 'retrying', 'failed', 'cancelled', 'timed_out')
+  );
 
 -- name: get_deployed_function
 SELECT function.id, function.org, function.app, app.name AS app_name, deployment.id AS deployment,

@@ -65,7 +65,7 @@ WHERE org = $1 AND stream = $2 AND first_index <= $3;
 
 -- name: get_job_and_index
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
-    created_at, started_at, finished_at, retry_of, next_index - 1 AS newest,
+    created_at, started_at, finished_at, retry_of, parent, depth, waited_fence, next_index - 1 AS newest,
     result AS data, result_blob AS blob, result_encoding AS encoding, result_python AS python
 FROM jobs WHERE org = $1 AND id = $2;
 

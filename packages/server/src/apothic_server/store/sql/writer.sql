@@ -21,6 +21,7 @@ fresh AS MATERIALIZED (
             arguments_blob text, arguments_encoding text, arguments_python text,
             result_blob text, result_encoding text, result_python text, error jsonb,
             created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz, retry_of text,
+            parent text, depth int, waited_fence bigint,
             guard_term bigint, event_count int, events jsonb,
             key_digest bytea, key_fingerprint bytea
         ),
@@ -31,6 +32,7 @@ fresh AS MATERIALIZED (
         arguments_blob, arguments_encoding, arguments_python,
         result_blob, result_encoding, result_python, error,
         created_by, created_at, started_at, finished_at, retry_of,
+        parent, depth, waited_fence,
         guard_term, event_count, events, key_digest, key_fingerprint,
         arguments, result
     )
@@ -46,14 +48,14 @@ made AS (
         id, org, app, deployment, function, status, path, attempt, fence, losses, worker, term, run_at,
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        next_index, created_by, created_at, started_at, finished_at, retry_of
+        next_index, created_by, created_at, started_at, finished_at, retry_of, parent, depth, waited_fence
     )
     SELECT
         id, org, app, deployment, function, status, path, coalesce(attempt, 0), coalesce(fence, 0), coalesce(losses, 0),
         worker, term, coalesce(run_at, created_at),
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        event_count, created_by, created_at, started_at, finished_at, retry_of
+        event_count, created_by, created_at, started_at, finished_at, retry_of, parent, coalesce(depth, 0), waited_fence
     FROM fresh
 ),
 kept AS (

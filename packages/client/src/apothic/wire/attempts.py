@@ -1,0 +1,12 @@
+"""How user code reaches the control plane: names that runtime, worker and server agree on. Imports nothing."""
+
+from __future__ import annotations
+
+SOCKET_VARIABLE = "APOTHIC_API_SOCKET"
+"""Environment variable of user code: path of the Unix socket that leads to the control plane."""
+
+CALL_HEADER = "X-Apothic-Call"
+"""From user code to its worker: which of a runner's calls makes this request. Goes no further."""
+
+ATTEMPT_HEADER = "X-Apothic-Attempt"
+"""From worker to server: names the attempt whose token the request carries."""

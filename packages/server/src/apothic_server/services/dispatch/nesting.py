@@ -1,0 +1,133 @@
+"""Nested calls: which attempt waits for which job, what that lends to others, and what ends with it (G2.7).
+
+An attempt waits while a request of it for an outcome is open. The runner whose attempts all wait is parked, which
+`Fleet` reads from `Runner.waiting`. Everything here hangs on the attempt and goes with it: `Board.release` drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from apothic.wire.ids import JobId
+from apothic_server.domain.access import Attempt
+from apothic_server.domain.decide.cycles import Knot, is_stuck
+from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.errors import Conflict, Fenced, Invalid
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.live import LiveJob
+
+DEPTH_MAX = 32
+"""Jobs that may stand above a job; a call that would have more is refused."""
+
+Leave = Callable[[], None]
+"""Says that nobody waits any more; saying it twice is fine."""
+
+
+def check_depth(attempt: Attempt | None) -> None:
+    """Refuse a call from a job that is too deep already.
+
+    Raises:
+        Invalid: With code `call_depth_exceeded`.
+    """
+    if attempt is not None and attempt.depth >= DEPTH_MAX:
+        detail = f"this call would stand below {DEPTH_MAX + 1} others; functions may call each other {DEPTH_MAX} deep"
+        raise Invalid(detail, code="call_depth_exceeded")
+
+
+def caller(board: Board, attempt: Attempt) -> LiveJob | None:
+    """Return the job whose code calls; None when another process holds it.
+
+    Raises:
+        Fenced: Its attempt ended since the request came.
+    """
+    live = board.jobs.get(attempt.job)
+    if live is not None and (live.fence != attempt.fence or live.waits or live.status.is_final):
+        raise Fenced("The attempt that calls is over: it has ended or was taken over.")
+    return live
+
+
+def attend(board: Board, parent: LiveJob, job: LiveJob) -> Leave:
+    """Note that `parent` waits for `job` until the returned function is called or either of them ends.
+
+    Raises:
+        Conflict: It would wait for ever (`call_cycle_deadlock`); nothing was noted.
+    """
+    fence = parent.fence
+    parent.awaited.append(job.id)
+    if _is_stuck(board, job):
+        parent.awaited.remove(job.id)
+        raise Conflict(_circle(job), code="call_cycle_deadlock")
+    if parent.runner is not None:
+        parent.runner.waiting.add(parent.id)
+
+    def leave() -> None:
+        if parent.fence != fence or job.id not in parent.awaited:
+            return
+        parent.awaited.remove(job.id)
+        if job.outcome.done():
+            parent.children.discard(job.id)
+        if parent.runner is not None and not parent.awaited:
+            parent.runner.waiting.discard(parent.id)
+
+    once = _once(leave)
+    job.outcome.add_done_callback(lambda _: once())
+    return once
+
+
+def awaited_children(board: Board, job: LiveJob) -> list[LiveJob]:
+    """Return the jobs called by the current attempt of `job` that it waits for now."""
+    return [child for child in _live(board, job.awaited) if child.parent == job.id]
+
+
+def orphans(board: Board, job: LiveJob, *, succeeded: bool) -> list[LiveJob]:
+    """Return the jobs that end with the current attempt of `job`, because only its blocking calls wanted them.
+
+    After a success those are the calls that it still waits for, from a thread it left behind, for example; a wait that
+    was given up before leaves its job running. After any other end all of its blocking calls are meant.
+    """
+    return [child for child in _live(board, job.children) if not succeeded or child.id in job.awaited]
+
+
+def _live(board: Board, jobs: Collection[JobId]) -> list[LiveJob]:
+    return [found for key in dict.fromkeys(jobs) if (found := board.jobs.get(key)) is not None]
+
+
+def _is_stuck(board: Board, job: LiveJob) -> bool:
+    def look(key: JobId) -> Knot | None:
+        found = job if key == job.id else board.jobs.get(key)
+        if found is None or found.status.is_final:
+            return None
+        return Knot(found.need if found.waits else None, found.awaited)
+
+    return is_stuck(job.id, look, lambda need: _holders(board, need))
+
+
+def _holders(board: Board, need: Need) -> Collection[JobId] | None:
+    runners = board.fleet.group(need.group)
+    absent = board.fleet.absent(need.group)
+    has_room = any(len(runner.attempts) < runner.tasks for runner in runners.values())
+    if has_room or len(runners) + len(absent) < need.spec.max_containers:
+        return None
+    return [*absent, *(job for runner in runners.values() for job in runner.attempts)]
+
+
+def _circle(job: LiveJob) -> str:
+    name, places = job.need.spec.name, job.need.spec.max_containers
+    if job.waits:
+        return (
+            f"{name} is full (max_containers={places}), and all that executes there waits for this call, which could "
+            f"never start. Raise max_containers of {name}, call it with spawn, or call {name}(...) in this process"
+        )
+    return f"the job {name} waits for the job that wants to wait for it: neither would ever end"
+
+
+def _once(leave: Leave) -> Leave:
+    is_done = False
+
+    def call() -> None:
+        nonlocal is_done
+        if not is_done:
+            is_done = True
+            leave()
+
+    return call

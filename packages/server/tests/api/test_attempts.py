@@ -1,0 +1,168 @@
+"""What the token of an attempt opens, and when it ends (G17.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from apothic.wire.attempts import ATTEMPT_HEADER
+from apothic.wire.ids import make_key
+from apothic.wire.tokens import (
+    AttemptName,
+    attempt_token,
+    new_token,
+    parse_attempt_name,
+    token_kind,
+    worker_attempt_key,
+)
+from apothic_server.domain.access import SCOPES, Audience, Policy
+from apothic_server.testing.asgi import AsgiClient
+from apothic_server.testing.cloud import ScriptedWorker
+from apothic_server.testing.guarantees import guarantee
+
+pytestmark = pytest.mark.anyio
+
+OPEN_TO_USER_CODE = {
+    "call_function",
+    "call_app_function",
+    "get_app_function",
+    "get_function",
+    "get_job",
+    "get_logs",
+    "get_events",
+    "get_outcome",
+    "cancel_job",
+}
+PEPPER = b"p" * 32
+
+
+def headers_of(key, name):
+    token = attempt_token(key, name.job, name.fence)
+    return {"authorization": f"Bearer {token}", ATTEMPT_HEADER.lower(): str(name)}
+
+
+@pytest.fixture
+async def running(cloud):
+    """A running attempt: the worker, the attempt, and the headers its code's requests have."""
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    welcome = await worker.next("welcome")
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    name = AttemptName(worker.incarnation, attempt.job, attempt.fence)
+    return worker, attempt, job, welcome.attempt_key, name
+
+
+@guarantee("G17.1", "job_token_scope")
+async def test_user_code_may_do_what_is_listed_here_and_nothing_else(cloud, running):
+    _, _, job, key, name = running
+    fill = {
+        "app": "shop", "function": "work", "function_id": f"functions:{job.job}",
+        "deployment_id": f"deployments:{job.job}",
+        "job_id": f"jobs:{job.job}", "sha256": "0" * 64, "deployment_key": job.job,
+    }  # fmt: skip
+    client = AsgiClient(cloud.asgi)
+    allowed = set()
+    for operation in cloud.asgi.operations.values():
+        path = operation.path
+        for part, value in fill.items():
+            path = path.replace(f"{{{part}}}", value)
+        assert "{" not in path, operation.path
+        query = "?wait_s=0" if "wait_s" in operation.query else ""
+        answer = await client.request(operation.method, path + query, headers=headers_of(key, name))
+        if operation.policy.audience is Audience.PUBLIC:
+            continue
+        assert answer.status != 401, operation.id
+        if answer.status != 403:
+            allowed.add(operation.id)
+
+    assert allowed == OPEN_TO_USER_CODE
+    assert {row.id for row in cloud.asgi.operations.values() if row.policy.attempts} == OPEN_TO_USER_CODE
+
+
+@guarantee("G17.1", "job_token_scope")
+@pytest.mark.parametrize("scope", sorted(SCOPES))
+def test_no_policy_can_open_keys_members_billing_secrets_or_deploys_to_user_code(scope):
+    if scope.split(":")[0] in ("jobs", "queues", "storage") or scope == "apps:read":
+        assert Policy(Audience.KEY, scope, attempts=True).attempts
+    else:
+        with pytest.raises(ValueError, match="may never do"):
+            Policy(Audience.KEY, scope, attempts=True)
+    with pytest.raises(ValueError, match="may never do"):
+        Policy(Audience.OPERATOR, scope, attempts=True)
+
+
+@guarantee("G17.1", "job_token_scope")
+async def test_a_token_ends_with_its_attempt(cloud, running):
+    worker, attempt, job, key, name = running
+    client, path = AsgiClient(cloud.asgi), f"/v1/jobs/jobs:{attempt.job}"
+
+    before = await client.request("GET", path, headers=headers_of(key, name))
+    worker.fail(attempt, outcome="lost")
+    again = await worker.take()
+    old = await client.request("GET", path, headers=headers_of(key, name))
+    new = await client.request("GET", path, headers=headers_of(key, name._replace(fence=again.fence)))
+    worker.succeed(again)
+    await job.outcome
+    ended = await client.request("GET", path, headers=headers_of(key, name._replace(fence=again.fence)))
+
+    assert [answer.status for answer in (before, old, new, ended)] == [200, 409, 200, 409]
+    assert {old.json["code"], ended.json["code"]} == {"fenced"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fence": 2},
+        {"job": make_key(5, 5)},
+        {"incarnation": make_key(6, 6)},
+    ],
+)
+async def test_a_token_is_good_for_exactly_its_attempt(cloud, running, change):
+    *_, key, name = running
+    headers = {**headers_of(key, name), ATTEMPT_HEADER.lower(): str(name._replace(**change))}
+
+    answer = await AsgiClient(cloud.asgi).request("GET", f"/v1/jobs/jobs:{name.job}", headers=headers)
+
+    assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+
+
+async def test_a_token_of_a_worker_for_an_attempt_that_it_does_not_hold_is_refused(cloud, running):
+    *_, name = running
+    other = ScriptedWorker(cloud, name="other")
+    await other.connect()
+    key = (await other.next("welcome")).attempt_key
+    headers = headers_of(key, name._replace(incarnation=other.incarnation))
+
+    answer = await AsgiClient(cloud.asgi).request("GET", f"/v1/jobs/jobs:{name.job}", headers=headers)
+
+    assert (answer.status, answer.json["code"]) == (409, "fenced")
+
+
+@pytest.mark.parametrize("text", ["", "a.b.1", "x", "jobs:1", "0" * 60, "é"])
+async def test_a_token_without_a_name_that_fits_is_refused(cloud, text):
+    headers = {"authorization": f"Bearer {new_token('lj')}", ATTEMPT_HEADER.lower(): text}
+
+    answer = await AsgiClient(cloud.asgi).request("GET", "/v1/jobs/jobs:1", headers=headers)
+
+    assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+
+
+async def test_another_process_with_the_same_pepper_knows_the_attempt_by_its_row(cloud, running):
+    *_, key, name = running
+    await cloud.inner.writer.stop()
+    live = cloud.inner.board.jobs.pop(name.job)
+
+    actor = await cloud.services.authenticate(attempt_token(key, name.job, name.fence), str(name))
+
+    assert (actor.org, actor.attempt.app, actor.attempt.depth) == (cloud.actor.org, live.function.app, 0)
+
+
+def test_derived_tokens_have_the_form_of_all_tokens_and_differ_by_attempt():
+    incarnation, job = make_key(1, 1), make_key(2, 2)
+    key = worker_attempt_key(PEPPER, incarnation)
+    names = [AttemptName(incarnation, job, fence) for fence in range(1, 200)]
+    tokens = {attempt_token(key, name.job, name.fence) for name in names}
+
+    assert len(tokens) == len(names)
+    assert {token_kind(token) for token in tokens} == {"lj"}
+    assert [parse_attempt_name(str(name)) for name in names] == names
