@@ -201,7 +201,7 @@ def test_sys_exit_fails_the_call_and_the_runner_lives_on(worker, code, message) 
     runner = worker.start("leave")
     for _ in range(2):
         error = runner.error(code)
-        assert (error["type"], error["code"], error["message"]) == ("builtins.SystemExit", "exited", message)
+        assert (error["type"], error["code"], error["message"]) == ("builtins.SystemExit", "exception", message)
 
 
 def test_keyboard_interrupt_fails_the_call_and_the_runner_lives_on(worker) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from apothic.wire.link import Assign, Finished, Items, LogLine, RunnerEnded
@@ -16,6 +16,21 @@ from apothic_worker.items import ItemWindow
 from apothic_worker.lines import AttemptLog
 
 Key = tuple[str, int]
+OURS = frozenset(
+    {
+        "deadline_exceeded",
+        "deployment_deleted",
+        "exited",
+        "isolation_refused",
+        "killed_by_signal",
+        "out_of_memory",
+        "startup_timeout",
+        "timeout",
+        "worker_lost",
+    }
+)
+"""Codes that only this worker and the server give: from a runner they are forged, because it lives."""
+
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
@@ -128,7 +143,8 @@ def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
         KeyError, ValueError, TypeError, AttributeError: User code forged the frame.
     """
     if head["kind"] == "error":
-        return attempt.finish("failed", error=error_from_json(head["error"]))
+        error = error_from_json(head["error"])
+        return attempt.finish("failed", error=replace(error, code="exception") if error.code in OURS else error)
     if head["encoding"] not in ENCODINGS:
         raise ValueError("unknown encoding of a result")
     python = head.get("python")

@@ -29,7 +29,7 @@ def describe(error: BaseException, code: str | None = None) -> RemoteError:
 
     Args:
         error: What was caught.
-        code: Why the attempt failed; by default `exception`, `exited` for `SystemExit`, `cancelled` for `JobCancelled`.
+        code: Why the attempt failed; by default `exception`, `cancelled` for `JobCancelled`.
     """
     whole = _single(error, code or _code(error), ERROR_TEXT_MAX)
     causes = tuple(_single(cause, "exception", _CAUSE_TEXT_MAX) for cause in _causes(error))
@@ -37,8 +37,6 @@ def describe(error: BaseException, code: str | None = None) -> RemoteError:
 
 
 def _code(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return "exited"
     return "cancelled" if isinstance(error, JobCancelled) else "exception"
 
 
