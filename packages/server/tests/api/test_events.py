@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic_server.domain.streams import StreamKind, StreamRef
@@ -295,12 +296,14 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_its_place_is_free(clou
 
         await cloud.asgi(scope, receive, take_little)
 
-    with pytest.raises(CutError):
+    with capture_logs() as logs, pytest.raises(CutError):
         await AsgiClient(app, cloud.key).request(
             "GET", f"/v1/jobs/jobs:{job}/events", headers={"accept": "text/event-stream"}
         )
 
     assert [message["type"] for message in taken] == ["http.response.start", *["http.response.body"] * 2]
+    [told] = [line for line in logs if line.get("op") == "get_events"]
+    assert (told["event"], told["log_level"], told["status"]) == ("request.done", "info", 499)
     assert cloud.services.streams.watchers == 0
 
 

@@ -12,7 +12,7 @@ from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.domain.views import Batch, ItemRun
 from apothic_server.services.runs import items_of
-from apothic_server.testing.asgi import AsgiClient
+from apothic_server.testing.asgi import AsgiClient, CutError
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
@@ -253,6 +253,40 @@ async def test_a_generator_waits_for_an_attached_reader_and_for_no_other(cloud):
     for _ in range(2 * ITEMS_UNREAD_MAX // size):
         await send()
         assert await taken(worker) == sent, "nobody is attached any more"
+
+
+@guarantee("G5.4", "slow_reader_pauses_generator")
+@pytest.mark.parametrize(("query", "is_kept"), [("?items=packed", True), ("", False)])
+async def test_a_reader_busy_with_one_item_for_longer_than_a_watcher_may_be_stays_attached(cloud, query, is_kept):
+    worker, job, attempt = await begin(cloud)
+    worker.yield_items(attempt, 0, b"0")
+    await on_disk(cloud, job.job, 1)
+    cloud.asgi.reader_idle_s = 0.0
+    took = asyncio.Event()
+    taken_before = asyncio.Event()
+
+    async def app(scope, receive, send):
+        async def take(message):
+            if message["type"] == "http.response.body" and not took.is_set():
+                taken_before.set()
+                await took.wait()
+            await send(message)
+
+        await cloud.asgi(scope, receive, take)
+
+    reading = asyncio.ensure_future(
+        AsgiClient(app, cloud.key).request("GET", f"/v1/jobs/jobs:{job.job}/events{query}", headers=SSE)
+    )
+    await taken_before.wait()
+    worker.succeed(attempt)
+    await ended(job)
+    took.set()
+
+    if is_kept:
+        assert "job.end" in [kind for _, kind, _ in parse((await reading).body)]
+    else:
+        with pytest.raises(CutError):
+            await reading
 
 
 async def test_items_are_kept_where_other_events_rotate(cloud, client):

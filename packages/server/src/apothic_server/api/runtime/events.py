@@ -29,6 +29,9 @@ from apothic_server.domain.views import Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.services.streams import PAGE, REREAD_S
 
 SSE_TYPE = "text/event-stream"
+ITEM_READER_IDLE_S = 86_400.0
+"""A generator waits so long for an attached reader that takes nothing: one may be busy for hours with one item."""
+
 INDEX_MAX = 2**63 - 1
 ENCODED_MAX = 4_096
 """Encoded events that are kept for watchers that come to them later."""
@@ -79,7 +82,7 @@ class EventHandlers:
                 if is_packed:
                     await feed.pack()
                 feed.end_with(request)
-                return stream_response(feed, SSE_TYPE)
+                return stream_response(feed, SSE_TYPE, reader_idle_s=ITEM_READER_IDLE_S if is_packed else None)
             page = await feed.page(limit, wait_s)
         except BaseException:
             feed.close()

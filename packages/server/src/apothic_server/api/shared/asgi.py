@@ -204,8 +204,11 @@ async def _send(response: Response, request_id: str, send: Send, *, is_head: boo
     async with aclosing(response.stream) as pieces:
         await send(start)
         async for piece in pieces:
-            async with asyncio.timeout(idle_s):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                async with asyncio.timeout(response.reader_idle_s or idle_s):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError:
+                raise ClientGoneError from None  # what a reader does is no fault of the server: one line in the log
     await send({"type": "http.response.body", "body": b""})
 
 

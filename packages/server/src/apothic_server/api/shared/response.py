@@ -33,6 +33,8 @@ class Response:
         headers: Further headers; names in lower case.
         stream: Pieces of the body in order. An exception inside it, or a cut of it, ends the connection without the
             end mark of the body, so that a reader notices.
+        reader_idle_s: The reader of `stream` is cut off when it takes nothing for so many seconds; None stands for the
+            limit of all answers.
     """
 
     status: int
@@ -40,6 +42,7 @@ class Response:
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=_no_headers)
     stream: Pieces | None = None
+    reader_idle_s: float | None = None
 
 
 def json_response(value: Any, *, status: int = 200) -> Response:
@@ -57,6 +60,6 @@ def empty_response(status: int = 200) -> Response:
     return Response(status)
 
 
-def stream_response(stream: Pieces, content_type: str) -> Response:
-    """Return a body that is sent piece by piece."""
-    return Response(200, content_type, stream=stream)
+def stream_response(stream: Pieces, content_type: str, *, reader_idle_s: float | None = None) -> Response:
+    """Return a body that is sent piece by piece; `reader_idle_s` as in `Response`."""
+    return Response(200, content_type, stream=stream, reader_idle_s=reader_idle_s)
