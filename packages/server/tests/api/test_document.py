@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -123,6 +124,24 @@ def test_every_code_in_the_sources_has_an_entry():
 
     assert used - listed == set()
     assert len(used) > 20
+
+
+def test_every_type_of_a_problem_has_an_entry():
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
+    section = page.partition("## Types of problems")[2].partition("\n## ")[0]
+    listed = {
+        kind for line in section.splitlines() if line.startswith("| `") for kind in CODE.findall(line.split("|")[1])
+    }
+    used = {kind for path in SOURCES.rglob("*.py") for kind in problem_types(ast.parse(path.read_text("utf-8")))}
+
+    assert used - listed == set()
+    assert len(used) > 20
+
+
+def problem_types(module: ast.Module) -> set[str]:
+    calls = [node for node in ast.walk(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    kinds = [call.args[2] for call in calls if call.func.id in {"problem", "refusal"} and len(call.args) == 3]
+    return {node.value for node in kinds if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def accepted_types(described: Described) -> set[str]:

@@ -89,6 +89,7 @@ async def test_a_page_looks_at_a_bounded_number_of_jobs_and_goes_on(cloud, clien
         "status=gone",
         "since=now",
         "since=2026-01-01",
+        "app=%00",
         "x=1",
     ],
 )  # fmt: skip

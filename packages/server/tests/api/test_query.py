@@ -46,6 +46,7 @@ def test_good_parameters_are_read(query, value):
         ("n=1&", "unknown_parameter"),
         ("%00=1", "unknown_parameter"),
         ("t=%FF", "encoding_invalid"),
+        ("t=a%00", "text_invalid"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(query, kind):

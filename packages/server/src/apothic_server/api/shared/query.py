@@ -19,7 +19,7 @@ def parse_query(raw: bytes, allowed: frozenset[str]) -> dict[str, str]:
     """Return the parameters of a query string; each may stand once.
 
     Raises:
-        Invalid: A parameter is unknown, stands twice or is no UTF-8.
+        Invalid: A parameter is unknown, stands twice, is no UTF-8 or holds a NUL.
     """
     if not raw:
         return _EMPTY
@@ -31,6 +31,8 @@ def parse_query(raw: bytes, allowed: frozenset[str]) -> dict[str, str]:
             raise refusal(key, f"is no parameter of this operation; it knows {_listed(allowed)}", "unknown_parameter")
         if key in found:
             raise refusal(key, "stands more than once", "repeated_parameter")
+        if "\0" in text:
+            raise refusal(key, "holds text with a NUL", "text_invalid")
         found[key] = text
     return found
 
