@@ -235,6 +235,17 @@ def test_run_ends_with_100_and_the_remote_traceback_when_the_function_failed(con
     assert f"the function failed in {shapes.JOB}: builtins.ValueError: no" in found.err
 
 
+def test_a_limit_that_ended_a_job_is_told_once_and_not_as_the_functions_fault(connected, run, shapes):
+    reason = "the job waited longer than 2 s for a runner (queue_timeout_s)"
+    limit = {"type": "apothic.JobTimedOut", "message": reason, "traceback": "", "code": "queue_timeout", "causes": []}
+    connected.script["GET", f"/v1/jobs/{shapes.JOB}/outcome"] = shapes.outcome("timed_out", error=limit)
+
+    found = run("run", "greet", "--app-name", "hello-world", "--quiet")
+
+    assert found.code == 100
+    assert found.err == f"Error: {shapes.JOB} ended without a result: {reason} [queue_timeout]\n"
+
+
 def test_a_remote_failure_as_json_holds_the_whole_chain(connected, run, shapes):
     connected.script["GET", f"/v1/jobs/{shapes.JOB}/outcome"] = shapes.outcome("failed", error=ERROR)
 

@@ -194,6 +194,10 @@ def _say_error(error: BaseException) -> None:
 
 
 def _say_remote(error: RemoteExecutionError) -> None:
+    if error.code != "exception" and not error.traceback:
+        about = f"{error.job_id} ended without a result: " if error.job_id else ""
+        say(f"Error: {about}{error.message} [{error.code}]")
+        return
     say(error.traceback.rstrip() or f"{error.type_name}: {error.message}")
     for cause in error.causes:
         say(f"\nCaused by:\n{cause.traceback.rstrip() or f'{cause.type_name}: {cause.message}'}")
