@@ -15,6 +15,7 @@ from apothic_server.store.address import StoreAddress
 from apothic_server.store.connection import Connection, connect
 from apothic_server.store.database import Database
 from apothic_server.store.writer import OutcomeUnknown, Writer
+from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.records import change, job_id, log_line, new_job, steps
 
 pytestmark = pytest.mark.anyio
@@ -263,4 +264,31 @@ async def test_a_statement_that_takes_too_long_is_given_up_and_repeated(database
 
     assert await answer is True
     assert len(await texts(database, job_id(1))) == 2
+    await writer.stop()
+
+
+FULL = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@guarantee("G14.2", "disk_full_matrix")
+async def test_a_store_that_takes_nothing_is_given_up_in_time_and_written_to_when_it_does_again(database, postgres):
+    owner = await connect(postgres, name="test", deadline_s=10)
+    await owner.execute(FULL)
+    writer = Writer(database.connect_writer, away_deadline_s=0.2)
+    await writer.start()
+
+    with pytest.raises(Unavailable) as refused:
+        await asyncio.wait_for(writer.append(new_job(job_id(1))), 30)
+    behind = writer.append(new_job(job_id(2)))
+    await owner.execute("DROP TRIGGER full_disk ON events")
+    written = await asyncio.wait_for(behind, 30)
+
+    assert not isinstance(refused.value, OutcomeUnknown)
+    assert written
+    assert (await texts(database, job_id(2))) != []
+    await owner.close()
     await writer.stop()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 import structlog
 
@@ -57,6 +57,39 @@ class Counters:
     retries: int = 0
     reconnects: int = 0
     bytes: int = 0
+
+
+class Losses:
+    """Losses of one batch that follow each other: a store that can be reached and takes nothing, such as a full disk.
+
+    Args:
+        clock: Monotonic seconds.
+        deadline_s: How long the batch is tried again.
+    """
+
+    def __init__(self, clock: Callable[[], float], deadline_s: float) -> None:
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._since: float | None = None
+        self._pause_s = REDIAL_FIRST_S
+
+    def forget(self) -> None:
+        """Something was written."""
+        self._since, self._pause_s = None, REDIAL_FIRST_S
+
+    async def after(self, left: list[list[Pending]], error: Exception) -> list[list[Pending]]:
+        """Return what to try again of what is known not to be on disk, after a pause; nothing once it is late."""
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+            return left
+        if now < self._since + self._deadline_s:
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, REDIAL_MAX_S)
+            return left
+        for pending in chain.from_iterable(left):
+            pending.fail(_given_up(error, was_sent=False))
+        return []
 
 
 class Flusher:
@@ -125,7 +158,7 @@ class Flusher:
     async def write(self, batch: list[Pending]) -> None:
         """Write a batch; afterwards each of its records has its answer."""
         groups = deque([batch])
-        tries = 0
+        tries, losses = 0, Losses(self._clock, self._away_deadline_s)
         while groups:
             group, number = groups.popleft(), self._flush_number()
             try:
@@ -137,12 +170,14 @@ class Flusher:
                         self._counters.retries += 1
                         groups.appendleft(group)
                     case Trouble.LOST:
-                        groups.extendleft(reversed(await self._recover(group, number, error)))
+                        left = await self._recover(group, number, error)
+                        groups.extendleft(reversed(await losses.after(left, error)))
                     case _:
                         tries = 0
                         groups.extendleft(reversed(self._divide(group, error)))
             else:
                 tries = 0
+                losses.forget()
                 groups.extendleft(reversed(self._settle(group, done)))
 
     async def _try(self, group: list[Pending], number: int) -> set[str]:
