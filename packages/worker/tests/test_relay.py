@@ -41,6 +41,7 @@ class Upstream:
         self.heads = asyncio.Queue()
         self.bodies = []
         self.connections = 0
+        self.reads_bodies = True
         self.left = asyncio.Event()
         self.url = ""
 
@@ -51,7 +52,8 @@ class Upstream:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.heads.put_nowait(head.decode("latin-1"))
                 lengths = [line[15:] for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
-                self.bodies.append(await reader.readexactly(int(lengths[0]) if lengths else 0))
+                if self.reads_bodies:
+                    self.bodies.append(await reader.readexactly(int(lengths[0]) if lengths else 0))
                 answer = await self.answers.get()
                 writer.write(answer[0] if isinstance(answer, tuple) else answer)
                 await writer.drain()
@@ -302,3 +304,17 @@ async def test_user_code_cannot_smuggle_a_second_request_behind_a_body(upstream)
 
     assert all(f"authorization: Bearer {TOKEN}" in head for head in heads)
     assert not any("lk_forged" in head for head in heads)
+
+
+async def test_no_request_follows_an_answer_that_came_before_the_end_of_the_body(upstream):
+    upstream.reads_bodies = False
+    upstream.answers.put_nowait(OK)
+    async with connected(upstream.url) as (reader, writer):
+        writer.write(b"POST /v1/functions/f/calls HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
+        status, headers, _ = await answer_of(reader)
+        writer.write(b"GET /v1/jobs/j HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(10):
+            await upstream.left.wait()
+
+    assert (status, headers["connection"]) == (200, "close")
+    assert upstream.heads.qsize() == 1

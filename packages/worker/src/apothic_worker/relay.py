@@ -110,6 +110,7 @@ class Connection:
         self._upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._upstream_url = ""
         self._used_at = 0.0
+        self._body_left = 0
 
     async def serve(self) -> None:
         """Relay requests until user code or the control plane ends the connection."""
@@ -157,9 +158,10 @@ class Connection:
         control_plane = self._relay.control_plane()
         added = self._credential(control_plane, head.call)
         reader, writer = await self._connected(control_plane.url)
+        self._body_left = head.length
         parts = urllib.parse.urlsplit(control_plane.url)
         prefix, host = parts.path.rstrip("/").encode(), parts.netloc.encode()
-        request = asyncio.ensure_future(self._send(writer, request_bytes(head, prefix, host, added), head.length))
+        request = asyncio.ensure_future(self._send(writer, request_bytes(head, prefix, host, added)))
         answer = asyncio.ensure_future(self._answer(reader, head))
         try:
             await asyncio.wait([request, answer], return_when=asyncio.FIRST_COMPLETED)
@@ -194,18 +196,18 @@ class Connection:
         self._upstream, self._upstream_url = await self._relay.dial(url), url
         return self._upstream
 
-    async def _send(self, writer: asyncio.StreamWriter, head: bytes, length: int) -> bool:
+    async def _send(self, writer: asyncio.StreamWriter, head: bytes) -> bool:
         """Send a request, then watch user code; false when user code has left, true when there is no more to watch.
 
         Raises:
             Refused: The control plane stopped reading and did not say why in time.
         """
         is_read = await _sent(writer, head)
-        while length > 0 and is_read:
-            piece = await self._reader.read(min(length, PIECE))
+        while self._body_left > 0 and is_read:
+            piece = await self._reader.read(min(self._body_left, PIECE))
             if not piece:
                 return False
-            length -= len(piece)
+            self._body_left -= len(piece)
             is_read = await _sent(writer, piece)
         if not is_read:
             await asyncio.sleep(EARLY_ANSWER_S)
@@ -214,12 +216,16 @@ class Connection:
         return bool(self._early)
 
     async def _answer(self, reader: asyncio.StreamReader, request: RequestHead) -> bool:
-        """Relay the answer; true when the connection can carry another request."""
+        """Relay the answer; true when the connection can carry another request.
+
+        None follows an answer that came before the body was through: the control plane would read the next head, with
+        the token in it, as the rest of that body, and what user code puts behind it as a request of its own.
+        """
         try:
             head = await _read_answer_head(reader, request.method)
         except (OSError, _Lost, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise Refused(502, "answer_lost", ANSWER_LOST) from error
-        keeps_alive = request.keeps_alive and head.keeps_alive
+        keeps_alive = request.keeps_alive and head.keeps_alive and not self._body_left
         self._writer.write(answer_bytes(head, request.method, keeps_alive=keeps_alive))
         await self._copy_body(reader, head)
         await self._writer.drain()
