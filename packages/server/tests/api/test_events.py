@@ -237,8 +237,9 @@ async def test_without_any_wake_up_events_come_with_the_next_reading(cloud, clie
     attempt = await worker.take()
     watch = await cloud.services.streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job.job))
     batch = await watch.next(-1, timeout_s=0.0)
-    while batch.last_index < 2:
-        batch = await watch.next(batch.last_index, timeout_s=0.0)
+    async with asyncio.timeout(30):  # a watcher that reads only when it is woken is asked for ever
+        while batch.last_index < 2:
+            batch = await watch.next(batch.last_index, timeout_s=0.0)
 
     worker.succeed(attempt)
     await ended(job)

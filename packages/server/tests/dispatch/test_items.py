@@ -289,6 +289,26 @@ async def test_a_reader_busy_with_one_item_for_longer_than_a_watcher_may_be_stay
             await reading
 
 
+@guarantee("G5.4", "slow_reader_pauses_generator")
+async def test_a_generator_waits_for_the_slowest_of_its_readers(cloud):
+    worker, job, attempt = await begin(cloud)
+    batch = [b'"' + b"x" * (32 * KIB) + b'"'] * 8
+    slow, fast = (cloud.services.streams.attach(job.job, 0) for _ in range(2))
+    sent = 0
+    for _ in range(ITEMS_UNREAD_MAX // sum(map(len, batch)) + 2):
+        worker.yield_items(attempt, sent, *batch)
+        sent += len(batch)
+        await on_disk(cloud, job.job, sent)
+        fast.advance(1, sent)
+
+    told = [item.upto for name, item in worker.received if name == "items_taken"]
+    worker.received.clear()
+    assert max(told) < sent, "one reader has everything, the other one nothing"
+
+    slow.advance(1, sent)
+    assert await taken(worker) == sent
+
+
 async def test_items_are_kept_where_other_events_rotate(cloud, client):
     worker, job, attempt = await begin(cloud)
     worker.yield_items(attempt, 0, b"0")
