@@ -283,6 +283,22 @@ async def test_a_reader_is_given_small_pieces_however_long_the_lines_are(cloud, 
 
 
 @guarantee("G5.7", "slow_watcher_bounded")
+async def test_a_reader_holds_little_at_once_however_long_the_lines_are(cloud):
+    job = await chatty_job(cloud, 60, 16_000)
+    watch = await cloud.services.streams.watch(cloud.actor, StreamRef(StreamKind.JOB, job))
+
+    for _ in range(2):  # from the store, then from what watchers share in memory
+        held, last = [], -1
+        async with asyncio.timeout(30):
+            while sum(held) < 60 * 16_000:
+                batch = await watch.next(last, timeout_s=0.0)
+                held.append(sum(len(event.data.get("line", "")) for event in batch.events))
+                last = batch.last_index
+        assert max(held) < 128 * 1024
+    watch.close()
+
+
+@guarantee("G5.7", "slow_watcher_bounded")
 async def test_a_reader_that_takes_nothing_is_cut_off_and_its_place_is_free(cloud, client):
     job = await chatty_job(cloud, 60, 16_000)
     cloud.asgi.reader_idle_s = 0.05
