@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .clouds import until
+from .processes import is_asleep
 
 HEAD = "import apothic\nfrom apothic import Job, RemoteFunction\nfrom apothic.client import ControlPlaneClient\n"
 MEMORY_MB_MAX = 48
@@ -147,6 +148,7 @@ print("apart")
 def test_a_program_that_is_interrupted_cancels_its_job(cloud, person):
     process = person.popen(*person.script_command(HEAD + SHOW_FIRST), stdout=-1, stderr=-1, start_new_session=True)
     job = process.stdout.readline().strip()
+    until(lambda: is_asleep(process.pid), "the program waits for its next item")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
 

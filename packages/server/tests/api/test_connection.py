@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any, ClassVar
 
 import pytest
 import uvicorn
@@ -41,10 +42,12 @@ class Hasty(Connection):
 
 
 @asynccontextmanager
-async def served(protocol: type[Connection] = Connection) -> AsyncGenerator[Connect]:
-    """Serve `echo`; gives a function that connects."""
+async def served(protocol: type[Connection] = Connection, app: Any = echo) -> AsyncGenerator[Connect]:
+    """Serve `app`; gives a function that connects."""
     bound = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(echo, http=protocol, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, http=protocol, ws="websockets-sansio", lifespan="off", log_config=None, access_log=False
+    )
     config.load()
     state = uvicorn.server.ServerState()
     loop = asyncio.get_running_loop()
@@ -128,3 +131,35 @@ async def test_a_connection_that_brings_no_head_in_time_is_closed(sent):
         answer = await reader.read()
 
     assert answer == b"" or answer.endswith(b"\r\n\r\n0")
+
+
+class Patient(Connection):
+    """Says when it waits for a head."""
+
+    waits: ClassVar[list[bool]] = []
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.waits.append(self._timer is not None)
+
+
+async def accept(scope, receive, send) -> None:
+    """Accept a WebSocket and answer what comes."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": "heard"})
+
+
+async def test_a_connection_that_became_a_websocket_is_not_closed_for_want_of_a_head():
+    head = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with served(Patient, accept) as connect:
+        reader, writer = await connect()
+        writer.write(head)
+        answer = await reader.readuntil(b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 101")
+    assert Patient.waits == [False]

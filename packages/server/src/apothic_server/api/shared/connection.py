@@ -50,7 +50,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._held > HELD_MAX and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif not self._is_answering():
+        elif not self._is_answering() and not self._is_upgraded:
             self._wait()
 
     def on_headers_complete(self) -> None:
@@ -68,6 +68,11 @@ class Connection(HttpToolsProtocol):
         """The request is whole; what follows is the next one."""
         self._held = 0
         super().on_message_complete()
+
+    @property
+    def _is_upgraded(self) -> bool:
+        """Whether another protocol has taken the connection over: it brings no further heads."""
+        return self.transport.get_protocol() is not self
 
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle
