@@ -33,6 +33,7 @@ def look(paths):
         "uid": os.getuid(),
         "cwd": os.getcwd(),
         "root": sorted(os.listdir("/")),
+        "run": sorted(os.listdir("/run")) if os.path.exists("/run") else [],
         "seen": [path for path in paths if os.path.exists(path)],
         "environment": dict(os.environ),
         "writable": [path for path in ("/x", "/app/x", "/usr/x", "/apothic/x", "/etc/x", "/tmp/x") if can_write(path)],
@@ -73,13 +74,14 @@ async def test_a_sandbox_shows_nothing_of_the_host_but_what_is_listed(tmp_path):
             "/sys",
             "/work",
             "/var",
-            "/run",
+            *Path("/run").iterdir(),
             Path(__file__),
         ]
         found = await look(server, *hidden)
 
     assert other.outcome == "succeeded"
     assert found["seen"] == []
+    assert found["run"] == ["apothic"]
     assert set(found["root"]) <= {
         "app",
         "apothic",
@@ -87,6 +89,7 @@ async def test_a_sandbox_shows_nothing_of_the_host_but_what_is_listed(tmp_path):
         "dev",
         "etc",
         "lib",
+        "run",
         "lib32",
         "lib64",
         "libx32",
@@ -104,6 +107,7 @@ async def test_a_sandbox_shows_nothing_of_the_host_but_what_is_listed(tmp_path):
         "HOME": "/tmp",
         "TMPDIR": "/tmp",
         "PWD": "/app",
+        "APOTHIC_API_SOCKET": "/run/apothic/api.sock",
     }
     assert not any(server.token in command for command in found["commands"])
     assert found["site"] == []
@@ -141,13 +145,8 @@ async def test_the_process_executor_runs_trusted_code_and_cleans_up(tmp_path):
 
     assert (hello.machine.executor, hello.machine.isolation) == ("process", [])
     assert found["uid"] == os.getuid()
-    assert set(found["environment"]) == {"PATH", "LANG", "HOME", "TMPDIR", "PWD"} or set(found["environment"]) == {
-        "PATH",
-        "LANG",
-        "HOME",
-        "TMPDIR",
-    }
-    assert during == 1
+    assert set(found["environment"]) - {"PWD"} == {"PATH", "LANG", "HOME", "TMPDIR", "APOTHIC_API_SOCKET"}
+    assert during == 2  # the folder of the runner, and that of its API socket
     assert list(scratch.iterdir()) == []
 
 
