@@ -244,6 +244,8 @@ async def test_a_client_that_leaves_ends_the_request_behind_the_relay(upstream):
         async with asyncio.timeout(10):
             await upstream.left.wait()
 
+    assert upstream.heads.empty()
+
 
 async def test_a_client_that_leaves_in_its_body_ends_the_request(upstream):
     async with connected(upstream.url) as (_, writer):

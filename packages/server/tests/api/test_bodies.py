@@ -83,4 +83,8 @@ def test_text_and_numbers_that_the_store_cannot_hold_are_refused(body):
 
 
 def test_a_surrogate_pair_is_text():
-    check_storable(parse_json(b'"\\ud83d\\ude00"'), ["body"])
+    text = parse_json(b'"\\ud83d\\ude00"')
+
+    check_storable(text, ["body"])
+
+    assert text == "\N{GRINNING FACE}"
