@@ -80,6 +80,20 @@ async def test_a_silent_worker_is_lost_within_grace_and_one_pass_whatever_the_cl
     assert cloud.inner.board.fleet.workers == {}
 
 
+@guarantee("G3.3", "lost_worker_latency")
+async def test_the_grace_counts_from_the_last_heartbeat(cloud, running):
+    worker, job, attempt = running
+    await cloud.advance(GRACE_S - 1)
+    await worker.heartbeat(attempt)
+    worker.disconnect()
+    await cloud.advance(GRACE_S - 1)
+    lost_early = await is_lost(cloud, job)
+    await cloud.advance(1 + PASS_S)
+
+    assert not lost_early
+    assert await is_lost(cloud, job)
+
+
 async def test_a_worker_that_this_process_never_met_is_lost_one_grace_after_it_was_found(cloud):
     worker = await ScriptedWorker(cloud).connect()
     cloud.inner.board.fleet.remove_worker(worker.worker)
