@@ -17,6 +17,8 @@ from .processes import descendants, wait_gone
 READY_S = 90.0
 STOP_S = 45.0
 TICK_S = 0.02
+DISK_FLOOR_MB = 64
+"""Not the default, whose ballast would take 512 MiB from the disk for each cloud of a test."""
 
 
 class Answer:
@@ -40,7 +42,9 @@ class RunningCloud:
         self.data = data or person.home / ".apothic" / "data"
         began = time.monotonic()
         self.process = person.popen(
-            APOTHIC, "up", "--port", "0", "--data", self.data, *options, stderr=subprocess.PIPE, start_new_session=True
+            *(APOTHIC, "up", "--port", "0", "--data", self.data, "--disk-floor-mb", DISK_FLOOR_MB, *options),
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         self.told = self._hear("Ctrl-C stops it.")
         self.ready_s = time.monotonic() - began

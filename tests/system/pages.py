@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("concepts", "guides")
+FOLDERS = ("concepts", "guides", "operations")
 """Folders of `docs/` in which every program and command is run."""
 
 BLOCK = re.compile(

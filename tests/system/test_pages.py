@@ -1,4 +1,4 @@
-"""Programs and commands that the pages of docs/concepts and docs/guides show run, and print what the page says."""
+"""Programs and commands that the pages for users show run, and print what the page says."""
 
 import os
 

@@ -79,7 +79,7 @@ class NotSupportedError(ApothicError):
 
 
 class CapacityError(ApothicError):
-    """A bound on waiting work is reached (429); the SDK has already waited for as long as it may."""
+    """Too much work waits (429; the SDK has waited for as long as it may), or the disk is nearly full (507)."""
 
     code = "too_many_pending"
     retryable = True
@@ -275,6 +275,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "too_many_watchers": CapacityError,
     "too_many_new_watchers": CapacityError,
     "unavailable": UnavailableError,
+    "disk_low": CapacityError,
 }
 """Server error code to class. A code that is not here falls back to `BY_STATUS`."""
 
@@ -293,6 +294,7 @@ BY_STATUS: dict[int, type[ApothicError]] = {
     502: UnavailableError,
     503: UnavailableError,
     504: UnavailableError,
+    507: CapacityError,
 }
 
 

@@ -55,6 +55,7 @@ from apothic_server.services.turns import Turns
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
+from apothic_server.store.disk import Disk
 from apothic_server.store.migrate import prepare_store
 from apothic_server.store.servers import Server
 from apothic_server.store.writer import Writer
@@ -108,6 +109,7 @@ class Cloud:
         grace_s: `disconnect_grace_s`, the lease of a worker.
         holder: Name under which the dispatcher's term is taken; given when the caller has proof that every process that
             used it before is dead, which spares the wait for the end of their term. None makes a new one.
+        disk: Decides whether there is room for new work; None takes it always.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Cloud:
         commit_delay_s: float = 0.0,
         grace_s: float = GRACE_S,
         holder: str | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self._address = address
         self._data = data
@@ -128,6 +131,7 @@ class Cloud:
         self._commit_delay_s = commit_delay_s
         self._grace_s = grace_s
         self._holder = holder
+        self.disk = disk or Disk(data, floor_bytes=0)
         self._stack = AsyncExitStack()
         self._is_stopped = False
         self.org: OrgId
@@ -247,29 +251,31 @@ class Cloud:
             grace_s=self._grace_s,
         )
         self.keys = Keys(database, clock, pepper=pepper, new_key=key)
+        disk = self.disk
         apps = Apps(
             database,
             clock,
+            disk,
             new_key=key,
             changed=lambda stream: board.hints.changed(stream),
             is_alone=lambda: self.peers.is_alone,
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, new_key=key)
+        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock))
         self.retention = Retention(database, clock)
-        health = Health(database, board)
+        health = Health(database, board, disk)
         self.services = Services(
             keys=self.keys,
             attempts=attempts,
             apps=apps,
             deployments=deployments,
-            archives=Archives(database, blobs, clock),
+            archives=Archives(database, blobs, clock, disk),
             jobs=jobs,
             streams=streams,
             workers=Workers(database, board),
             health=health,
-            metrics=Metrics(board, self.writer.counters),
+            metrics=Metrics(board, self.writer.counters, disk),
         )
         self.peers.listeners.regrouped = lambda: _regroup(apps, self.links)
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
@@ -318,6 +324,7 @@ class Cloud:
             values,
             told,
             waited,
+            Loop("disk", self.disk.step, interval_s=1.0),
         )
 
 

@@ -11,6 +11,7 @@ import structlog
 from apothic_server.domain.errors import PlatformError
 from apothic_server.settings import Settings
 from apothic_server.store.address import StoreAddress
+from apothic_server.store.disk import Disk
 from apothic_server.store.launcher import EmbeddedPostgres
 
 log = structlog.get_logger("apothic.store")
@@ -29,16 +30,17 @@ class StoreGone(PlatformError):
 
 
 class LocalStore:
-    """Runs what `settings` names.
+    """Runs what `settings` names; an embedded database only after a look at the room on its disk.
 
     Attributes:
         failed: Set when the database is gone for good; `check` says why.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, disk: Disk) -> None:
         self._url = settings.database_url
         self._server = EmbeddedPostgres(settings.data / "postgres", pg_user=settings.pg_user)
         self._log = settings.data / "postgres" / "postgres.log"
+        self._disk = disk
         self._task: asyncio.Task[None] | None = None
         self._why: str | None = None
         self.failed = asyncio.Event()
@@ -51,6 +53,7 @@ class LocalStore:
         """
         if self._url is not None:
             return StoreAddress.from_url(self._url)
+        await self._disk.step()
         address = await self._server.start()
         self._task = asyncio.create_task(self._keep(), name="embedded store")
         return address
@@ -85,6 +88,7 @@ class LocalStore:
                 return
             try:
                 await self._server.stop()
+                await self._disk.step()  # a database needs room to recover
                 await self._server.start()
             except PlatformError as error:
                 self._give_up(f"the database died and could not be started again: {error.detail}")

@@ -19,6 +19,7 @@ from apothic_server.listener import Listener, url_of
 from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import LocalWorker
 from apothic_server.settings import Settings
+from apothic_server.store.disk import MIB, Disk
 
 EMBEDDED_HOLDER = "local"
 
@@ -56,7 +57,8 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
     url = settings.public_url or url_of(bound)
     shared = settings.shared or settings.data
     async with AsyncExitStack() as stack:
-        store = LocalStore(settings)
+        disk = _disk(settings)
+        store = LocalStore(settings, disk)
         address = await store.start()
         stack.push_async_callback(store.stop)
         # Only holders of the folder's lock use its embedded store, so the one before us is dead.
@@ -68,6 +70,7 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
             commit_delay_s=settings.commit_delay_s,
             grace_s=settings.disconnect_grace_s,
             holder=holder,
+            disk=disk,
         )
         stack.push_async_callback(cloud.stop)
         await cloud.start()
@@ -82,6 +85,14 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
         yield Running(url, key, machine, is_named, store)
         await cloud.drain()
+
+
+def _disk(settings: Settings) -> Disk:
+    """Return the disk to watch: that of the embedded database, else the one with the large values."""
+    is_embedded = settings.database_url is None
+    folder = settings.data if is_embedded else settings.shared or settings.data
+    ballast = settings.data / "ballast" if is_embedded else None
+    return Disk(folder, floor_bytes=settings.disk_floor_mb * MIB, ballast=ballast)
 
 
 async def _worker(settings: Settings, url: str, cloud: Cloud, stack: AsyncExitStack) -> str:

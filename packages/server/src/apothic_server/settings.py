@@ -10,6 +10,7 @@ from pathlib import Path
 DEFAULT_PORT = 8400
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_GRACE_S = 30.0
+DEFAULT_DISK_FLOOR_MB = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Settings:
         shared: Folder with secrets and blobs that all servers of this cloud use; the data folder when None.
         public_url: Address under which workers and other servers reach this one; that of the socket when None.
         has_worker: Run a worker beside the server.
+        disk_floor_mb: Free MiB of the store's disk below which no new work is taken; 0 takes it always.
         commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
     """
 
@@ -49,6 +51,7 @@ class Settings:
     shared: Path | None = None
     public_url: str | None = None
     has_worker: bool = True
+    disk_floor_mb: int = DEFAULT_DISK_FLOOR_MB
     commit_delay_s: float = 0.0
 
     @property

@@ -22,7 +22,7 @@ import click
 from apothic.wire.version import VERSION
 from apothic_server import identity, local_process
 from apothic_server.domain.errors import PlatformError
-from apothic_server.settings import DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
+from apothic_server.settings import DEFAULT_DISK_FLOOR_MB, DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
 
 if TYPE_CHECKING:
     from apothic_server.running import Running
@@ -104,6 +104,13 @@ def _data_option(command: click.decorators.FC) -> click.decorators.FC:
     type=click.FloatRange(3, 86_400),
     help="Seconds that a worker on another machine may be silent before its jobs run elsewhere.",
 )
+@click.option(
+    "--disk-floor-mb",
+    default=DEFAULT_DISK_FLOOR_MB,
+    show_default=True,
+    type=click.IntRange(0, 1_048_576),
+    help="Take no new work while less is free on the disk of the data folder.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
 @click.option("--commit-delay-ms", type=click.FloatRange(min=0), default=0.0, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
@@ -124,6 +131,7 @@ def up(
     endpoint: Path | None,
     no_endpoint: bool,
     disconnect_grace_s: float,
+    disk_floor_mb: int,
     detach: bool,
     commit_delay_ms: float,
     ready_fd: int | None,
@@ -152,6 +160,7 @@ def up(
         memory_mb=memory_mb,
         endpoint=None if no_endpoint else (endpoint or _home() / "endpoint.json").absolute(),
         disconnect_grace_s=disconnect_grace_s,
+        disk_floor_mb=disk_floor_mb,
         commit_delay_s=commit_delay_ms / 1000,
     )
     if detach:

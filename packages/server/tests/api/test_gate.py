@@ -179,7 +179,7 @@ class TestErrors:
             "retryable": error.retryable,
         }
         assert answer.headers["x-request-id"] == "request-1"
-        assert ("retry-after" in answer.headers) == (status in (429, 503))
+        assert ("retry-after" in answer.headers) == (status in (429, 503, 507))
 
     async def test_a_subclass_answers_as_its_base(self):
         answer = await face(row(failing(errors.Fenced("Taken over.")))).request("GET", "/x")

@@ -110,6 +110,13 @@ class KeyTaken(Unavailable):
     """The store refused a new job because its idempotency key is there already; the key's row says for what."""
 
 
+class DiskLow(PlatformError):
+    """The disk of the store is nearly full, so nothing new is taken; nothing was done (G14.2)."""
+
+    code = "disk_low"
+    retryable = True
+
+
 class Moved(Unavailable):
     """Another server does this now; `url` is its address. Told to workers only."""
 

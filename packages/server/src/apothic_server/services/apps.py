@@ -20,6 +20,7 @@ from apothic_server.store import apps as rows
 from apothic_server.store import archives
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
+from apothic_server.store.disk import Disk
 
 REMEMBERED_MAX = 10_000
 FunctionRef = tuple[OrgId, str, str]
@@ -39,6 +40,7 @@ class Apps:
         self,
         database: Database,
         clock: Clock,
+        disk: Disk,
         *,
         new_key: Callable[[], str],
         changed: Callable[[str], None],
@@ -47,6 +49,7 @@ class Apps:
         self._database = database
         self._changed = changed
         self._clock = clock
+        self._disk = disk
         self._new_key = new_key
         self._is_alone = is_alone
         self._by_id: dict[tuple[OrgId, str], Function] = {}
@@ -86,6 +89,7 @@ class Apps:
             KeyReused: It was used for another deployment.
             Invalid: The app's name breaks the rule.
             Conflict: The archive was not uploaded (`archive_missing`).
+            DiskLow: The disk is nearly full.
         """
         if not is_app_name(app_name):
             raise Invalid(f"an app name is {APP_NAME_RULE}", code="invalid_name")
@@ -93,6 +97,7 @@ class Apps:
             kept = await held(unit, actor, keep)
             if kept is not None:
                 return kept
+            self._disk.require_room()
             if not await archives.has_archive(unit, actor.org, archive_sha256):
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
             new = self._new_deployment(actor, app_name, manifest, archive_sha256)

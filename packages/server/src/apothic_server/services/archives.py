@@ -14,15 +14,17 @@ from apothic_server.ports.clock import Clock
 from apothic_server.store import archives as rows
 from apothic_server.store import recovery
 from apothic_server.store.database import Database
+from apothic_server.store.disk import Disk
 
 
 class Archives:
     """Archives of one installation; content is shared within an org and never across (architecture section 5)."""
 
-    def __init__(self, database: Database, blobs: Blobs, clock: Clock) -> None:
+    def __init__(self, database: Database, blobs: Blobs, clock: Clock, disk: Disk) -> None:
         self._database = database
         self._blobs = blobs
         self._clock = clock
+        self._disk = disk
 
     async def has(self, actor: Actor, sha256: str) -> bool:
         """Whether the org uploaded this archive before."""
@@ -35,7 +37,9 @@ class Archives:
         Raises:
             Invalid: The bytes do not have this digest (`digest_mismatch`); nothing is kept.
             TooLarge: More than `ARCHIVE_PACKED_MAX` bytes.
+            DiskLow: The disk is nearly full.
         """
+        self._disk.require_room()
         stored = await self._blobs.put(actor.org, sha256, chunks, size_max=ARCHIVE_PACKED_MAX)
         await fp("archive.before")
         async with self._database.request_unit(actor.org) as unit:

@@ -9,6 +9,7 @@ from apothic_server.domain.errors import PlatformError
 from apothic_server.domain.views import Check
 from apothic_server.services.dispatch.board import Board
 from apothic_server.store.database import Database
+from apothic_server.store.disk import MIB, Disk
 
 
 class Stepping(Protocol):
@@ -22,15 +23,17 @@ class Stepping(Protocol):
 class Health:
     """Asks the store, the dispatcher and every loop."""
 
-    def __init__(self, database: Database, board: Board) -> None:
+    def __init__(self, database: Database, board: Board, disk: Disk) -> None:
         self._database = database
         self._board = board
+        self._disk = disk
         self.loops: Sequence[Stepping] = ()
 
     async def checks(self) -> dict[str, Check]:
         """Return all checks by name; ready means that all are ok."""
         found = {
             "store": await self._store(),
+            "disk": self._room(),
             "dispatcher": self._dispatcher(),
             "worker": self._worker(),
         }
@@ -43,6 +46,12 @@ class Health:
         except PlatformError as error:
             return Check(False, error.detail)
         return Check(True, "answers")
+
+    def _room(self) -> Check:
+        free = f"{self._disk.free_bytes // MIB:,} MiB free"
+        if self._disk.takes_new:
+            return Check(True, free)
+        return Check(False, f"{free}: no new work is taken until there is room")
 
     @property
     def role(self) -> str:

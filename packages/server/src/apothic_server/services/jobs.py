@@ -31,6 +31,7 @@ from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery
 from apothic_server.store.database import Database
+from apothic_server.store.disk import Disk
 
 CANCEL_TRIES = 5
 """How often a cancel that met a job which had moved on is tried again."""
@@ -48,6 +49,7 @@ class Jobs:
         blobs: Blobs,
         repeats: Repeats,
         outcomes: Outcomes,
+        disk: Disk,
         *,
         new_key: Callable[[], str],
     ) -> None:
@@ -59,6 +61,7 @@ class Jobs:
         self._apps = apps
         self._blobs = blobs
         self._repeats = repeats
+        self._disk = disk
         self._new_key = new_key
 
     async def submit(
@@ -81,6 +84,7 @@ class Jobs:
             TooLarge: The arguments exceed `VALUE_MAX`.
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
+            DiskLow: The disk is nearly full.
             Invalid: User code calls, and stands too deep already (`call_depth_exceeded`).
             Conflict: User code calls, and would wait for ever (`call_cycle_deadlock`).
             Fenced: User code calls, and its attempt ended meanwhile.
@@ -97,6 +101,7 @@ class Jobs:
             Conflict: The job has not ended (`job_not_ended`), or its app was stopped (`app_stopped`).
             TooMany: Too many calls wait on the function.
             Unavailable: This process cannot take it now.
+            DiskLow: The disk is nearly full.
         """
         return await self._once(actor, key, lambda: self._retry(actor, job, key))
 
@@ -260,6 +265,7 @@ class Jobs:
         blocking: bool,
         key: RequestKey | None,
     ) -> Submitted:
+        self._disk.require_room()
         check_depth(actor.attempt)
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
@@ -270,6 +276,7 @@ class Jobs:
         return self._calls.submit(job, blocking=blocking, parent=parent, key=key)
 
     async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
+        self._disk.require_room()
         row = await self._row(actor, old)
         if not row.status.is_final:
             raise Conflict(f"the job is {row.status.value}; only one that has ended is retried", code="job_not_ended")

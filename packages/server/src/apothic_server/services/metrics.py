@@ -9,15 +9,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import Board
+from apothic_server.store.disk import Disk
 from apothic_server.store.writer import Counters
 
 
 class Metrics:
-    """Collects from the dispatcher's board and the writer's counters; holds no state of its own."""
+    """Collects from the dispatcher's board, the writer's counters and the disk; holds no state of its own."""
 
-    def __init__(self, board: Board, counters: Counters) -> None:
+    def __init__(self, board: Board, counters: Counters, disk: Disk) -> None:
         self._board = board
         self._counters = counters
+        self._disk = disk
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -29,6 +31,9 @@ class Metrics:
         """Yield the metric families; called by the registry."""
         yield self._jobs()
         yield from self._fleet()
+        disk = self._disk
+        yield GaugeMetricFamily("apothic_disk_free_bytes", "free bytes of the store's disk", value=disk.free_bytes)
+        yield GaugeMetricFamily("apothic_disk_takes_work", "0 while it is too full for new work", value=disk.takes_new)
         counters = self._counters
         for name, text, value in (
             ("apothic_store_records", "records appended to the batching writer", counters.records),

@@ -22,7 +22,7 @@ _READ = _KNOWN | {200}
 _READ_ONE = _READ | {404}
 _BODY = frozenset({408, 415})
 _STOPPABLE = _READ_ONE | {409}
-_CALL = _STOPPABLE | _BODY | {202, 429}
+_CALL = _STOPPABLE | _BODY | {202, 429, 507}
 
 _APPS_READ = Policy(Audience.KEY, "apps:read")
 _APPS_WRITE = Policy(Audience.KEY, "apps:write")
@@ -60,7 +60,7 @@ def runtime_operations(
             method="POST",
             path="/v1/jobs/{job_id}/retry",
             policy=Policy(Audience.KEY, "jobs:write"),
-            statuses=_KNOWN | {202, 404, 409, 429},
+            statuses=_KNOWN | {202, 404, 409, 429, 507},
             handler=calls.retry_job,
         ),
         Operation(
@@ -136,7 +136,7 @@ def _apps(handlers: AppHandlers) -> list[Operation]:
             method="POST",
             path="/v1/apps/{app}/deployments",
             policy=_APPS_WRITE,
-            statuses=_KNOWN | _BODY | {201, 409},
+            statuses=_KNOWN | _BODY | {201, 409, 507},
             handler=handlers.create_deployment,
             body_max=JSON_BODY_MAX,
             accepts=(JSON_TYPE,),
@@ -196,7 +196,7 @@ def _archives(handlers: AppHandlers) -> list[Operation]:
             method="PUT",
             path="/v1/archives/{sha256}",
             policy=_APPS_WRITE,
-            statuses=_READ | _BODY | {201},
+            statuses=_READ | _BODY | {201, 507},
             handler=handlers.put_archive,
             body_max=ARCHIVE_PACKED_MAX,
             accepts=(ARCHIVE_TYPE,),

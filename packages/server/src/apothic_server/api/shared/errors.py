@@ -55,6 +55,7 @@ STATUSES: dict[type[errors.PlatformError], int] = {
     UpgradeRequired: 426,
     errors.TooMany: 429,
     errors.Unavailable: 503,
+    errors.DiskLow: 507,
 }
 
 
@@ -97,7 +98,7 @@ def _headers(error: errors.PlatformError, status: int) -> list[tuple[bytes, byte
             return [(b"upgrade", b"websocket")]
         case 409 if error.retryable:
             return [(b"retry-after", str(error.retry_after_s or RETRY_AFTER_DEFAULT_S).encode())]
-        case 429 | 503:
+        case 429 | 503 | 507:
             seconds = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_DEFAULT_S
             return [(b"retry-after", str(seconds).encode())]
         case _:
