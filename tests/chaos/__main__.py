@@ -1,4 +1,4 @@
-"""`python -m tests.chaos a|b [--seed N]`: one shard, a for kills, b for frozen processes, c for power cuts."""
+"""`python -m tests.chaos a|b|c [--seed N]`: one shard, a for kills, b for broken networks, c for power cuts."""
 
 import argparse
 import asyncio
@@ -8,25 +8,26 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .plan import KILLS, SEED_MAX, make_plan
+from .plan import KILLS, NETWORK, SEED_MAX, make_plan
 from .powercut import PowerCuts
 from .run import Run
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What one shard does; `lasts_s` bounds how long a process stays frozen."""
+    """What one shard does; `is_spread` when workers of other machines do its work."""
 
     title: str
     jobs: int
     faults: int
     places: tuple[str, ...]
-    lasts_s: tuple[float, float] = (0.0, 0.0)
+    is_spread: bool = False
 
 
+FROZEN = ("freeze-worker", "freeze-server", "worker", "server", "drain", *NETWORK)
 SHARDS = {
     "a": Shard("kills of server, worker, user code and database", 10_000, 200, KILLS),
-    "b": Shard("frozen and killed", 4_000, 60, ("freeze-worker", "freeze-server", "worker", "server"), (1.0, 8.0)),
+    "b": Shard("cut off, frozen, drained and killed", 4_000, 65, FROZEN, is_spread=True),
 }
 CUTS, CUT_JOBS = 100, 1_000
 
@@ -57,8 +58,8 @@ def _make(options, seed, folder):
         return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, rate_min=options.rate_min)
     shard = SHARDS[options.shard]
     jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
-    plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places, lasts_s=shard.lasts_s)
-    return Run(plan, folder, title=shard.title, rate_min=options.rate_min)
+    plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places)
+    return Run(plan, folder, title=shard.title, rate_min=options.rate_min, is_spread=shard.is_spread)
 
 
 if __name__ == "__main__":

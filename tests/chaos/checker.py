@@ -210,6 +210,26 @@ def executions_do_not_overlap(executions: list[Execution], excused: list[tuple[f
     return found
 
 
+def short_cuts_cost_nothing(
+    executions: list[Execution], cuts: list[tuple[float, float, frozenset[int]]], spared: frozenset[str]
+) -> list[Violation]:
+    """G3.2: what ran on a machine that was cut off for less than its grace went on to its end.
+
+    Args:
+        cuts: From and to, and the processes of user code that it met.
+        spared: Tokens of calls that may end otherwise: cancelled ones, and those that fail by themselves.
+    """
+    return [
+        Violation(
+            "G3.2", run.token, f"pid {run.pid} was stopped at {run.ended:.3f}, cut off from {since:.3f} to {to:.3f}"
+        )
+        for since, to, met in cuts
+        for run in executions
+        if run.pid in met and run.ended is not None and not run.has_finished and run.token not in spared
+        if run.began <= since <= run.ended <= to
+    ]
+
+
 def streams_are_dense(stored: Stored) -> list[Violation]:
     """I5: indexes 0..n without a gap; what was trimmed lies at the beginning and leaves results, errors and ends."""
     found = []
@@ -280,19 +300,6 @@ def nothing_is_left(before: dict[str, set], after: dict[str, set]) -> list[Viola
         for kind in sorted(after)
         for one in sorted(after[kind] - before.get(kind, set()), key=str)
     ]
-
-
-def is_flat(name: str, samples: list[tuple[float, float]], *, slack: float) -> list[Violation]:
-    """I15: over the last half of the samples (time, size) the least-squares line grows by at most `slack` in total."""
-    half = samples[len(samples) // 2 :]
-    if len(half) < 3:
-        return []
-    mean_t = sum(at for at, _ in half) / len(half)
-    mean_v = sum(size for _, size in half) / len(half)
-    spread = sum((at - mean_t) ** 2 for at, _ in half)
-    slope = sum((at - mean_t) * (size - mean_v) for at, size in half) / spread if spread else 0.0
-    growth = slope * (half[-1][0] - half[0][0])
-    return [Violation("I15", name, f"grew by {growth:.1f} from {half[0][1]:.1f}")] if growth > slack else []
 
 
 _BAD_LINE = re.compile(

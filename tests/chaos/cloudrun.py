@@ -34,16 +34,22 @@ class CloudRun:
     Args:
         folder: Home of everything.
         environment: Added to that of the server.
+        options: Added to the command line of `apothic up`.
+        cpus: What the worker beside the server offers.
+        failpoints: Called before each start of the server; returns the failpoints of this one.
     """
 
-    def __init__(self, folder, *, environment=None, data=None):
+    def __init__(self, folder, *, environment=None, data=None, options=(), cpus=8.0, failpoints=None):
         self.folder = folder
         self.data = data or folder / "data"
         self.port = _free_port()
         self.key = ""
         self.ends = []
         self.starts = 0
-        self._environment = {**_clean_environment(folder), **(environment or {})}
+        self.environment = {**_clean_environment(folder), **(environment or {})}
+        self.worker_folders = [self.data / "worker"]
+        self._options = (*options, "--cpus", str(cpus), "--memory-mb", "4096")
+        self._failpoints = failpoints
         self._process = None
         self._task = None
         self._is_stopping = False
@@ -107,10 +113,13 @@ class CloudRun:
             "--data",
             str(self.data),
         ]
-        command += ["--endpoint", str(self.folder / "endpoint.json"), "--cpus", "8", "--memory-mb", "4096"]
+        command += ["--endpoint", str(self.folder / "endpoint.json"), *self._options]
+        environment = dict(self.environment)
+        if self._failpoints is not None:
+            environment |= {"APOTHIC_TEST_ONLY": "1", "APOTHIC_FAILPOINTS": self._failpoints()}
         with (self.folder / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     async def _keep(self):
@@ -162,9 +171,7 @@ class CloudRun:
     def processes(self):
         """Return every process of this folder: its server, its database, its worker, and all below them."""
         known = {pid for pid in _pids() if str(self.folder).encode() in command(pid)} - {os.getpid()}
-        while below := {pid for pid in _pids() if parent(pid) in known} - known:
-            known |= below
-        return sorted(known)
+        return sorted(known | below(known))
 
     def address(self):
         """Return where the database is; it must run."""
@@ -176,7 +183,7 @@ class CloudRun:
 
     def logs(self):
         """Return the lines of every log of the cloud."""
-        paths = [self.folder / "up.log", *sorted(self.data.glob("*.log*"))]
+        paths = [*sorted(self.folder.glob("*.log")), *sorted(self.data.glob("*.log*"))]
         return {path.name: path.read_text(errors="replace").splitlines() for path in paths if path.exists()}
 
     async def deploy(self, source):
@@ -184,7 +191,7 @@ class CloudRun:
         path = self.folder / "chaos_app.py"
         path.write_text(source)
         environment = {
-            **self._environment,
+            **self.environment,
             "APOTHIC_BASE_URL": f"http://127.0.0.1:{self.port}",
             "APOTHIC_API_KEY": self.key,
         }
@@ -223,6 +230,15 @@ def parent(pid):
         state, number = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
         return 0 if state == "Z" else int(number)
     return 0
+
+
+def below(pids):
+    """Return all processes that descend from these."""
+    parents = {pid: parent(pid) for pid in _pids()}
+    found = set()
+    while further := {pid for pid, above in parents.items() if above in pids or above in found} - found:
+        found |= further
+    return found - set(pids)
 
 
 def _pids():

@@ -7,7 +7,10 @@ import time
 from dataclasses import asdict, dataclass
 
 from .cloudrun import send
+from .faultproxy import weather
+from .plan import PARTITIONS
 
+OF_MACHINES = ("worker", "freeze-worker", "drain", *PARTITIONS, "delay", "lose")
 LIVE_WITHIN_S = 30.0
 POLL_S = 0.005
 
@@ -19,7 +22,10 @@ class Done:
     Attributes:
         at: Monotonic seconds.
         live: Calls that had been accepted and had not ended.
-        has_hit: It hit a process, while work was under way.
+        has_hit: It hit something while work was under way; on a machine, while user code ran there.
+        lasted_s: From `at` until it was over.
+        machine: Name of the worker that it hit; empty when it hit none, or the one beside the server.
+        met: Processes of user code on that machine when it began.
     """
 
     at: float
@@ -28,6 +34,13 @@ class Done:
     live: int
     has_hit: bool
     lasted_s: float = 0.0
+    machine: str = ""
+    met: tuple[int, ...] = ()
+
+    @property
+    def ended(self):
+        """When it was over."""
+        return self.at + self.lasted_s
 
 
 class Faults:
@@ -37,15 +50,19 @@ class Faults:
         cloud: A `CloudRun`.
         startlog: Tells which user code runs.
         load: Tells how many calls were accepted and how many are live.
+        workers: Those of other machines; without any, faults of a worker hit the one beside the server.
+        clients: The way of the clients.
     """
 
-    def __init__(self, cloud, startlog, load, plan, *, log):
+    def __init__(self, cloud, startlog, load, plan, *, log, workers=(), clients=None):
         self._cloud = cloud
         self._startlog = startlog
         self._load = load
         self._plan = plan
         self._chance = plan.random("faults")
         self._log = log
+        self._workers = workers
+        self._clients = clients
         self.done = []
         self._hit = {
             "server": self._server,
@@ -54,53 +71,88 @@ class Faults:
             "database": self._database,
             "freeze-worker": self._freeze_worker,
             "freeze-server": self._freeze_server,
+            "drain": self._drain,
+            "clients-cut": self._disturb_clients,
+            "clients-lose": self._disturb_clients,
+            **dict.fromkeys((*PARTITIONS, "delay", "lose"), self._disturb_worker),
         }
 
     async def run(self):
         """Do all of the plan, each when its time has come and the cloud stands again."""
         for planned in self._plan.faults:
+            self._load.keep_near(planned.after_jobs)
             await self._load.accepted_at_least(planned.after_jobs)
             await self._cloud.ready()
             await asyncio.sleep(planned.wait_s)
             await self._one(planned)
+        self._load.keep_near(None)
 
     async def _one(self, planned):
         deadline = time.monotonic() + LIVE_WITHIN_S
-        needs_user = planned.place in ("user", "worker", "freeze-worker")
-        while time.monotonic() < deadline and not self._has_prey(needs_user):  # noqa: ASYNC110
+        while not (prey := self._prey(planned.place)) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
+        machine = None
+        if self._workers and planned.place in OF_MACHINES:
+            machine = self._chance.choice(prey or self._workers)
         began, live = time.monotonic(), self._load.live
-        target = await self._hit[planned.place](planned)
-        done = Done(began, planned.place, target or 0, live, bool(target and live), time.monotonic() - began)
+        met = tuple(machine.user_code(self._startlog.running)) if machine else ()
+        target = await self._hit[planned.place](planned, machine)
+        done = Done(
+            began,
+            planned.place,
+            target or 0,
+            live,
+            bool(target and (met if machine else live)),
+            time.monotonic() - began,
+            machine.name if machine else "",
+            met,
+        )
         self.done.append(done)
         with self._log.open("a") as file:
             file.write(json.dumps(asdict(done)) + "\n")
 
-    def _has_prey(self, needs_user):
-        return self._startlog.running if needs_user else self._load.live
+    def _prey(self, place):
+        """Return what makes this fault worth while now; for faults of workers, those that are at work."""
+        if place in OF_MACHINES and self._workers:
+            return [worker for worker in self._workers if worker.user_code(self._startlog.running)]
+        return self._startlog.running if place in ("user", *OF_MACHINES) else self._load.live
 
-    async def _server(self, _):
+    async def _server(self, *_):
         return self._kill(self._cloud.server)
 
-    async def _worker(self, _):
-        return self._kill(self._cloud.worker())
+    async def _worker(self, _, machine):
+        return self._kill(machine.pid if machine else self._cloud.worker())
 
-    async def _user(self, _):
+    async def _user(self, *_):
         running = self._startlog.running
         return self._kill(self._chance.choice(running)) if running else None
 
-    async def _database(self, _):
+    async def _database(self, *_):
         """One process of the database; it ends all others and recovers. Now and then its first one."""
         if self._chance.random() < 0.2:
             return self._kill(self._cloud.postmaster())
         backends = self._cloud.backends()
         return self._kill(self._chance.choice(backends)) if backends else self._kill(self._cloud.postmaster())
 
-    async def _freeze_worker(self, planned):
-        return await self._freeze(self._cloud.worker(), planned.lasts_s)
+    async def _freeze_worker(self, planned, machine):
+        return await self._freeze(machine.pid if machine else self._cloud.worker(), planned.lasts_s)
 
-    async def _freeze_server(self, planned):
+    async def _freeze_server(self, planned, _):
         return await self._freeze(self._cloud.server, planned.lasts_s)
+
+    async def _drain(self, _, machine):
+        return await machine.drain()
+
+    async def _disturb_worker(self, planned, machine):
+        return await self._disturb(machine.proxy, planned.place, planned)
+
+    async def _disturb_clients(self, planned, _):
+        return await self._disturb(self._clients, planned.place.removeprefix("clients-"), planned)
+
+    async def _disturb(self, proxy, kind, planned):
+        async with proxy.disturbed(weather(kind, self._chance), resets=planned.resets):
+            await asyncio.sleep(planned.lasts_s)
+        return proxy.port
 
     async def _freeze(self, pid, seconds):
         if pid is None or not send(pid, signal.SIGSTOP):

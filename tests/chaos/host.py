@@ -14,8 +14,9 @@ class Host:
 
     def look(self):
         """Note what only a running cloud can tell: where its cgroups are."""
-        with suppress(OSError):
-            self._cgroups |= set((self._cloud.data / "worker" / "cgroups").read_text().split())
+        for folder in self._cloud.worker_folders:
+            with suppress(OSError):
+                self._cgroups |= set((folder / "cgroups").read_text().split())
 
     def snapshot(self):
         """Return what there is right now."""

@@ -1,23 +1,21 @@
-"""Starts `apothic` with what the harness changes in it: a planted bug, a shorter lease."""
+"""Starts `apothic` or `apothic-worker` with what the harness changes in it: a planted bug."""
 
 import os
 import sys
-
-from apothic_server import bootstrap
-from apothic_server.services import links
 
 from .planted import PLANTED
 
 
 def main():
-    """Change what the environment asks for, then be `apothic`."""
-    grace_s = float(os.environ.get("CHAOS_GRACE_S", "0"))
-    if grace_s:
-        links.GRACE_S = bootstrap.GRACE_S = grace_s
-        links.HEARTBEAT_S = grace_s / 6
-    bug = os.environ.get("CHAOS_PLANT")
-    if bug:
-        PLANTED[bug].plant()
+    """Plant what the environment asks for, if it belongs here, then be the command."""
+    is_worker = sys.argv[1] == "worker"
+    bug = PLANTED.get(os.environ.get("CHAOS_PLANT", ""))
+    if bug is not None and bug.is_of_worker == is_worker:
+        bug.plant()
+    if is_worker:
+        from apothic_worker.cli import main as worker
+
+        return worker(sys.argv[2:])
     from apothic.__main__ import main as apothic
 
     sys.argv[0] = "apothic"

@@ -1,7 +1,8 @@
 """Clients: they call, wait, cancel and watch at a bounded rate, and write down everything that they were told.
 
-A call is tried until it is accepted, with a new token each time, so that whatever became of an unanswered one is told
-apart. Then its client stays with it to the end.
+A call is tried until it is accepted. Some carry an idempotency key: they are repeated as they were. Others get a new
+token each time, so that whatever became of an unanswered one is told apart. Then the client stays with its job to the
+end.
 """
 
 import asyncio
@@ -41,10 +42,20 @@ END_WITHIN_S = 240.0
 """A job that has not ended so long after it was accepted is stuck."""
 
 PAUSE_S = 0.2
+KEYED = 0.6
+"""Share of the calls with an idempotency key."""
+
+AGAIN = 0.1
+"""Share of those that are sent once more after they were accepted."""
+
+LEAD_SHARE = 0.05
+"""When it is so far ahead of the next fault, as a share of all calls, the load waits for it and only trickles."""
+
+TRICKLE_S = 0.1
 
 
 class Load:
-    """Calls until `plan.jobs` were accepted.
+    """Makes `plan.jobs` calls, and some more while it waits for faults that take long.
 
     Args:
         api: Returns the API of the cloud as it is now.
@@ -62,7 +73,8 @@ class Load:
         self._room = asyncio.Semaphore(at_once)
         self._changed = asyncio.Event()
         self._tries = 0
-        self._unaccepted = 0
+        self._limit = None
+        self.repeated = 0
         self.accepted = 0
         self.ended = 0
         self.blocking = set()
@@ -75,6 +87,10 @@ class Load:
         """Calls that were accepted, or are being answered, and have not ended."""
         return self.accepted - self.ended
 
+    def keep_near(self, after_jobs):
+        """The next fault comes after so many calls; None when none comes any more."""
+        self._limit = None if after_jobs is None else after_jobs + LEAD_SHARE * self._plan.jobs
+
     async def accepted_at_least(self, jobs):
         """Wait until so many calls were accepted."""
         while self.accepted < jobs:
@@ -86,11 +102,22 @@ class Load:
         self.began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in range(self._plan.jobs):
-                await self._room.acquire()
+                while self._limit is not None and number > self._limit:
+                    await self._trickle(group)
                 due = self.began + number / self._rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                kind = self._chance.choices(list(KINDS), list(KINDS.values()))[0]
-                group.create_task(self._client(kind, self._chance.random()))
+                await self._begin(group)
+            while self._limit is not None:
+                await self._trickle(group)
+
+    async def _trickle(self, group):
+        await self._begin(group)
+        await asyncio.sleep(TRICKLE_S)
+
+    async def _begin(self, group):
+        await self._room.acquire()
+        kind = self._chance.choices(list(KINDS), list(KINDS.values()))[0]
+        group.create_task(self._client(kind, self._chance.random()))
 
     async def _client(self, kind, chance):
         verb, function = kind.split()
@@ -145,27 +172,51 @@ class Load:
         return job
 
     async def _call_until_accepted(self, function, chance, *, wait_s):
+        is_keyed = self._chance.random() < KEYED
+        token = None
         while True:
-            self._tries += 1
-            token = f"t{self._plan.seed % 100_000}-{self._tries}"
+            if token is None or not is_keyed:
+                token = self._new_token()
             if wait_s:
                 self.blocking.add(token)
             arguments = [token, round(0.05 + chance * 0.6, 3)] if function in ("slow", "fan") else [token]
-            path = f"/v1/apps/chaos/functions/{function}/calls?wait_s={wait_s}"
-            try:
-                answer = await self._api().ask("POST", path, {"args": arguments}, deadline_s=wait_s + 20)
-            except Broken as error:
-                self._history.add(Unanswered(at=time.monotonic(), token=token, why=str(error)))
+            key = f"key-{token}" if is_keyed else ""
+            answer = await self._call(function, token, arguments, key=key, wait_s=wait_s)
+            if answer is None:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if answer.status in (200, 202):
-                return self._accepted(answer.json, token, function)
-            self._history.add(Refused(at=time.monotonic(), token=token, status=answer.status, code=answer.json["code"]))
-            await asyncio.sleep(PAUSE_S)
+            if key and self._chance.random() < AGAIN:
+                await self._call_again(function, token, arguments, key)
+            return self._accepted(answer, token, function, key)
 
-    def _accepted(self, told, token, function):
+    def _new_token(self):
+        self._tries += 1
+        return f"t{self._plan.seed % 100_000}-{self._tries}"
+
+    async def _call(self, function, token, arguments, *, key, wait_s):
+        """Call once; return what an accepted call was answered with."""
+        path = f"/v1/apps/chaos/functions/{function}/calls?wait_s={wait_s}"
+        try:
+            answer = await self._api().ask("POST", path, {"args": arguments}, key=key, deadline_s=wait_s + 20)
+        except Broken as error:
+            self._history.add(Unanswered(at=time.monotonic(), token=token, why=str(error)))
+            return None
+        if answer.status in (200, 202):
+            return answer.json
+        self._history.add(Refused(at=time.monotonic(), token=token, status=answer.status, code=answer.json["code"]))
+        return None
+
+    async def _call_again(self, function, token, arguments, key):
+        """The same call with the same key has to name the same job."""
+        told = await self._call(function, token, arguments, key=key, wait_s=0)
+        if told is not None:
+            self.repeated += 1
+            job = told["job_id"].removeprefix("jobs:")
+            self._history.add(Accepted(at=time.monotonic(), job=job, token=token, function=function, key=key))
+
+    def _accepted(self, told, token, function, key):
         job = told["job_id"].removeprefix("jobs:")
-        self._history.add(Accepted(at=time.monotonic(), job=job, token=token, function=function))
+        self._history.add(Accepted(at=time.monotonic(), job=job, token=token, function=function, key=key))
         self.accepted += 1
         if self.accepted == self._plan.quiet_jobs:
             self.quiet_s = time.monotonic() - self.began

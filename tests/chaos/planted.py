@@ -26,12 +26,14 @@ class Bug:
         name: That attribute.
         make: Makes the broken one from the right one.
         finds: Invariants that tell of it.
+        is_of_worker: It lives in the worker, not in the server.
     """
 
     owner: Any
     name: str
     make: Any
     finds: frozenset[str]
+    is_of_worker: bool = False
 
     def plant(self):
         """Put it in; returns what takes it out again."""

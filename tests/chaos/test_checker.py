@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from . import checker
+from . import checker, growth
 from .checker import Execution, Expectation, Violation
 from .history import (
     Accepted,
@@ -247,8 +247,8 @@ def test_growth_over_the_last_half_is_found_and_a_first_rise_is_not():
     rises = [(float(t), 100.0 + t) for t in range(20)]
     settles = [(float(t), min(100.0 + 5 * t, 140.0)) for t in range(40)]
 
-    assert checker.is_flat("rss", rises, slack=5.0)
-    assert checker.is_flat("rss", settles, slack=5.0) == []
+    assert growth.is_flat("rss", rises, slack=5.0)
+    assert growth.is_flat("rss", settles, slack=5.0) == []
 
 
 @pytest.mark.parametrize(
