@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 
@@ -107,6 +108,33 @@ def in_a_bare_thread(number):
         thread.join()
     both_are_here.wait()
     return outcomes
+
+
+go_on = threading.Event()
+left_behind = []
+pool = ThreadPoolExecutor(2)
+
+
+def ask_later():
+    go_on.wait()
+    try:
+        left_behind.append(double.remote(1))
+    except ConflictError as error:
+        left_behind.append(error.code)
+
+
+@app.function(memory_mb=256, max_containers=1)
+def leave_a_thread(number):
+    """The first call leaves a thread behind, which calls another function during the second one."""
+    doubled = list(pool.map(double.remote, [number, number + 1]))
+    if number == 0:
+        threading.Thread(target=ask_later, daemon=True, name="left").start()
+        return doubled
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "left":
+            thread.join()
+    return [*doubled, *left_behind]
 
 
 @app.function(memory_mb=256)

@@ -57,6 +57,12 @@ def test_a_thread_without_its_context_is_told_what_to_do_beside_other_calls(clou
     assert [cloud.outcome(job)["result"] for job in jobs] == [["call_unknown", 6], ["call_unknown", 8]]
 
 
+@guarantee("G17.1", "job_token_scope")
+def test_a_thread_that_a_call_left_behind_is_not_taken_for_the_next_call_and_pools_of_threads_work_in_both(result):
+    assert result("leave_a_thread", 0) == [0, 2]
+    assert result("leave_a_thread", 1) == [2, 4, "call_unknown"]
+
+
 def test_the_record_of_a_job_names_its_caller(cloud, nested_app, person):
     job = cloud.spawn(nested_app, "beside_others", 1)
     child, _ = cloud.outcome(job)["result"]

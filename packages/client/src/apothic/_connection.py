@@ -114,10 +114,10 @@ def open_answer(core: Core, request: Request, deadline: float, *, is_stream: boo
 
 def _call_line() -> str:
     """Return the header line that tells the worker which call of its runner asks; empty where that is not known."""
-    from apothic._runtime.context import current_call
+    from apothic._runtime.context import call_name
 
-    call = current_call()
-    return "" if call is None else f"{CALL_HEADER}: {call.id}\r\n"
+    name = call_name()
+    return f"{CALL_HEADER}: {name}\r\n" if name else ""
 
 
 def _connect(core: Core, deadline: float) -> Steps[Line]:

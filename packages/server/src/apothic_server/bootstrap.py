@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -88,6 +89,10 @@ class Services:
         if token_kind(token) == "lj":
             return await self.attempts.authenticate(token, attempt)
         return await self.keys.authenticate(token)
+
+    def over(self, actor: Actor) -> asyncio.Future[None] | None:
+        """Return what is done when the attempt of `actor` is over; None when it is no user code."""
+        return self.attempts.over(actor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +244,8 @@ class Cloud:
         self.role.lost = lambda: _forget_fleet(grants, reports)
         self.peers = Peers(database, clock, me)
         reattach = Reattach(board, grants, calls, reports, self.recovery)
-        attempts = Attempts(database, board, pepper=pepper)
+        self.keys = Keys(database, clock, pepper=pepper, new_key=key)
+        attempts = Attempts(database, board, self.keys, pepper=pepper)
         self.links = Links(
             database,
             board,
@@ -250,7 +256,6 @@ class Cloud:
             servers=lambda: self.peers.urls,
             grace_s=self._grace_s,
         )
-        self.keys = Keys(database, clock, pepper=pepper, new_key=key)
         disk = self.disk
         apps = Apps(
             database,

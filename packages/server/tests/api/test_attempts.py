@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from apothic.wire.attempts import ATTEMPT_HEADER
@@ -14,6 +16,7 @@ from apothic.wire.tokens import (
     token_kind,
     worker_attempt_key,
 )
+from apothic.wire.values import OUTCOME_TYPE, Value
 from apothic_server.domain.access import SCOPES, Audience, Policy
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker
@@ -147,14 +150,93 @@ async def test_a_token_without_a_name_that_fits_is_refused(cloud, text):
     assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
 
 
-async def test_another_process_with_the_same_pepper_knows_the_attempt_by_its_row(cloud, running):
+async def test_a_job_that_memory_lacks_is_read_from_the_store_for_its_code(cloud, running):
     *_, key, name = running
-    await cloud.inner.writer.stop()
+    await cloud.settle()
     live = cloud.inner.board.jobs.pop(name.job)
+    cloud.start_loop("reload")
 
-    actor = await cloud.services.authenticate(attempt_token(key, name.job, name.fence), str(name))
+    async with asyncio.timeout(10):
+        actor = await cloud.services.authenticate(attempt_token(key, name.job, name.fence), str(name))
 
     assert (actor.org, actor.attempt.app, actor.attempt.depth) == (cloud.actor.org, live.function.app, 0)
+    assert cloud.inner.board.jobs[name.job].fence == name.fence
+
+
+async def test_only_the_process_that_dispatches_serves_user_code(cloud, running):
+    *_, key, name = running
+    cloud.inner.board.term = None
+
+    answer = await AsgiClient(cloud.asgi).request("GET", f"/v1/jobs/jobs:{name.job}", headers=headers_of(key, name))
+
+    assert (answer.status, answer.json["code"], answer.json["retryable"]) == (503, "unavailable", True)
+
+
+@guarantee("G17.1", "job_token_scope")
+async def test_code_may_no_more_than_the_key_that_its_job_was_called_with(cloud, running):
+    *_, key, name = running
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("UPDATE api_keys SET scopes = '{jobs:read,keys:read}' WHERE id = $1", cloud.actor.key)
+    client, headers = AsgiClient(cloud.asgi), headers_of(key, name)
+
+    read = await client.request("GET", f"/v1/jobs/jobs:{name.job}", headers=headers)
+    cancelled = await client.request("POST", f"/v1/jobs/jobs:{name.job}/cancel", headers=headers)
+    found = await client.request("GET", "/v1/apps/shop/functions/work", headers=headers)
+    await cloud.inner.keys.revoke(cloud.key)
+    revoked = await client.request("GET", f"/v1/jobs/jobs:{name.job}", headers=headers)
+
+    assert [answer.status for answer in (read, cancelled, found, revoked)] == [200, 403, 403, 401]
+
+
+SEEN = [
+    ("GET", "", 200),
+    ("GET", "/outcome?wait_s=0", 202),
+    ("GET", "/logs", 200),
+    ("GET", "/events", 200),
+    ("POST", "/cancel", 200),
+]
+
+
+@guarantee("G17.1", "job_token_scope")
+@pytest.mark.parametrize(("method", "path", "status"), SEEN)
+async def test_code_sees_the_jobs_of_its_app_and_those_it_called_and_no_others(cloud, running, method, path, status):
+    *_, key, name = running
+    await cloud.deploy("other")
+    code = await cloud.services.authenticate(attempt_token(key, name.job, name.fence), str(name))
+    beside, foreign = await cloud.spawn(), await cloud.spawn(app="other")
+    called = await cloud.services.jobs.submit(code, ("other", "work"), Value("json", b"[[],{}]"), blocking=False)
+    await called.accepted
+    client, headers = AsgiClient(cloud.asgi), headers_of(key, name)
+
+    async def ask(which):
+        return (await client.request(method, f"/v1/jobs/jobs:{which.job}{path}", headers=headers)).status
+
+    assert [await ask(foreign), await ask(called), await ask(beside)] == [404, status, status]
+    cloud.inner.board.jobs.pop(foreign.job)
+    assert await ask(foreign) == 404
+    assert await cloud.status(foreign.job) not in ("cancelling", "cancelled")
+
+
+@guarantee("G17.1", "job_token_scope")
+@pytest.mark.parametrize("end", ["succeeded", "lost"])
+@pytest.mark.parametrize(("path", "accept"), [("events", "text/event-stream"), ("outcome", OUTCOME_TYPE),
+                                              ("outcome?wait_s=60", "application/json")])  # fmt: skip
+async def test_what_is_being_answered_to_an_attempt_is_cut_when_it_ends(cloud, running, path, accept, end):
+    worker, attempt, _, key, name = running
+    other = await cloud.spawn()
+    headers = {**headers_of(key, name), "accept": accept}
+    asking = asyncio.ensure_future(
+        AsgiClient(cloud.asgi).request("GET", f"/v1/jobs/jobs:{other.job}/{path}", headers=headers)
+    )
+    async with asyncio.timeout(10):
+        while not cloud.inner.board._overs:  # noqa: ASYNC110 (a request tells nobody that it waits now)
+            await asyncio.sleep(0)
+
+    worker.succeed(attempt) if end == "succeeded" else worker.fail(attempt, outcome="lost")
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(asking, return_exceptions=True)
+    assert await cloud.status(other.job) in ("queued", "starting", "running")
 
 
 def test_derived_tokens_have_the_form_of_all_tokens_and_differ_by_attempt():

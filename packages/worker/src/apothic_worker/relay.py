@@ -282,8 +282,9 @@ class Connection:
 
 
 UNKNOWN_CALL = (
-    "It is not known which call makes this request: the runner executes several, and the context of the call was lost. "
-    "Start threads with contextvars.copy_context().run, or let the call itself make the request."
+    "No call that runs makes this request: a thread makes it that an ended call left behind, or the runner executes "
+    "several calls and the context of this one was lost. Start threads with contextvars.copy_context().run, or let the "
+    "call itself make the request."
 )
 ANSWER_LOST = "The connection to the control plane ended before its answer; the request may have taken effect."
 

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from typing import Any
 
 from apothic._runtime.channel import Channel
-from apothic._runtime.context import CurrentCall, enter_call
+from apothic._runtime.context import CurrentCall, enter_call_alone
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async
 from apothic._runtime.items import ItemStream
 
@@ -29,7 +29,7 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
 
 
 def _run(function: Callable[..., Any], call: Call, loop: _Loop, is_async: bool) -> Outcome:
-    enter_call(CurrentCall(call.id, call.job, call.attempt))
+    enter_call_alone(CurrentCall(call.id, call.job, call.attempt))
     if is_async:
         return loop.drive(run_call_async(function, call, loop.open_items))
     return run_call(function, call, loop.drive, loop.open_blocking_items)

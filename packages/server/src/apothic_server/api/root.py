@@ -38,6 +38,7 @@ def build_face(
     return Face(
         operations,
         authenticate=services.authenticate,
+        over=services.over,
         make_request_id=make_request_id,
         log=log,
         observe=observe,

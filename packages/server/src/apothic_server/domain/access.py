@@ -68,7 +68,8 @@ class Actor:
         role: The key's role in the org.
         scopes: The key's scopes; not yet cut by the role.
         is_operator: The org runs this installation (the first org).
-        attempt: Set when the caller is user code; `key` is then the one that its job was called with.
+        attempt: Set when the caller is user code; `key` is then the one that its job was called with, whose role and
+            scopes are the most it has.
     """
 
     org: OrgId
@@ -81,6 +82,15 @@ class Actor:
     def may(self, scope: str) -> bool:
         """Whether role and key both allow `scope`."""
         return scope in self.scopes and scope in ROLE_SCOPES[self.role]
+
+    def sees(self, app: AppId, parent: JobId | None) -> bool:
+        """Whether a job of the org exists for the actor: for user code those of its app and those that its job called.
+
+        Args:
+            app: The job's app.
+            parent: The job whose user code called it.
+        """
+        return self.attempt is None or app == self.attempt.app or parent == self.attempt.job
 
 
 class Audience(Enum):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 
 from apothic.wire.ids import DeploymentId, FunctionId, JobId, OrgId
-from apothic_server.domain.access import Attempt
 from apothic_server.domain.errors import KeyTaken, TooMany, Unavailable
 from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import Job, JobStatus
@@ -40,17 +39,12 @@ class Handover:
         self,
         job: LiveJob,
         *,
-        waited_by: Attempt | None = None,
         key: RequestKey | None = None,
         retry_of: JobId | None = None,
     ) -> Submitted:
         """Commit a new job as queued; `accepted` waits for that, `outcome` for what the dispatcher makes of it.
 
         With a `key` the store refuses the job when the org has used it; then `accepted` raises `KeyTaken`.
-
-        Args:
-            waited_by: The attempt whose blocking call this is. Its row says so, so the job ends with it; that it waits
-                is known to the dispatcher alone, so nothing is lent out and no circle is looked for here.
 
         Raises:
             TooMany: `max_pending_tasks` calls wait already.
@@ -60,7 +54,6 @@ class Handover:
         if board.is_draining:
             raise Unavailable("the server is stopping; try again", retry_after_s=1)
         await self._count(job)
-        job.waited_fence = waited_by.fence if waited_by is not None else None
         outcome = self._outcomes.future(job.org, job.id)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refusal = Unavailable if key is None else KeyTaken

@@ -132,11 +132,17 @@ class Jobs:
 
     async def get(self, actor: Actor, key: JobId) -> JobView:
         """Raises: NotFound."""
-        async with self._database.request_unit(actor.org) as unit:
-            row = await rows.get_job(unit, actor.org, key)
-        if row is None:
+        return await self.view(actor, await self._row(actor, key))
+
+    async def check(self, actor: Actor, key: JobId) -> None:
+        """Raise NotFound unless a job exists for the actor: user code sees those of its app and those it called."""
+        if actor.attempt is None:
+            return  # whoever reads the job learns of it
+        live = self._board.jobs.get(key)
+        if live is None:
+            await self._row(actor, key)
+        elif live.org != actor.org or not actor.sees(live.function.app, live.parent):
             raise no_such("job")
-        return await self.view(actor, row)
 
     async def list_jobs(self, actor: Actor, wanted: JobFilter, *, limit: int) -> tuple[list[JobEntry], JobId | None]:
         """Return up to `limit` jobs, newest first, and the job after which to read on, None at the end.
@@ -169,6 +175,7 @@ class Jobs:
         Raises:
             NotFound: No such job.
         """
+        await self.check(actor, key)
         live = self._board.jobs.get(key)
         if live is not None and live.org == actor.org:
             return live.outcome
@@ -188,6 +195,7 @@ class Jobs:
         Raises:
             NotFound: No such job.
         """
+        await self.check(actor, key)
         async with self._database.request_unit(actor.org) as unit:
             newest = await rows.get_last_index(unit, actor.org, key)
             found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
@@ -203,6 +211,7 @@ class Jobs:
             NotFound: No such job.
             Unavailable: The store is away, or memory and store do not come to agree.
         """
+        await self.check(actor, key)
         row = await self._repeats.find(actor, keep.key) if keep is not None else None
         if row is not None and row.answer is not None:
             return row.answer
@@ -270,9 +279,9 @@ class Jobs:
         found = await self._find(actor, function)
         arguments = await self._stored(actor, value)
         job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now(), actor)
-        if not self._board.dispatches:
-            return await self._handover.submit(job, waited_by=actor.attempt if blocking else None, key=key)
         parent = caller(self._board, actor.attempt) if actor.attempt is not None else None
+        if not self._board.dispatches:
+            return await self._handover.submit(job, key=key)
         return self._calls.submit(job, blocking=blocking, parent=parent, key=key)
 
     async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
@@ -331,7 +340,7 @@ class Jobs:
     async def _row(self, actor: Actor, key: JobId) -> Job:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_job(unit, actor.org, key)
-        if found is None:
+        if found is None or not actor.sees(found.app, found.parent):
             raise no_such("job")
         return found
 

@@ -42,6 +42,7 @@ class Keys:
         self._pepper = pepper
         self._new_key = new_key
         self._known: dict[bytes, _Known] = {}
+        self._holders: dict[KeyId, _Known] = {}
 
     async def authenticate(self, token: str) -> Actor:
         """Return the actor of a token.
@@ -60,6 +61,25 @@ class Keys:
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
         self._known[digest] = _Known(actor, now)
+        return actor
+
+    async def holder(self, org: OrgId, key: KeyId) -> Actor:
+        """Return the actor of a key that a job was called with, for the code of that job; never an operator.
+
+        Raises:
+            Unauthenticated: It was revoked or has expired since.
+        """
+        known, now = self._holders.get(key), self._clock.monotonic()
+        if known is not None and known.actor.org == org and now - known.checked_at < RECHECK_S:
+            return known.actor
+        async with self._database.request_unit(org) as unit:
+            row = await rows.get_key(unit, org, key)
+        if row is None or not row.is_valid(self._clock.now()):
+            raise Unauthenticated("the API key that this job was called with is no longer valid")
+        if len(self._holders) >= REMEMBERED_MAX:
+            self._holders.clear()
+        actor = Actor(org, key, row.role, row.scopes)
+        self._holders[key] = _Known(actor, now)
         return actor
 
     async def describe(self, actor: Actor) -> KeyInfo:
@@ -96,6 +116,7 @@ class Keys:
             key = await rows.key_by_digest(unit, digest)
             if key is not None:
                 await rows.revoke_key(unit, key.org, key.id, self._clock.now())
+                self._holders.pop(key.id, None)
         self._known.pop(digest, None)
 
     async def _look_up(self, digest: bytes) -> Actor:

@@ -143,8 +143,11 @@ class Streams:
         """Open a watch; close it when done. Whether there is such a stream is told by the first reading.
 
         Raises:
+            NotFound: The actor is user code that may not see the job.
             TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches, or more came at once than there are turns.
         """
+        if stream.kind is StreamKind.JOB:
+            await self._jobs.check(actor, JobId(stream.key))
         count = self._watchers.get(actor.org, 0)
         if count >= WATCHERS_PER_ORG_MAX:
             raise TooMany(f"{count} streams are open; close some", code="too_many_watchers", retry_after_s=5)

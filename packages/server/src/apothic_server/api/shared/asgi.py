@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from apothic_server.api.shared.errors import ClientGoneError, UpgradeRequired, error_response, internal_response
-from apothic_server.api.shared.gate import Authenticate, admit
+from apothic_server.api.shared.gate import Authenticate, Over, admit
 from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
 from apothic_server.api.shared.response import Response
 from apothic_server.api.shared.router import NO_PATH, Router
@@ -53,6 +53,7 @@ class Face:
         authenticate: Turns a well-formed token into its holder.
         make_request_id: Gives each request its id.
         log: Gets one `request.done` per request, without anything a client chose.
+        over: Says when user code is answered no further.
         observe: Counts requests.
         clock: Seconds, for durations.
 
@@ -70,12 +71,14 @@ class Face:
         authenticate: Authenticate,
         make_request_id: Callable[[], str],
         log: Log,
+        over: Over = lambda _: None,
         observe: Observe = observe_nothing,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.operations = operation_table(operations)
         self._router = Router(self.operations.values())
         self._authenticate = authenticate
+        self._over = over
         self._make_request_id = make_request_id
         self._log = log
         self._observe = observe
@@ -96,7 +99,8 @@ class Face:
         try:
             response = await self._answer(exchange, scope, receive)
             is_head = scope["method"] == "HEAD"
-            await _send(response, exchange.id, send, is_head=is_head, idle_s=self.reader_idle_s)
+            sending = _send(response, exchange.id, send, is_head=is_head, idle_s=self.reader_idle_s)
+            await (sending if exchange.over is None else _until(exchange.over, sending))
             status = response.status
         except ClientGoneError:
             pass
@@ -110,7 +114,8 @@ class Face:
         try:
             operation, params = self._router.find(scope["method"], scope["raw_path"])
             exchange.operation, exchange.is_frequent = operation.id, operation.is_frequent
-            request = await admit(operation, params, scope, receive, self._authenticate, exchange.id)
+            request = await admit(operation, params, scope, receive, self._authenticate, exchange.id, self._over)
+            exchange.over = request.over
             if operation.policy.audience is not Audience.PUBLIC:
                 exchange.org = request.actor.org
             if operation.handler is None:
@@ -171,7 +176,7 @@ class Face:
 class _Exchange:
     """What the log line of one request says."""
 
-    __slots__ = ("began", "id", "is_frequent", "operation", "org")
+    __slots__ = ("began", "id", "is_frequent", "operation", "org", "over")
 
     def __init__(self, request_id: str, began: float) -> None:
         self.id = request_id
@@ -179,6 +184,20 @@ class _Exchange:
         self.operation = "none"
         self.is_frequent = False
         self.org: str | None = None
+        self.over: asyncio.Future[None] | None = None
+
+
+async def _until(over: asyncio.Future[None], sending: Coroutine[Any, Any, None]) -> None:
+    """Send an answer, but cut it when the attempt of the user code that reads it is over."""
+    task = asyncio.ensure_future(sending)
+    try:
+        await asyncio.wait((task, over), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:

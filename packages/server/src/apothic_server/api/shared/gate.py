@@ -6,6 +6,7 @@ right (G17.1).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from apothic.wire.attempts import ATTEMPT_HEADER
@@ -22,6 +23,9 @@ from apothic_server.domain.errors import Forbidden, TooLarge, Unauthenticated
 Authenticate = Callable[[str, str], Awaitable[Actor]]
 """Takes a well-formed token and, for that of an attempt, the attempt's name, unchecked."""
 
+Over = Callable[[Actor], "asyncio.Future[None] | None"]
+"""Returns what is done when the actor is user code whose attempt is over; None for others."""
+
 TOKEN_KINDS = ("lk", "lw", "lj")
 _ATTEMPT = ATTEMPT_HEADER.lower().encode()
 
@@ -33,6 +37,7 @@ async def admit(
     receive: Receive,
     authenticate: Authenticate,
     request_id: str,
+    over: Over = lambda _: None,
 ) -> Request:
     """Return the request for the handler of `operation`.
 
@@ -58,6 +63,7 @@ async def admit(
         receive=receive,
         route=operation.route,
         key=read_key(headers) if operation.method == "POST" else None,
+        over=None if actor is None else over(actor),
     )
 
 

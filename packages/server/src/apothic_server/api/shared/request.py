@@ -27,7 +27,19 @@ class Request:
         media_type: Content type of the body without parameters; one of the operation's, or empty without a body.
     """
 
-    __slots__ = ("_actor", "_body_max", "_key", "_receive", "_route", "headers", "id", "media_type", "params", "query")
+    __slots__ = (
+        "_actor",
+        "_body_max",
+        "_key",
+        "_over",
+        "_receive",
+        "_route",
+        "headers",
+        "id",
+        "media_type",
+        "params",
+        "query",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,7 @@ class Request:
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
         route: str = "",
         key: GivenKey | None = None,
+        over: asyncio.Future[None] | None = None,
     ) -> None:
         self.id = id
         self.params = params
@@ -53,6 +66,7 @@ class Request:
         self._receive = receive
         self._route = route
         self._key = key
+        self._over = over
 
     @property
     def actor(self) -> Actor:
@@ -95,8 +109,24 @@ class Request:
             if data:
                 yield data
 
+    @property
+    def over(self) -> asyncio.Future[None] | None:
+        """Done when the caller is user code whose attempt is over: it is answered no further. Not to be cancelled."""
+        return self._over
+
     async def gone(self) -> None:
-        """Return when the client has closed the connection; only after the body was read."""
+        """Return when the client has closed the connection, or is answered no further; only after the body was read."""
+        if self._over is None:
+            await self._left()
+            return
+        left = asyncio.ensure_future(self._left())
+        try:
+            await asyncio.wait((left, self._over), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+
+    async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 

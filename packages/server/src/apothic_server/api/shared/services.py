@@ -239,6 +239,10 @@ class Services(Protocol):
         """
         ...
 
+    def over(self, actor: Actor) -> Future[None] | None:
+        """Return what is done when the attempt of `actor` is over; None when it is no user code."""
+        ...
+
     @property
     def keys(self) -> Keys: ...
     @property

@@ -124,6 +124,7 @@ class Board:
         self._retries: list[tuple[float, JobId]] = []
         self._pending: dict[GroupKey, int] = {}
         self._reload_waiters: dict[JobId, list[asyncio.Future[asyncio.Future[Outcome]]]] = {}
+        self._overs: dict[tuple[JobId, int], asyncio.Future[None]] = {}
 
     @property
     def dispatches(self) -> bool:
@@ -236,8 +237,19 @@ class Board:
         if job.runner is None:
             self.fleet.miss(job.need.group, job.id)
 
+    def over(self, job_id: JobId, fence: int) -> asyncio.Future[None]:
+        """Return what is done when an attempt is over, or when this process knows it no longer; not to be cancelled."""
+        job = self.jobs.get(job_id)
+        if job is None or job.fence != fence or not job.is_granted:
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            over.set_result(None)
+            return over
+        return self._overs.setdefault((job_id, fence), asyncio.get_running_loop().create_future())
+
     def release(self, job: LiveJob) -> None:
         """Free the slot of an attempt that ended, and forget whom it waited for; the runner stays."""
+        if (over := self._overs.pop((job.id, job.fence), None)) is not None:
+            over.set_result(None)
         self.fleet.unmiss(job.need.group, job.id)
         runner, job.runner, job.worker = job.runner, None, None
         job.is_sent = False
@@ -309,6 +321,9 @@ class Board:
             job.runner = job.worker = None
             job.is_sent = False
         self.jobs.clear()
+        for over in self._overs.values():
+            over.set_result(None)
+        self._overs.clear()
         self.ready = ReadyQueues()
         self.fleet = Fleet()
         self.links.clear()

@@ -12,7 +12,7 @@ from apothic.wire.ids import JobId
 from apothic_server.domain.access import Attempt
 from apothic_server.domain.decide.cycles import Knot, is_stuck
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import Conflict, Fenced, Invalid
+from apothic_server.domain.errors import Conflict, Fenced, Invalid, Unavailable
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.live import LiveJob
 
@@ -34,14 +34,17 @@ def check_depth(attempt: Attempt | None) -> None:
         raise Invalid(detail, code="call_depth_exceeded")
 
 
-def caller(board: Board, attempt: Attempt) -> LiveJob | None:
-    """Return the job whose code calls; None when another process holds it.
+def caller(board: Board, attempt: Attempt) -> LiveJob:
+    """Return the job whose code calls.
 
     Raises:
         Fenced: Its attempt ended since the request came.
+        Unavailable: Another process dispatches since then.
     """
+    if not board.dispatches:
+        raise Unavailable("another server dispatches since; try again", retry_after_s=1)
     live = board.jobs.get(attempt.job)
-    if live is not None and (live.fence != attempt.fence or live.waits or live.status.is_final):
+    if live is None or live.fence != attempt.fence or not live.is_granted:
         raise Fenced("The attempt that calls is over: it has ended or was taken over.")
     return live
 
