@@ -38,12 +38,14 @@ APP = """
             pass
         return "done"
 
-    async_gate = None
+    async_gate = asyncio.Event()
     async def hang(action):
         if action == "open":
+            async_gate.set()
             return "opened"
         print("hanging")
-        await asyncio.Event().wait()
+        await async_gate.wait()
+        return "done"
 
     def swallow():
         try:
@@ -109,14 +111,16 @@ def test_cancelling_one_call_spares_its_neighbour(worker, function, is_async) ->
     runner = worker.start(function, tasks=3, is_async=is_async)
     runner.submit("victim", "wait")
     assert runner.receive()[0]["text"] in ("spinning\n", "hanging\n")
+    runner.submit("neighbour", "wait")
+    assert runner.receive()[0]["text"] in ("spinning\n", "hanging\n")
     runner.send(kind="cancel", call="victim")
     head, _ = runner.receive()
     assert (head["kind"], head["call"], head["error"]["code"]) == ("error", "victim", "cancelled")
     runner.send(kind="cancel", call="victim")
     runner.send(kind="cancel", call="never heard of")
     runner.submit("other", "open")
-    _, answers = collect(runner, 1)
-    assert answers["other"][1] == "opened"
+    _, answers = collect(runner, 2)
+    assert (answers["other"][1], answers["neighbour"][1]) == ("opened", "done")
     runner.send(kind="stop")
     assert worker.exited(runner) == (0, None)
 

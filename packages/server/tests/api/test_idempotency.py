@@ -13,6 +13,7 @@ from apothic.wire.frames import FrameReader, encode_frame
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import VALUE_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE, Value
+from apothic_server import failpoints
 from apothic_server.api.runtime.document import read_document
 from apothic_server.api.shared.idempotency import GivenKey, request_key
 from apothic_server.domain.access import Role
@@ -261,6 +262,25 @@ async def test_a_call_that_the_store_could_not_take_leaves_the_key_free(cloud):
     accepted = await send(client, post, "k")
 
     assert (refused.status, accepted.status) == (503, 202)
+    assert "idempotent-replayed" not in accepted.headers
+
+
+@guarantee("G6.3", "idem_no_orphan_lock")
+async def test_a_call_that_was_on_its_way_when_the_store_refused_it_leaves_the_key_free(cloud):
+    client = AsgiClient(cloud.asgi, cloud.key)
+    post = await post_of("call_function", client)
+
+    async def refuse(name):
+        if name == "writer.taken":
+            raise OverflowError("a failure of the test")
+
+    take_away = failpoints.install(refuse)
+    refused = await send(client, post, "k")
+    take_away()
+    accepted = await send(client, post, "k")
+
+    assert refused.status >= 500
+    assert accepted.status == 202
     assert "idempotent-replayed" not in accepted.headers
 
 

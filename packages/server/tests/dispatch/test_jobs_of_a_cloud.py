@@ -241,6 +241,21 @@ async def test_another_orgs_first_job_gets_the_next_free_slot(cloud):
     assert theirs.job in taken
 
 
+@guarantee("G15.4", "fair_between_orgs")
+async def test_an_org_whose_job_fits_nowhere_holds_no_other_org_up(cloud):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", cpu=64))
+    await cloud.deploy("shop", actor=cloud.other_actor)
+    await cloud.spawn()
+    theirs = await cloud.services.jobs.submit(
+        cloud.other_actor, ("shop", "work"), Value("json", b"[[],{}]"), blocking=False
+    )
+    await theirs.accepted
+
+    worker = await ScriptedWorker(cloud, cpus=1).connect()
+
+    assert (await worker.take()).job == theirs.job
+
+
 @guarantee("G2.6", "lost_grant_reply")
 async def test_a_grant_that_never_arrived_is_given_again_when_the_worker_comes_back(cloud):
     await cloud.deploy()

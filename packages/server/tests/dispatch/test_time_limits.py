@@ -113,7 +113,7 @@ async def test_a_passed_deadline_is_never_tried_again(cloud):
 @pytest.mark.parametrize(
     ("limits", "code"),
     [
-        ({"timeout_s": 60}, "timeout"),
+        ({"timeout_s": 60, "startup_timeout_s": 600}, "timeout"),
         ({"timeout_s": 600, "deadline_s": 60}, "deadline_exceeded"),
     ],
 )
