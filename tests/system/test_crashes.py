@@ -139,7 +139,7 @@ def test_a_killed_database_is_started_again_and_calls_go_on(deployed):
 
     assert deployed.outcome(began)["result"] == "waited"
     assert deployed.outcome(deployed.spawn("jobs", "echo", "after"))["result"] == "after"
-    assert deployed.request("GET", "/readyz").status == 200
+    until(lambda: deployed.request("GET", "/readyz").status == 200, "it is ready again")
 
 
 @guarantee("G14.2", "fsync_error_stops")
