@@ -7,9 +7,10 @@ from pathlib import Path
 PLUGIN = ("-p", "apothic_server.testing.skips", "-p", "no:cacheprovider")
 SKIPPING = """
 import pytest
-from apothic_server.testing.skips import needs
+from apothic_server.testing.skips import needs, note
 
-def test_works(): ...
+def test_works(request):
+    note(request.config, "left something out")
 
 def test_needs_a_program():
     needs("a-program-nobody-has", package="a-package")
@@ -27,6 +28,7 @@ def test_a_skip_is_listed_with_the_package_that_enables_the_test(tmp_path: Path)
 
     assert done.returncode == 0
     assert "needs `a-program-nobody-has`: apt-get install a-package" in done.stdout
+    assert done.stdout.count("note: left something out") == 1
 
 
 def test_a_skip_fails_a_strict_run_that_still_ends_with_the_summary(tmp_path: Path):

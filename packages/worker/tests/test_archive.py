@@ -118,7 +118,11 @@ def test_an_archive_made_to_hurt_is_refused_and_writes_nothing_outside(tmp_path,
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", archive(entry("a", b"x"))[:-20], gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", archive(entry("a", b"x"))[:-20], gzip.compress(b"")],
+    ids=["empty", "other", "cut", "nothing compressed"],
+)
 def test_damaged_bytes_are_refused(tmp_path, data):
     with pytest.raises(ArchiveRefused):
         unpacked(data, tmp_path)

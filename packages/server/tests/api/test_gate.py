@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from apothic.wire.ids import KeyId, OrgId
 from apothic.wire.limits import HEADER_BLOCK_MAX
-from apothic.wire.tokens import new_token
+from apothic.wire.tokens import sealed
 from apothic_server.api.shared.asgi import CLIENT_GONE, Face
 from apothic_server.api.shared.errors import STATUSES
 from apothic_server.api.shared.operations import Operation
@@ -26,7 +26,7 @@ from apothic_server.testing.guarantees import guarantee
 pytestmark = pytest.mark.anyio
 
 PUBLIC = Policy(Audience.PUBLIC)
-OWNER, VIEWER, WORKER = new_token("lk"), new_token("lk"), new_token("lw")
+OWNER, VIEWER, WORKER = sealed("lk", "o" * 32), sealed("lk", "v" * 32), sealed("lw", "w" * 32)
 HOLDERS = {
     OWNER: Actor(OrgId("first"), KeyId("1"), Role.OWNER, SCOPES, is_operator=True),
     VIEWER: Actor(OrgId("second"), KeyId("2"), Role.VIEWER, SCOPES),
@@ -123,7 +123,7 @@ class TestAuthentication:
             f"Bearer {OWNER[:-1]}",
             f"Bearer {OWNER}x",
             f"Bearer {OWNER}, Bearer {OWNER}",
-            f"Bearer {new_token('lr')}",
+            f"Bearer {sealed('lr', 'r' * 32)}",
             f"Bearer {OWNER[:-1]}ÿ",
             "Bearer lk_",
         ],
@@ -139,7 +139,7 @@ class TestAuthentication:
         assert not lookups.seen
 
     async def test_an_unknown_token_is_refused_after_the_lookup(self):
-        lookups, token = Lookups(), new_token("lk")
+        lookups, token = Lookups(), sealed("lk", "l" * 32)
 
         answer = await self.table(lookups).as_holder_of(token).request("GET", "/read")
 

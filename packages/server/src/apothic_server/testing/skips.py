@@ -3,9 +3,12 @@
 `pytest --strict-skips` turns every skip into a failure. Skip with `needs`, which names what would enable the test.
 `note` adds a line to the end of the run for what a test left out without being skipped, like an interpreter that this
 machine does not have.
+
+When several processes share a run (pytest-xdist), the one that prints gets their reports, and in the end their notes.
 """
 
 import shutil
+from typing import Any
 
 import pytest
 
@@ -29,9 +32,23 @@ def note(config: pytest.Config, text: str) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the notes of the run."""
-    notes = config.stash.get(_NOTES, ())
-    for text in notes:
+    for text in sorted(set(config.stash.get(_NOTES, ()))):
         terminalreporter.write_line(f"note: {text}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the notes over when another process prints them."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["notes"] = session.config.stash.get(_NOTES, list[str]())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take the notes of a process that has run its tests; one that died has handed over none."""
+    del error
+    for text in getattr(node, "workeroutput", {}).get("notes", ()):
+        note(node.config, text)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
