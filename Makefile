@@ -11,6 +11,7 @@ PYTHON ?=
 BIN := .venv/bin
 READY := .venv/.ready
 TEST_ARGS ?=
+PROCESSES ?= 3
 ONLY ?=
 MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
@@ -33,8 +34,9 @@ demo: $(READY) ## start a cloud in a temporary folder, run the sample on it, sto
 up: $(READY) ## run a cloud in the foreground; Ctrl-C stops it
 	@$(BIN)/apothic up $(UP_ARGS)
 
-test: $(READY) ## run the whole test suite (TEST_ARGS="-k words", STRICT=1)
-	@$(BIN)/python -m pytest $(if $(filter 1,$(STRICT)),--strict-skips) $(TEST_ARGS)
+# Many tests wait for processes of their own, so three share two processors. Tests of one file stay together.
+test: $(READY) ## run the whole test suite (TEST_ARGS="-k words", STRICT=1, PROCESSES=0 for one process)
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(filter 1,$(STRICT)),--strict-skips) $(TEST_ARGS)
 
 check: $(READY) ## formatting, lint, types, import contracts, declared dependencies
 	$(BIN)/ruff check .
