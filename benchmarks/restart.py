@@ -3,7 +3,10 @@
 One job runs, many wait; server, worker and database are killed at once and the cloud is started again. Timed from that
 start to the first job that reports itself. Then all jobs run, and each tells its number.
 
-Usage: restart.py [--quick] [--json FILE] [--jobs N]
+With `--live N` instead: N further unfinished jobs are written into the store; timed until the cloud is ready, beside a
+plain read of the same rows by the same driver (G14.3).
+
+Usage: restart.py [--quick] [--json FILE] [--jobs N] [--live N]
 
 Exits with 0 also when a goal is missed, and with 1 when the run is broken.
 """
@@ -11,6 +14,7 @@ Exits with 0 also when a goal is missed, and with 1 when the run is broken.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -35,6 +39,14 @@ from _verdict import Goal, as_json, goal_table
 JOBS, IMPORTS, CALLERS = 10_000, 5, 16
 WAIT_S = 600.0
 APP = Path(__file__).parent / "_noop" / "visit.py"
+READY_S = 10.0
+COPY = """
+    INSERT INTO jobs (id, org, app, deployment, function, status, path, run_at, arguments, arguments_encoding,
+        arguments_python, next_index, created_by, created_at)
+    SELECT lpad(n::text, 26, '0'), org, app, deployment, function, status, path, run_at, arguments, arguments_encoding,
+        arguments_python, next_index, created_by, created_at
+    FROM (SELECT * FROM jobs WHERE status = 'queued' LIMIT 1) AS queued, generate_series(1, $1) AS n
+"""
 PROGRAM = Path(sys.executable).with_name("apothic")
 
 
@@ -144,7 +156,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        result = _measure(options, folder, stack)
+        measure = _measure if options.live is None else _measure_live
+        result = measure(options, folder, stack)
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
@@ -189,6 +202,50 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dic
     }
 
 
+def _measure_live(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
+    before = moment()
+    cloud, visits = Cloud(folder), Visits()
+    stack.callback(cloud.stop)
+    cloud.start()
+    subprocess.run([sys.executable, APP], check=True, cwd=APP.parent)
+    _spawn(2, visits)
+    plain_s = asyncio.run(_fill(folder / "data" / "postgres", options.live))
+    cloud.kill()
+    began = time.perf_counter()
+    cloud.start()
+    ready_s = time.perf_counter() - began
+    goals = [Goal("G14.3", f"ready in {READY_S:.0f} s", f"{ready_s:.2f} s", ready_s <= READY_S)]
+    line = machine_line(before, moment())
+    print(f"\n## A restart with {options.live:,} live jobs\n\n{line}\n")
+    print(f"Plain read of the rows {plain_s:.2f} s; ready after {ready_s:.2f} s, {ready_s / plain_s:.1f} times that.\n")
+    print(goal_table(goals))
+    told = {"machine": line, "live": options.live, "plain_read_s": plain_s, "ready_s": ready_s}
+    return {**told, "goals": [as_json(goal) for goal in goals]}
+
+
+async def _fill(folder: Path, count: int) -> float:
+    """Write so many copies of a queued job into the store of a running cloud, and time reading them."""
+    from apothic_server.store.address import StoreAddress
+    from apothic_server.store.connection import connect
+    from apothic_server.store.postmaster import find_postmaster
+    from apothic_server.store.recovery import SQL
+
+    server = find_postmaster(folder / "data")
+    assert server is not None, "the cloud runs"
+    password = (folder / "password").read_text().strip()
+    address = StoreAddress(host=server.socket_folder, user="apothic", password=password, database="apothic")
+    connection = await connect(address, name="benchmark", deadline_s=WAIT_S)
+    try:
+        await connection.execute(COPY, count)
+        read = SQL["list_unfinished_jobs"]
+        began = time.perf_counter()
+        rows = await connection.fetch(read, "", count)
+        assert len(rows) == count
+        return time.perf_counter() - began
+    finally:
+        await connection.close()
+
+
 def _spawn(jobs: int, visits: Visits) -> None:
     from apothic import RemoteFunction
 
@@ -223,6 +280,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a smoke run with few jobs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     parser.add_argument("--jobs", type=int, help=f"jobs, one of which runs (default {JOBS:,})")
+    parser.add_argument("--live", type=int, help="measure a start with so many further unfinished jobs instead")
     options = parser.parse_args()
     options.jobs = options.jobs or (200 if options.quick else JOBS)
     return options

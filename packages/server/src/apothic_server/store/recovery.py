@@ -18,11 +18,19 @@ from apothic_server.store.statements import load
 
 SQL = load("recovery")
 JOB_COLUMNS = tuple(column.name for column in fields(Job))
+"""What the statements select first, in this order."""
+
+STATUS, ERROR = JOB_COLUMNS.index("status"), JOB_COLUMNS.index("error")
 
 
 async def unfinished(connection: Connection, *, after: JobId | None, limit: int) -> dict[JobId, JobStatus]:
     """Return up to `limit` unfinished jobs with an id above `after`, in the order of their ids."""
     return _statuses(await connection.fetch(SQL["list_unfinished"], after or "", limit))
+
+
+async def unfinished_jobs(connection: Connection, *, after: JobId | None, limit: int) -> list[UnfinishedJob]:
+    """Return up to `limit` unfinished jobs with an id above `after` and their arguments, in the order of their ids."""
+    return [_unfinished(row) for row in await connection.fetch(SQL["list_unfinished_jobs"], after or "", limit)]
 
 
 async def statuses_of(connection: Connection, jobs: list[JobId]) -> dict[JobId, JobStatus]:
@@ -102,9 +110,14 @@ def _statuses(rows: list[Record]) -> dict[JobId, JobStatus]:
 
 
 def _unfinished(row: Record) -> UnfinishedJob:
-    value = Value(row["encoding"], row["data"] or b"", row["python"])
-    items = ItemCount(row["item_attempt"], row["next_ordinal"])
-    return UnfinishedJob(job_of(row), StoredValue(value, row["blob"]), items)
+    # By place, which takes a third of the time: a start reads every unfinished job.
+    cells = list(row.values())
+    *job, data, blob, encoding, python, item_attempt, next_ordinal = cells
+    job[STATUS] = JobStatus(job[STATUS])
+    if job[ERROR] is not None:
+        job[ERROR] = msgspec.json.decode(job[ERROR])
+    value = StoredValue(Value(encoding, data or b"", python), blob)
+    return UnfinishedJob(Job(*job), value, ItemCount(item_attempt, next_ordinal))
 
 
 async def lock_orgs(connection: Connection) -> None:

@@ -144,7 +144,7 @@ class ItemFlows:
             self._board.reload(job.id)
             return
         for _ in range(min(count, len(flow.waiting))):
-            flow.wrote(flow.waiting.popleft())
+            flow.wrote(flow.waiting.pop(0))
         self._written_up(job)
 
     def _written_up(self, job: LiveJob) -> None:

@@ -39,10 +39,10 @@ class ItemFlow:
     written: int = 0
     taken: int = 0
     floor: int = -1
-    waiting: deque[ItemSegment] = field(default_factory=deque[ItemSegment])
+    waiting: list[ItemSegment] = field(default_factory=list[ItemSegment])
     writing: int = 0
     ending: Callable[[], None] | None = None
-    _recent: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]])
+    _recent: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     _recent_bytes: int = 0
 
     def begin(self, attempt: int, ordinal: int = 0) -> None:
@@ -52,7 +52,7 @@ class ItemFlow:
         self.floor, self.writing = -1, 0
         self.waiting.clear()
         self.ending = None
-        self._recent = deque([(ordinal, 0)])
+        self._recent = [(ordinal, 0)]
         self._recent_bytes = 0
 
     def wrote(self, segment: ItemSegment) -> None:
@@ -64,7 +64,7 @@ class ItemFlow:
             size += self._recent.pop()[1]
         self._recent.append((self.written, size))
         while self._recent_bytes - self._recent[0][1] >= ITEMS_UNREAD_MAX:
-            self.floor, gone = self._recent.popleft()
+            self.floor, gone = self._recent.pop(0)
             self._recent_bytes -= gone
 
     def resume(self, attempt: int, stored: ItemCount) -> None:
@@ -77,7 +77,7 @@ class ItemFlow:
         self.writing = 0
         if attempt == stored.attempt == self.attempt:
             while self.waiting and self.waiting[0].first_ordinal < stored.next_ordinal:
-                self.waiting.popleft()
+                self.waiting.pop(0)
             self.written = stored.next_ordinal
         elif self.attempt != attempt or not self.waiting:
             self.begin(stored.attempt, stored.next_ordinal)
@@ -89,7 +89,7 @@ RECENT_STEP = ITEMS_UNREAD_MAX // 64
 
 @dataclass(slots=True, eq=False)
 class LiveJob:
-    """One unfinished job.
+    """One unfinished job. There may be 100,000 of them, all made at a start: what each takes counts.
 
     Attributes:
         need: Where it may run.

@@ -212,9 +212,22 @@ class Recovery:
 
     async def _sweep_page(self) -> None:
         async with self._database.system_unit() as unit:
-            page = await rows.unfinished(unit, after=self._swept_to, limit=PAGE)
-            await self._compare(unit, page)
-        self._swept_to = next(reversed(page)) if len(page) == PAGE else None
+            page = await (self._adopt_page(unit) if self._is_first else self._compare_page(unit))
+        self._swept_to = page[-1] if len(page) == PAGE else None
+
+    async def _compare_page(self, unit: Connection) -> list[JobId]:
+        page = await rows.unfinished(unit, after=self._swept_to, limit=PAGE)
+        await self._compare(unit, page)
+        return list(page)
+
+    async def _adopt_page(self, unit: Connection) -> list[JobId]:
+        """At the beginning of a term memory lacks nearly all rows, so they are read whole: one statement a page."""
+        page = await rows.unfinished_jobs(unit, after=self._swept_to, limit=PAGE)
+        for row in page:
+            if not self._is_known(row.job.id):
+                await self._adopt_row(unit, row)
+        await self._compare(unit, {row.job.id: row.job.status for row in page})
+        return [row.job.id for row in page]
 
     def _is_known(self, job_id: JobId) -> bool:
         board = self._board

@@ -5,6 +5,14 @@ SELECT id, status FROM jobs
 WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
 ORDER BY id LIMIT $2;
 
+-- name: list_unfinished_jobs
+SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
+    created_at, started_at, finished_at, retry_of, parent, depth, waited_fence,
+    arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
+    item_attempt, next_ordinal
+FROM jobs WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
+ORDER BY id LIMIT $2;
+
 -- name: list_statuses
 SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
 
