@@ -26,6 +26,7 @@ from apothic._serialize import (
     ValueTooLarge,
     decode,
     encode_arguments,
+    encode_item,
     encode_result,
 )
 from apothic.wire.limits import JSON_DEPTH_MAX, VALUE_MAX
@@ -235,6 +236,19 @@ def test_values_over_the_limit_are_refused(value) -> None:
         encode_result(value)
     with pytest.raises(ValueTooLarge):
         encode_arguments((value,), {})
+
+
+@pytest.mark.parametrize("value", ["x" * VALUE_MAX, {b"x" * VALUE_MAX}])
+def test_what_is_too_large_is_said_alike_of_one_thing_and_of_many(value) -> None:
+    for encode, what in (
+        (lambda: encode_result(value), "the result"),
+        (lambda: encode_item(value, 1), "item 1"),
+        (lambda: encode_arguments((value,), {}), "the arguments"),
+    ):
+        with pytest.raises(
+            ValueTooLarge, match=rf"^{what} cannot be sent: (1 048 5\d\d bytes when|more than the 1 MiB)"
+        ):
+            encode()
 
 
 def test_the_largest_value_passes() -> None:

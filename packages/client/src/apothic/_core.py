@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from apothic._steps import IdleLines
 from apothic.config import Endpoint
@@ -54,6 +55,9 @@ class Core:
         self.common = f"Host: {self.endpoint.netloc}\r\nUser-Agent: apothic/{VERSION} python/{version}\r\n"
         if self.endpoint.authorization is not None:
             self.common += f"Authorization: {self.endpoint.authorization}\r\n"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("it holds a connection and a key; send a name or an id, and look it up there")
 
     def pause_s(self, tries: int, first_s: float = PAUSE_FIRST_S) -> float:
         """Return how long to wait after that many failed tries."""

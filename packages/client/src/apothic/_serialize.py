@@ -189,9 +189,13 @@ def _all_round_trip(values: Any, depth: int) -> bool:
 def _bounded(data: bytes, what: str) -> bytes:
     if len(data) > VALUE_MAX:
         raise ValueTooLarge(
-            f"{what} encode to {len(data):,} bytes; at most {VALUE_MAX:,} can be sent".replace(",", " ")
+            f"{what} cannot be sent: {_spaced(len(data))} bytes when encoded, of at most {_spaced(VALUE_MAX)}"
         )
     return data
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,9 @@ class _BoundedBuffer(io.BytesIO):
     def write(self, data: Any, /) -> int:
         written = super().write(data)
         if self.tell() > VALUE_MAX:
-            raise ValueTooLarge(f"{self._what} encode to more than {VALUE_MAX // MIB} MiB, the most that can be sent")
+            raise ValueTooLarge(
+                f"{self._what} cannot be sent: more than the {VALUE_MAX // MIB} MiB that a value may have"
+            )
         return written
 
 

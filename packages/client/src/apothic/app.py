@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import FunctionType, MappingProxyType
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads
 from apothic._loading import is_in_runner, stop_if_loading
@@ -61,6 +61,12 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self._name}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"the app {self._name} and its functions stay in the process that defines them; send a name and look it up "
+            f'there: RemoteFunction.from_name("{self._name}", ...)'
+        )
 
     @property
     def name(self) -> str:

@@ -111,7 +111,8 @@ class Job(Generic[R]):
                 `snapshot` of now, or `continue` with the oldest item kept.
 
         Raises:
-            InvalidRequestError: An argument is malformed, or of another job; raised at once.
+            InvalidRequestError: An argument is malformed, or of another job; raised at once. Or the job's function
+                yields no items (`not_a_generator`).
             JobStreamResetError: Items are gone; `event` is the `JobResetEvent`.
             JobTimeoutError: Not all items came in time, or the job exceeded its own limit (`is_final`).
             RemoteExecutionError: The function failed; raised after its last item.

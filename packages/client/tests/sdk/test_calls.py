@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from apothic import (
+    App,
     CapacityError,
     CloudNotRunning,
     ConflictError,
@@ -479,6 +480,19 @@ def test_an_argument_that_cannot_travel_is_named_and_nothing_is_sent(
 
     assert caught.value.code == "value_too_large"
     assert len(server.received) == 1
+
+
+def test_apps_functions_and_connections_stay_where_they_are(client: Any, do: Do, greet: Any) -> None:
+    app = App("shop", client=client)
+    function = app.function()(top_level)
+
+    for argument, says in ((app, "from_name"), (function, "from_name"), (client, "a name or an id"), (greet, "an id")):
+        with pytest.raises(SerializationError, match=rf"Argument 1 of type apothic.* cannot be sent: .*{says}"):
+            do(greet.remote(argument))
+
+
+def top_level() -> None:
+    """A function that an app may hold."""
 
 
 @pytest.mark.parametrize("timeout_s", [-1, "1", True, float("nan"), None])

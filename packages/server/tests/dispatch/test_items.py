@@ -367,6 +367,22 @@ async def test_another_orgs_items_are_not_found(cloud):
     assert answer.status == 404
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_items_of_a_function_that_yields_none_are_refused(cloud, client, has_ended):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    if has_ended:
+        worker.succeed(attempt, b"1")
+        await ended(job)
+
+    answer = await client.request("GET", f"/v1/jobs/jobs:{job.job}/events?items=packed", headers=SSE)
+
+    assert (answer.status, answer.json["code"]) == (422, "not_a_generator")
+    assert "yields no items" in answer.json["detail"]
+
+
 @pytest.mark.parametrize(("query", "headers"), [("?items=loose", SSE), ("?items=packed", {})])
 async def test_a_wrong_wish_about_items_is_refused(cloud, client, query, headers):
     _, job, _ = await begin(cloud)

@@ -109,6 +109,22 @@ async def test_a_passed_deadline_is_never_tried_again(cloud):
     assert await code_of(job) == "deadline_exceeded"
 
 
+@pytest.mark.parametrize("by_worker", [True, False])
+async def test_a_deadline_is_told_alike_whoever_enforces_it(cloud, by_worker):
+    await deploy(cloud, timeout_s=600, deadline_s=60)
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    if by_worker:
+        worker.fail(attempt, outcome="timed_out", code="deadline_exceeded")
+    else:
+        await live_for(cloud, worker, 60 + LATE_S + 1, attempt)
+    error = (await ended(job)).error
+
+    assert (error.type, error.code) == ("apothic.JobTimedOut", "deadline_exceeded")
+    assert error.message == "the job did not end within 60 s of its call (deadline_s)"
+
+
 @guarantee("G4.3", "timeouts_both_sides")
 @pytest.mark.parametrize(
     ("limits", "code"),

@@ -44,6 +44,7 @@ class EventHandlers:
 
     def __init__(self, services: Services) -> None:
         self._apps = services.apps
+        self._jobs = services.jobs
         self._streams = services.streams
         self._encoded: OrderedDict[tuple[str, int], bytes] = OrderedDict()
 
@@ -89,6 +90,10 @@ class EventHandlers:
             raise
         watch.close()
         return json_response(page)
+
+    async def check_yields(self, actor: Actor, job: JobId) -> None:
+        """Raise Invalid (`not_a_generator`) for a job that can have no items."""
+        await self._jobs.check_yields(actor, job)
 
     async def attach(self, actor: Actor, job: JobId, after: int) -> tuple[ItemReader, int]:
         """Attach a reader of a job's items after an index; returns it and the ordinal of the next item for it."""
@@ -174,6 +179,7 @@ class Feed:
 
     async def pack(self) -> None:
         """Send items packed, after telling where they begin, and let the job's generator wait for this reader."""
+        await self._handlers.check_yields(self._actor, JobId(self._stream.key))
         self._reader, ordinal = await self._handlers.attach(self._actor, JobId(self._stream.key), self._after)
         self._first.append((self._words.alive, self._after, {"last_index": self._after, "next_ordinal": ordinal}))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import INFRASTRUCTURE_LOSSES_MAX
 from apothic.wire.values import RemoteError
+from apothic_server.domain.decide.limits import STOPPED_BY_WORKERS, limit_error
 from apothic_server.domain.jobs import JobEvent, JobStatus
 
 NEVER_RETRIED = frozenset(
@@ -74,7 +75,7 @@ def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jit
     if ended.outcome == "succeeded" and status is JobStatus.RUNNING:
         return Verdict(JobEvent.SUCCEEDED, None, tally.losses)
     if ended.outcome in ("failed", "timed_out"):
-        return _user_failure(ended, tally, spec, jitter)
+        return _user_failure(_in_our_words(ended, spec), tally, spec, jitter)
     return _lost(ended, tally, spec, jitter)
 
 
@@ -98,6 +99,13 @@ def _user_failure(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float)
         return Verdict(JobEvent.RETRY, ended.error, tally.losses, delay)
     final = JobEvent.TIMED_OUT if ended.outcome == "timed_out" else JobEvent.FAILED
     return Verdict(final, ended.error, tally.losses)
+
+
+def _in_our_words(ended: Ended, spec: FunctionSpec) -> Ended:
+    """A limit is told alike whether a worker or the server enforced it."""
+    if ended.outcome != "timed_out" or ended.error is None or ended.error.code not in STOPPED_BY_WORKERS:
+        return ended
+    return Ended("timed_out", limit_error(ended.error.code, spec))
 
 
 def _lost(ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:

@@ -12,6 +12,9 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.values import RemoteError
 from apothic_server.domain.jobs import JobStatus
 
+STOPPED_BY_WORKERS = frozenset({"timeout", "deadline_exceeded"})
+"""Limits that a worker enforces first; it says only which one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
