@@ -128,6 +128,11 @@ def fails_once(count):
 
 
 @app.function(memory_mb=256)
+def plain():
+    return 1
+
+
+@app.function(memory_mb=256)
 def elsewhere():
     return iter_elsewhere()
 

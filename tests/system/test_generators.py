@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .clouds import until
+from .people import APOTHIC, DEADLINE_S
 from .processes import is_asleep
 
 HEAD = "import apothic\nfrom apothic import Job, RemoteFunction\nfrom apothic.client import ControlPlaneClient\n"
@@ -121,7 +122,7 @@ for name, arguments, count in [("fails", (5,), 5), ("unserializable", (), 1), ("
     codes = [line.split(" ", 1) for line in ran.out.splitlines()]
     assert [line[0] for line in codes] == ["exception", "result_unserializable", "result_too_large", "not_a_generator"]
     assert "item 1 of type _thread.lock" in codes[1][1]
-    assert codes[2][1].startswith("item 1 encode")
+    assert codes[2][1].startswith("item 1 cannot be sent: 2 000 002 bytes")
 
 
 def test_a_later_attempt_repeats_nothing_to_a_reader(person):
@@ -176,6 +177,46 @@ def test_the_command_line_prints_items_as_lines_of_json(cloud, person):
     assert (document.json["items"], document.json["result"]) == (["line 00000000", "line 00000001"], 2)
     assert (watched.out, "job.end" in watched.err) == ('"line 00000000"\n', True)
     assert (failed.status, failed.out) == (100, "0\n1\n")
+
+
+def test_a_reader_of_the_command_line_that_leaves_cancels_the_job(cloud, person):
+    process = person.popen(APOTHIC, "run", "forever", "--app-name", "generators", stdout=-1, stderr=-1)
+    first = [process.stdout.readline() for _ in range(3)]
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    status = process.wait(DEADLINE_S)
+
+    job = said.split("Nobody reads the output any more; ")[1].split()[0]
+    assert (first, status) == (["0\n", "1\n", "2\n"], 1)
+    assert cloud.job(job)["status"] == "cancelled"
+
+
+def test_items_before_a_failure_are_in_the_document_of_the_command_line(person):
+    ran = person.apothic("run", "fails", "--app-name", "generators", "--payload", '{"args": [2]}', "--json")
+
+    assert (ran.status, ran.error["code"]) == (100, "exception")
+    assert (ran.json["status"], ran.json["items"]) == ("failed", [0, 1])
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_items_of_a_job_that_yields_none_are_refused_and_not_empty(person, has_ended):
+    script(
+        person,
+        f"""
+from apothic import InvalidRequestError
+job = look("plain").spawn()
+assert not {has_ended} or job.wait() == 1
+try:
+    list(job.wait_gen())
+except InvalidRequestError as error:
+    assert error.code == "not_a_generator", error.code
+    assert "plain yields no items" in str(error), error
+else:
+    raise AssertionError("nothing was said")
+assert job.wait() == 1
+""",
+    ).ok()
 
 
 def test_a_slow_reader_pauses_the_generator_and_loses_nothing(cloud, person):

@@ -36,7 +36,7 @@ FIRST_S_MAX = 10.0
 """Our server begins a stream of items at once; one that begins later is kept back by something in between."""
 
 ON_RESET = ("raise", "snapshot", "continue")
-_TYPES = ("job.stream_item",)
+ITEM = "job.stream_item"
 _PACKED, _ALIVE = "job.stream_items", "job.alive"
 
 
@@ -65,9 +65,10 @@ class ItemEvents(EventReader):
 
     Args:
         poll_interval_s: Pause between two pages where no stream gets through.
+        types: Names of the events to read.
+        is_packed: The job's function is a generator, so there are items, and they are read packed.
     """
 
-    _query = {"items": "packed"}  # noqa: RUF012 - never changed
     _places = (_ALIVE,)
 
     def __init__(
@@ -78,8 +79,11 @@ class ItemEvents(EventReader):
         *,
         timeout_s: float,
         poll_interval_s: float = 1.0,
+        types: tuple[str, ...] = (ITEM,),
+        is_packed: bool = True,
     ) -> None:
-        super().__init__(core, job, Position(last_index, _TYPES), timeout_s=timeout_s)
+        super().__init__(core, job, Position(last_index, types), timeout_s=timeout_s)
+        self._query = {"items": "packed"} if is_packed else {}
         self._poll_interval_s = poll_interval_s
         self._is_polling = False
         self._is_unheard = False
@@ -173,7 +177,12 @@ class ItemSource:
         return self._events.job_id
 
     def more(self) -> Steps[list[Chunk] | None]:
-        """Return the next chunks; None after the last item of a job that succeeded.
+        """Return the next chunks; None after the last item of a job that succeeded. Errors as those of `mixed`."""
+        found = yield from self.mixed()
+        return None if found is None else [entry for entry in found if isinstance(entry, Chunk)]
+
+    def mixed(self) -> Steps[list[Chunk | JobStreamEvent] | None]:
+        """Return the next chunks with other events that are read, in their order; None as `more`.
 
         Raises:
             JobStreamResetError: Items are gone, and `on_reset` is `raise`.
@@ -187,17 +196,21 @@ class ItemSource:
             if self._tells_end:
                 yield from self._check_end()
             return None
-        chunks: list[Chunk] = []
+        found: list[Chunk | JobStreamEvent] = []
         for event in events:
             if isinstance(event, JobResetEvent):
                 self._obey_reset(event)
+                if self._on_reset != "raise":
+                    found.append(event)
                 if self._on_reset != "snapshot":
                     break
             elif event.event == _ALIVE:
                 self._begin(event.data.get("next_ordinal"))
+            elif event.event not in {ITEM, _PACKED}:
+                found.append(event)
             elif (chunk := parsed(self._chunk, event)) is not None:
-                chunks.append(chunk)
-        return chunks
+                found.append(chunk)
+        return found
 
     def value(self, text: Any, python: str | None) -> Any:
         """Return the item that stands as base64 text.
@@ -231,10 +244,8 @@ class ItemSource:
         items: Any
         if isinstance(event, JobStreamItemEvent):
             items, first, ordinal = [data["item"]], index, data["ordinal"]
-        elif event.event == _PACKED:
-            items, first, ordinal = data["items"], data["first_index"], data["first_ordinal"]
         else:
-            return None
+            items, first, ordinal = data["items"], data["first_index"], data["first_ordinal"]
         encoding, python = data["encoding"], data.get("python")
         if encoding not in ENCODINGS or type(items) is not list or type(first) is not int or type(ordinal) is not int:
             raise ValueError("an event of items is malformed")

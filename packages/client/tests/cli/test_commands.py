@@ -153,7 +153,8 @@ def test_run_prints_text_as_text_and_the_rest_as_json(connected, run, shapes, re
 
     found = run("run", "greet", "--app-name", "hello-world")
 
-    assert (found.code, found.out, found.err) == (0, printed, "first\nsecond\n")
+    assert (found.code, found.out) == (0, printed)
+    assert found.err.splitlines() == shapes.told("queued", "running, attempt 1", "first", "second", "succeeded")
 
 
 def test_run_sends_the_payload_as_json_arguments(connected, run, shapes):
@@ -230,7 +231,8 @@ def test_run_ends_with_100_and_the_remote_traceback_when_the_function_failed(con
     found = run("run", "greet", "--app-name", "hello-world")
 
     assert (found.code, found.out) == (100, "")
-    assert found.err.startswith("first\nsecond\nTraceback: line 3 of app.py\n")
+    assert "first\nsecond\n" in found.err
+    assert f"{shapes.JOB}: succeeded\nTraceback: line 3 of app.py\n" in found.err
     assert "Caused by:\nbuiltins.KeyError: 'k'" in found.err
     assert f"the function failed in {shapes.JOB}: builtins.ValueError: no" in found.err
 
@@ -262,7 +264,7 @@ def test_run_ends_with_103_when_the_job_was_cancelled(connected, run, shapes):
 
 
 def test_run_prints_the_result_even_when_the_output_cannot_be_read(connected, run, shapes):
-    connected.script["GET", f"/v1/jobs/{shapes.JOB}/logs"] = shapes.refused(404, "not_found", "Gone.")
+    connected.script["GET", f"/v1/jobs/{shapes.JOB}/events"] = shapes.refused(404, "not_found", "Gone.")
 
     found = run("run", "greet", "--app-name", "hello-world")
 

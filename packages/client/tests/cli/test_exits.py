@@ -68,10 +68,16 @@ def test_lists_and_streams_are_lines_for_programs_that_read_lines(connected, run
     assert json.loads(found.out.splitlines()[0]).get("items") is None
 
 
-def test_a_retry_that_is_not_watched_prints_no_lines_and_retries_nothing(connected, run, shapes):
-    found = run("job", "retry", shapes.JOB, "--jsonl")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_every_command_prints_lines_of_json(connected, run, shapes, name, place):
+    arguments = filled(shapes, COMMANDS[name])
 
-    assert (found.code, found.error["code"], connected.asked) == (2, "usage", [])
+    found = run("--jsonl", *arguments) if place == "before" else run(*arguments, "--jsonl")
+
+    assert (found.code, found.err) == (0, "")
+    assert [type(json.loads(line)) for line in found.out.splitlines()] == [dict] * len(found.out.splitlines())
+    assert found.out != ""
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "version"])

@@ -144,12 +144,13 @@ def test_one_document_and_many_lines_exclude_each_other(connected, run, shapes, 
     assert found.error["code"] == "usage"
 
 
-def test_run_prints_lines_only_when_it_watches(connected, run):
+def test_run_that_does_not_watch_prints_its_document_in_one_line(connected, run, shapes):
     found = run(*RUN, "--jsonl")
 
-    assert (found.code, found.out) == (2, "")
-    assert "needs --watch" in found.error["detail"]
-    assert connected.asked == []
+    assert (found.code, found.err) == (0, "")
+    assert [json.loads(line) for line in found.out.splitlines()] == [
+        {"job_id": shapes.JOB, "status": "succeeded", "result": "hello, world"}
+    ]
 
 
 def test_one_interrupt_is_put_off_while_something_is_shown_and_a_second_is_not():

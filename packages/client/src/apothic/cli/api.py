@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from apothic.cli.console import print_json
 from apothic.cli.payload import read_text
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import InvalidRequestError, error_from_answer
@@ -44,8 +43,8 @@ def api(settings: Settings, method: str, path: str, fields: tuple[str, ...], dat
     )
     if response.status >= 400:
         raise error_from_answer(response.status, _parsed(response.body), response.headers.get("x-request-id"))
-    if settings.is_json:
-        print_json({"status": response.status, "body": _printable(response.body)})
+    if settings.is_for_programs:
+        settings.print_document({"status": response.status, "body": _printable(response.body)})
         return
     sys.stdout.buffer.write(response.body)
     if response.body and not response.body.endswith(b"\n") and sys.stdout.isatty():

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from apothic.cli.console import print_listed, print_table, say
-from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.settings import Settings, common_options
 from apothic.cli.watch_options import place, watch_options
 
 
@@ -18,7 +18,6 @@ def app() -> None:
 
 
 @app.command("list")
-@jsonl_option
 @common_options
 @click.pass_obj
 def list_apps(settings: Settings) -> None:

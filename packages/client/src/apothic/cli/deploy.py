@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_fields, print_json, print_text, say
+from apothic.cli.console import print_fields, print_text, say
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import ApothicError, InvalidRequestError
 
@@ -58,8 +58,8 @@ def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool) -> 
     app = _find_app(_load(path, sources.module), path, variable)
     client = settings.client() if settings.base_url else app.client
     done = client.run(app.deploy_steps(client, is_quiet=True))
-    if settings.is_json:
-        print_json(_document(done))
+    if settings.is_for_programs:
+        settings.print_document(_document(done))
     else:
         _print(done)
 
@@ -69,8 +69,8 @@ def _dry_run(settings: Settings, path: Path) -> None:
 
     packed = pack(path)
     _say_notes(settings, packed.notes)
-    if settings.is_json:
-        print_json(_files(packed))
+    if settings.is_for_programs:
+        settings.print_document(_files(packed))
         return
     for file in packed.files:
         print_text(f"{file.size_bytes:>10}  {file.path}")
@@ -79,7 +79,7 @@ def _dry_run(settings: Settings, path: Path) -> None:
 
 def _say_notes(settings: Settings, notes: Iterable[str]) -> None:
     """Say what is left out; a JSON document has the notes itself."""
-    if not settings.is_json:
+    if not settings.is_for_programs:
         for note in notes:
             say(f"Note: {note}")
 

@@ -9,8 +9,8 @@ import click
 
 from apothic.cli import ids
 from apothic.cli.confirming import confirm, yes_option
-from apothic.cli.console import print_fields, print_json, print_listed, print_table, print_text, say
-from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.console import print_fields, print_listed, print_table, print_text, say
+from apothic.cli.settings import Settings, common_options
 from apothic.cli.watch_options import place, watch_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def deployment() -> None:
 
 @deployment.command("list")
 @click.option("--app", metavar="APP", help="Only those of this app.")
-@jsonl_option
 @common_options
 @click.pass_obj
 def list_deployments(settings: Settings, app: str | None) -> None:
@@ -50,8 +49,8 @@ def list_deployments(settings: Settings, app: str | None) -> None:
 def inspect(settings: Settings, deployment_id: str) -> None:
     """Show one deployment and its functions."""
     found = settings.client().get_deployment(deployment_id)
-    if settings.is_json:
-        print_json(asdict(found))
+    if settings.is_for_programs:
+        settings.print_document(asdict(found))
         return
     fields = {
         "deployment": found.deployment_id,
@@ -122,8 +121,8 @@ def watch(settings: Settings, deployment_id: str, snapshot: bool, after: int | N
 
 def _tell(settings: Settings, end: DeploymentEnd) -> None:
     found, left = end.deployment, end.unfinished_jobs
-    if settings.is_json:
-        print_json(
+    if settings.is_for_programs:
+        settings.print_document(
             {
                 "deployment_id": found.deployment_id, "app": found.app, "version": found.version,
                 "status": found.status, "unfinished_jobs": left,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apothic.cli.console import print_json, print_text
+from apothic.cli.console import print_text
 from apothic.cli.failures import ERROR, Stopped
 from apothic.cli.findings import Finding, failed, fine, skipped, warned
 from apothic.cli.machine import machine_findings
@@ -34,8 +34,8 @@ def doctor(settings: Settings) -> None:
     """
     findings = [*machine_findings(), *_cloud_findings(settings)]
     is_ok = all(finding.state != "failed" for finding in findings)
-    if settings.is_json:
-        print_json({"ok": is_ok, "checks": [asdict(finding) for finding in findings]})
+    if settings.is_for_programs:
+        settings.print_document({"ok": is_ok, "checks": [asdict(finding) for finding in findings]})
     else:
         _print(findings)
     if not is_ok:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, cast
 
 import click
@@ -64,7 +65,6 @@ EXIT_CODES: tuple[tuple[type[ApothicError], int], ...] = (
 _HINTS = {
     "unauthenticated": "`apothic doctor` shows which key is used and from where; APOTHIC_API_KEY sets another.",
     "forbidden": "`apothic status` shows the role of your key; use one whose role and scopes allow this.",
-    "not_found": "`apothic app list` and `apothic job list` show what exists for your key.",
     "app_stopped": "`apothic deploy FILE` makes the app answer calls again.",
     "deployment_active": "`apothic deployment stop` first, or delete it with --now.",
     "deployment_busy": "Wait until its jobs have ended, or delete it with --now, which cancels them.",
@@ -86,11 +86,20 @@ class Stopped(Exception):
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended a wait; the message says what became of the job, if it was about one."""
+    """Ctrl-C ended a wait; the message says what became of the job, if it was about one.
 
-    def __init__(self, message: str, *, job_id: str | None) -> None:
+    Attributes:
+        status: Of the job when it has ended.
+    """
+
+    def __init__(self, message: str, *, job_id: str | None, status: str | None = None) -> None:
         super().__init__(message)
         self.job_id = job_id
+        self.status = status
+
+
+class ReaderLeft(Interrupted):
+    """Nobody reads the output any more, for example because `head` has enough."""
 
 
 _INTERRUPTS = (KeyboardInterrupt, click.Abort, Interrupted)
@@ -102,19 +111,24 @@ def report(error: BaseException, settings: Settings) -> int:
         return error.exit_code
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         return error.code or 0
+    if isinstance(error, (BrokenPipeError, ReaderLeft)):
+        _close_stdout()
     if isinstance(error, BrokenPipeError):
-        return _close_stdout()
-    if settings.is_debug:
-        traceback.print_exception(error)
-    if settings.is_for_programs:
-        say(json.dumps({"error": as_json(error)}))
-    else:
-        _say_error(error)
+        return ERROR
+    with suppress(BrokenPipeError):  # stderr may be the same pipe
+        if settings.is_debug:
+            traceback.print_exception(error)
+        if settings.is_for_programs:
+            say(json.dumps({"error": as_json(error)}))
+        else:
+            _say_error(error)
     return exit_code(error)
 
 
 def exit_code(error: BaseException) -> int:
     """Return the documented exit code of an error."""
+    if isinstance(error, ReaderLeft):
+        return ERROR
     if isinstance(error, _INTERRUPTS):
         return INTERRUPTED
     if isinstance(error, click.ClickException):
@@ -148,6 +162,8 @@ def _remote_json(error: RemoteExecutionError) -> dict[str, Any]:
 def _code(error: BaseException) -> str:
     if isinstance(error, ApothicError):
         return error.code
+    if isinstance(error, ReaderLeft):
+        return "reader_left"
     if isinstance(error, _INTERRUPTS):
         return "interrupted"
     if isinstance(error, click.UsageError):
@@ -164,6 +180,8 @@ def _detail(error: BaseException) -> Any:
         return cast("list[Any]", error.detail) if isinstance(error.detail, list) else str(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, ReaderLeft):
+        return f"Nobody reads the output any more; {error}"
     if isinstance(error, _INTERRUPTS):
         return str(error) or "Interrupted."
     return f"Unexpected {type(error).__name__}: {error}"
@@ -172,7 +190,15 @@ def _detail(error: BaseException) -> Any:
 def _hint(error: ApothicError) -> str | None:
     if isinstance(error, JobTimeoutError) and not error.is_final and error.job_id:
         return f"`apothic job status {error.job_id}` shows how it goes on, `apothic job cancel {error.job_id}` ends it."
+    if error.code == "not_found":
+        return _where_to_look(str(error))
     return _HINTS.get(error.code)
+
+
+def _where_to_look(message: str) -> str:
+    """Return what lists the things of the kind that a message names."""
+    kind = next((kind for kind in ("job", "deployment") if f"no such {kind}" in message.lower()), "app")
+    return f"`apothic {kind} list` shows the {kind}s of your key's organisation."
 
 
 def _say_error(error: BaseException) -> None:
@@ -213,9 +239,8 @@ def _click_hint(error: BaseException) -> str | None:
     return "Run it again with --debug and report what it prints."
 
 
-def _close_stdout() -> int:
+def _close_stdout() -> None:
     """Give up on a reader that left, so that nothing complains when the process ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
-    return ERROR

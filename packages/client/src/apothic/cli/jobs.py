@@ -10,7 +10,7 @@ import click
 from apothic.cli import ids
 from apothic.cli.console import print_fields, print_json, print_listed, print_table, print_text, say
 from apothic.cli.failures import Stopped
-from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.settings import Settings, common_options
 from apothic.cli.since import moment
 
 
@@ -26,7 +26,6 @@ def job() -> None:
 @click.option("--status", metavar="STATUS", help="Only jobs with this status, for example running.")
 @click.option("--since", metavar="TIME", callback=moment, help="Only jobs made since 10m, 1h, 2d ago, or since a time.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most jobs to list.")
-@jsonl_option
 @common_options
 @click.pass_obj
 def list_jobs(
@@ -56,8 +55,8 @@ def list_jobs(
 def status(settings: Settings, job_id: str) -> None:
     """Show how far a job is, and why when it waits or failed."""
     found = settings.client().get_job(job_id)
-    if settings.is_json:
-        print_json(asdict(found))
+    if settings.is_for_programs:
+        settings.print_document(asdict(found))
         return
     fields = {
         "job": found.job_id,
@@ -82,7 +81,6 @@ def status(settings: Settings, job_id: str) -> None:
 @click.option("--snapshot", is_flag=True, help="Begin with the job as it is now and go on behind that.")
 @click.option("--last-index", type=click.IntRange(min=-1), metavar="N", help="Go on after the event with this index.")
 @click.option("--types", metavar="A,B", help="Show only these events, for example job.log,job.end.")
-@jsonl_option
 @common_options
 @click.pass_obj
 def watch(settings: Settings, job_id: str, snapshot: bool, last_index: int | None, types: str | None) -> None:
@@ -119,10 +117,17 @@ def _watch(settings: Settings, job_id: str, *, snapshot: bool, last_index: int |
         watching.run(Job(job_id, client).watch(snapshot=snapshot, last_index=last_index, event_types=wanted))
         status = watching.status or client.get_job(job_id).status
     except KeyboardInterrupt:
+        _print_watched(settings, job_id, None, documents, watching.last_index)
         raise interrupted(job_id, watching.last_index, types) from None
-    if settings.is_json:
-        print_json({"job_id": job_id, "status": status, "events": documents, "last_index": watching.last_index})
+    _print_watched(settings, job_id, status, documents, watching.last_index)
     return status
+
+
+def _print_watched(
+    settings: Settings, job_id: str, status: str | None, events: list[dict[str, Any]], last_index: int
+) -> None:
+    if settings.is_json:
+        print_json({"job_id": job_id, "status": status, "events": events, "last_index": last_index})
 
 
 def _names(types: str | None) -> tuple[str, ...]:
@@ -136,8 +141,8 @@ def _names(types: str | None) -> tuple[str, ...]:
 def cancel(settings: Settings, job_id: str) -> None:
     """Ask a job to end; asking again, or after its end, changes nothing."""
     now = settings.client().cancel_job(job_id)
-    if settings.is_json:
-        print_json({"job_id": job_id, "status": now})
+    if settings.is_for_programs:
+        settings.print_document({"job_id": job_id, "status": now})
     else:
         print_text(f"{job_id} is {now}")
 
@@ -145,19 +150,16 @@ def cancel(settings: Settings, job_id: str) -> None:
 @job.command()
 @click.argument("job_id", metavar="ID", callback=ids.job_id)
 @click.option("--watch", "watches", is_flag=True, help="Show the new job's events until it ends, and end as it does.")
-@jsonl_option
 @common_options
 @click.pass_obj
 def retry(settings: Settings, job_id: str, watches: bool) -> None:
     """Call the function of an ended job again with the same arguments, as a new job, and print that job's id."""
-    if settings.is_jsonl and not watches:
-        raise click.UsageError("--jsonl prints events and needs --watch.")
     made = settings.client().retry_job(job_id)
     if watches:
         if not settings.is_for_programs:
             say(f"{made} retries {job_id}")
         _end_as(_watch(settings, made, snapshot=False, last_index=None, types=()))
-    elif settings.is_json:
-        print_json({"job_id": made, "retry_of": job_id})
+    elif settings.is_for_programs:
+        settings.print_document({"job_id": made, "retry_of": job_id})
     else:
         print_text(made)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from apothic.cli import ids
 from apothic.cli.console import print_json, print_json_line, print_live, print_text, say
 from apothic.cli.interrupts import guarded
-from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.settings import Settings, common_options
 from apothic.cli.since import moment
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 )
 @click.option("--timestamps", is_flag=True, help="Print when each line was written, in UTC.")
 @click.option("--search", metavar="TEXT", help="Only lines that contain TEXT, upper and lower case told apart.")
-@jsonl_option
 @common_options
 @click.pass_obj
 def logs(
@@ -47,16 +46,18 @@ def logs(
     """
     output = Output(settings.client(), job_id, search or "", since or "")
     lines = output.written(tail)
-    show = _shower(settings, timestamps=timestamps, is_live=follow)
-    if not follow:
-        _print(settings, output, lines, show)
-        return
+    found: list[dict[str, Any]] = []
+    show = _shower_into(found) if settings.is_json else _shower(settings, timestamps=timestamps, is_live=follow)
     try:
-        _print(settings, output, output.following(lines), show)
+        _show(output, output.following(lines) if follow else lines, show)
     except KeyboardInterrupt:
+        if not follow:
+            raise
         from apothic.cli.watching import interrupted
 
+        _print_document(settings, output, found)
         raise interrupted(job_id, output.shown_index, ("job.log",)) from None
+    _print_document(settings, output, found)
 
 
 class Output:
@@ -124,18 +125,22 @@ def pages(client: ControlPlaneClient, job_id: str) -> Iterator[LogPage]:
         after = page.last_index
 
 
-def _print(settings: Settings, output: Output, lines: Iterable[LogLine], show: Callable[[LogLine], None]) -> None:
+def _print_document(settings: Settings, output: Output, lines: list[dict[str, Any]]) -> None:
     if settings.is_json:
-        found = [asdict(line) for line in lines]
-        print_json(
-            {"job_id": output.job_id, "lines": found, "last_index": output.last_index, "is_final": output.is_final}
-        )
-        return
+        last_index, is_final = output.last_index, output.is_final
+        print_json({"job_id": output.job_id, "lines": lines, "last_index": last_index, "is_final": is_final})
+
+
+def _show(output: Output, lines: Iterable[LogLine], show: Callable[[LogLine], None]) -> None:
     with guarded() as interrupts:
         for line in lines:
             with interrupts.held():
                 show(line)
                 output.shown_index = line.index
+
+
+def _shower_into(found: list[dict[str, Any]]) -> Callable[[LogLine], None]:
+    return lambda line: found.append(asdict(line))
 
 
 def _shower(settings: Settings, *, timestamps: bool, is_live: bool) -> Callable[[LogLine], None]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_json, print_lines, print_text, say
-from apothic.cli.failures import Interrupted
-from apothic.cli.logs import pages
+from apothic.cli.console import print_lines, print_text, say
+from apothic.cli.failures import Interrupted, ReaderLeft
+from apothic.cli.following import read_items, show_all
 from apothic.cli.payload import arguments
-from apothic.cli.settings import Settings, common_options, jsonl_option
+from apothic.cli.pickled import type_name
+from apothic.cli.settings import Settings, common_options
 from apothic.errors import ApothicError, JobCancelledError, ProtocolError, remote_error
 from apothic.wire.values import RemoteError, Value
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Follow = Callable[[ControlPlaneClient, str, float], None]
 
 WAIT_S = 600.0
+_NULL = Value("json", b"null")
 
 
 @click.command()
@@ -39,7 +41,6 @@ WAIT_S = 600.0
     "--timeout-s", type=click.FloatRange(min=0, min_open=True), default=WAIT_S, show_default=True,
     help="Seconds to wait; the job goes on afterwards.",
 )  # fmt: skip
-@jsonl_option
 @common_options
 @click.pass_obj
 def run(
@@ -60,7 +61,8 @@ def run(
 
     Example: apothic run greet --app-name hello-world --payload '{"args": ["world"], "kwargs": {}}'
     """
-    _refuse_contradictions(settings, watch=watch, detach=detach)
+    if watch and detach:
+        raise click.UsageError("--watch waits for the job and --detach does not. Give one of them.")
     value = arguments(payload)
     client = settings.client()
     found = client.get_function(app_name, function)
@@ -68,25 +70,30 @@ def run(
     if detach:
         _print_detached(settings, job_id)
         return
-    events: list[dict[str, Any]] = []
-    items: list[Any] = []
-    follow = None
+    came: dict[str, list[Any]] = {"events": []} if watch else {"items": []} if found.is_generator else {}
+    follow: Follow | None = None
     if watch:
-        follow = functools.partial(_show_events, show=_shower(settings, events, is_quiet=quiet))
+        follow = functools.partial(_show_events, show=_shower(settings, came["events"], is_quiet=quiet))
+    elif not (quiet or settings.is_for_programs):
+        follow = functools.partial(show_all, name=function, is_generator=found.is_generator)
     elif found.is_generator:
-        follow = functools.partial(_print_items, items=items if settings.is_json else None)
-    outcome = _wait(settings, client, job_id, timeout_s, follow)
-    if not (quiet or watch or settings.is_json):
-        _say_logs(client, job_id)
-    more = {"items": items} if found.is_generator and not watch else {}
-    _print_outcome(settings, outcome, {"events": events} if watch else more, shows_result=not found.is_generator)
-
-
-def _refuse_contradictions(settings: Settings, *, watch: bool, detach: bool) -> None:
-    if watch and detach:
-        raise click.UsageError("--watch waits for the job and --detach does not. Give one of them.")
-    if settings.is_jsonl and not watch:
-        raise click.UsageError("--jsonl prints events and needs --watch.")
+        follow = functools.partial(read_items, items=came["items"].extend if settings.is_for_programs else print_lines)
+    is_document = settings.is_json or (settings.is_jsonl and not watch)
+    try:
+        outcome = _wait(settings, client, job_id, timeout_s, follow)
+    except (ApothicError, Interrupted) as error:
+        if came and is_document:
+            status = error.status if isinstance(error, Interrupted) else None
+            settings.print_document({"job_id": job_id, "status": status, "result": None, **came})
+        raise
+    if outcome.status != "succeeded":
+        if came and is_document:
+            settings.print_document({"job_id": job_id, "status": outcome.status, "result": None, **came})
+        raise _failure(outcome)
+    if is_document:
+        settings.print_document(_document(outcome, came))
+    elif not (settings.is_jsonl or found.is_generator):
+        _print_result(outcome)
 
 
 def _shower(settings: Settings, events: list[dict[str, Any]], *, is_quiet: bool) -> Show:
@@ -108,8 +115,8 @@ def _shower(settings: Settings, events: list[dict[str, Any]], *, is_quiet: bool)
 
 
 def _print_detached(settings: Settings, job_id: str) -> None:
-    if settings.is_json:
-        print_json({"job_id": job_id})
+    if settings.is_for_programs:
+        settings.print_document({"job_id": job_id})
         return
     print_text(job_id)
     say(f"`apothic job status {job_id}` shows how it goes on, `apothic logs {job_id}` what it writes.")
@@ -120,46 +127,31 @@ def _wait(
 ) -> Outcome:
     """Wait for the job, and show what comes of it meanwhile.
 
-    The first Ctrl-C cancels it and waits for its end, a second one leaves it.
+    The first Ctrl-C cancels it and waits for its end, a second one leaves it. So does who no longer reads.
 
     Raises:
         Interrupted: Ctrl-C; the message says what became of the job.
+        ReaderLeft: Nobody reads the output.
     """
     try:
         if follow is not None:
             follow(client, job_id, timeout_s)
         return client.outcome(job_id, timeout_s=timeout_s)
-    except KeyboardInterrupt:
-        if not settings.is_for_programs:
-            say(f"\nCancelling {job_id}; Ctrl-C again leaves it as it is.")
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        ended = ReaderLeft if isinstance(error, BrokenPipeError) else Interrupted
+    if ended is Interrupted and not settings.is_for_programs:
+        say(f"\nCancelling {job_id}; Ctrl-C again leaves it as it is.")
+    status = None
     try:
         client.cancel_job(job_id)
-        outcome = client.outcome(job_id, timeout_s=timeout_s)
+        status = client.outcome(job_id, timeout_s=timeout_s).status
     except KeyboardInterrupt:
         what = f"Left {job_id}: `apothic job status {job_id}` shows how it goes on."
     except ApothicError as error:
         what = f"{job_id} may still run: {error}"
     else:
-        what = f"{job_id} is {outcome.status}."
-    raise Interrupted(what, job_id=job_id)
-
-
-def _print_items(client: ControlPlaneClient, job_id: str, timeout_s: float, items: list[Any] | None) -> None:
-    """Print each item on a line as it comes, or put all into `items`; how the job ended is for others to tell."""
-    from apothic._items import ItemEvents, ItemSource
-    from apothic.cli.watching import not_json
-
-    source = ItemSource(client.core, ItemEvents(client.core, job_id, -1, timeout_s=timeout_s), "raise", tells_end=False)
-    try:
-        while (chunks := client.run(source.more())) is not None:
-            for chunk in chunks:
-                shown = chunk.items if chunk.is_json else [not_json(item) for item in chunk.items]
-                if items is not None:
-                    items += shown
-                else:
-                    print_lines(shown)
-    finally:
-        source.close()
+        what = f"{job_id} is {status}."
+    raise ended(what, job_id=job_id, status=status)
 
 
 def _show_events(client: ControlPlaneClient, job_id: str, timeout_s: float, show: Show) -> None:
@@ -170,57 +162,32 @@ def _show_events(client: ControlPlaneClient, job_id: str, timeout_s: float, show
         show(event)
 
 
-def _say_logs(client: ControlPlaneClient, job_id: str) -> None:
-    """Print what the job wrote; its outcome counts even when that cannot be read."""
-    try:
-        for page in pages(client, job_id):
-            for line in page.lines:
-                say(line.line)
-    except ApothicError as error:
-        say(f"The output of {job_id} cannot be read: {error}")
-
-
-def _print_outcome(settings: Settings, outcome: Outcome, more: dict[str, Any], *, shows_result: bool) -> None:
-    """Print the result of a job that succeeded; one JSON document gets the fields in `more` too.
-
-    Raises:
-        RemoteExecutionError: It failed or timed out.
-        JobCancelledError: It was cancelled.
-    """
+def _failure(outcome: Outcome) -> ApothicError:
+    """Return the error for a job that did not succeed."""
     if outcome.status == "cancelled":
-        raise JobCancelledError(f"{outcome.job_id} was cancelled.", job_id=outcome.job_id)
-    if outcome.status != "succeeded":
-        missing = RemoteError("apothic.Unknown", "the server gave no reason")
-        raise remote_error(outcome.error or missing, job_id=outcome.job_id)
-    if settings.is_jsonl or not (shows_result or settings.is_json):
-        return
-    value = outcome.value or Value("json", b"null")
+        return JobCancelledError(f"{outcome.job_id} was cancelled.", job_id=outcome.job_id)
+    missing = RemoteError("apothic.Unknown", "the server gave no reason")
+    return remote_error(outcome.error or missing, job_id=outcome.job_id)
+
+
+def _document(outcome: Outcome, came: dict[str, list[Any]]) -> dict[str, Any]:
+    value = outcome.value or _NULL
+    found = {"job_id": outcome.job_id, "status": outcome.status}
     if value.encoding == "json":
-        _print_result(settings, outcome, _decoded(value.data), more)
-    else:
-        _print_type(settings, outcome, value, more)
+        return {**found, "result": _decoded(value.data), **came}
+    what = {"encoding": value.encoding, "type": type_name(value.data), "size_bytes": len(value.data)}
+    return {**found, "result": None, "not_json": what, **came}
 
 
-def _print_result(settings: Settings, outcome: Outcome, result: Any, more: dict[str, Any]) -> None:
-    if settings.is_json:
-        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": result, **more})
-    elif isinstance(result, str):
-        print_text(result)
-    else:
-        print_text(json.dumps(result, ensure_ascii=False))
-
-
-def _print_type(settings: Settings, outcome: Outcome, value: Value, more: dict[str, Any]) -> None:
-    """Name a result that only Python can read; nothing is unpickled here."""
-    from apothic.cli.pickled import type_name
-
-    name = type_name(value.data)
-    if settings.is_json:
-        found = {"encoding": value.encoding, "type": name, "size_bytes": len(value.data)}
-        print_json({"job_id": outcome.job_id, "status": outcome.status, "result": None, "not_json": found, **more})
+def _print_result(outcome: Outcome) -> None:
+    """Print a result; of one that only Python can read, its type. Nothing is unpickled here."""
+    value = outcome.value or _NULL
+    if value.encoding != "json":
+        print_text(type_name(value.data))
+        say(f"The result is no JSON value; read it in Python: Job({outcome.job_id!r}, client).wait()")
         return
-    print_text(name)
-    say(f"The result is no JSON value; read it in Python: Job({outcome.job_id!r}, client).wait()")
+    result = _decoded(value.data)
+    print_text(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
 
 
 def _decoded(data: bytes) -> Any:

@@ -20,7 +20,7 @@ class Settings:
 
     Attributes:
         is_json: Print one JSON document, and errors as JSON.
-        is_jsonl: Print one JSON object per line as things happen, and errors as JSON.
+        is_jsonl: Print JSON in lines, as things happen where they do, and errors as JSON.
         base_url: Address of the cloud, or None to look for it.
         is_debug: Show tracebacks.
     """
@@ -35,6 +35,15 @@ class Settings:
         """Whether a program reads what is printed: no remarks, errors as JSON."""
         return self.is_json or self.is_jsonl
 
+    def print_document(self, document: Any) -> None:
+        """Print the one document of a command: over several lines, with `--jsonl` in one."""
+        from apothic.cli.console import print_json, print_json_line
+
+        if self.is_jsonl:
+            print_json_line(document)
+        else:
+            print_json(document)
+
     def client(self) -> ControlPlaneClient:
         """Return a client for the chosen cloud; it refuses to unpickle anything.
 
@@ -48,12 +57,16 @@ class Settings:
 
 
 def common_options(command: Command) -> Command:
-    """Add `--json`, `--base-url` and `--debug` to a command or group."""
+    """Add `--json`, `--jsonl`, `--base-url` and `--debug` to a command or group."""
     for option in reversed(
         (
             click.option(
                 "--json", "is_json", is_flag=True, expose_value=False, callback=_set_json,
                 help="Print one JSON document; errors are JSON too.",
+            ),
+            click.option(
+                "--jsonl", "is_jsonl", is_flag=True, expose_value=False, callback=_set_jsonl,
+                help="Print JSON in lines, as things happen where they do; errors are JSON too.",
             ),
             click.option(
                 "--base-url", metavar="URL", expose_value=False, callback=_set_base_url,
@@ -69,24 +82,21 @@ def common_options(command: Command) -> Command:
     return command
 
 
-def jsonl_option(command: Command) -> Command:
-    """Add `--jsonl` to a command that prints things as they happen."""
-    return click.option(
-        "--jsonl", "is_jsonl", is_flag=True, expose_value=False, callback=_set_jsonl,
-        help="Print one JSON object per line as things happen; errors are JSON too.",
-    )(command)  # fmt: skip
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = ctx.ensure_object(Settings)
+    settings.is_json = settings.is_json or value
+    _check_form(ctx, settings)
 
 
 def _set_jsonl(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     settings = ctx.ensure_object(Settings)
-    settings.is_jsonl = value
-    if value and settings.is_json:
-        raise click.UsageError("--json prints one document, --jsonl one per line. Give one of them.", ctx)
+    settings.is_jsonl = settings.is_jsonl or value
+    _check_form(ctx, settings)
 
 
-def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    settings = ctx.ensure_object(Settings)
-    settings.is_json = settings.is_json or value
+def _check_form(ctx: click.Context, settings: Settings) -> None:
+    if settings.is_json and settings.is_jsonl:
+        raise click.UsageError("--json prints one document, --jsonl lines. Give one of them.", ctx)
 
 
 def _set_base_url(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

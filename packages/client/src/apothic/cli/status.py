@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_fields, print_json, print_text
+from apothic.cli.console import print_fields, print_text
 from apothic.cli.failures import Stopped
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import PermissionDeniedError
@@ -32,8 +32,8 @@ def status(settings: Settings) -> None:
     readiness = client.readiness()
     identity = client.identity()
     workers = _workers(client)
-    if settings.is_json:
-        print_json(_document(client.base_url, readiness, identity, workers))
+    if settings.is_for_programs:
+        settings.print_document(_document(client.base_url, readiness, identity, workers))
     else:
         _print(client.base_url, readiness, identity, workers)
     if not readiness.ready:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from apothic.cli.console import print_json, print_text
+from apothic.cli.console import print_text
 from apothic.cli.settings import Settings, common_options
 from apothic.wire.version import VERSION
 
@@ -22,7 +22,7 @@ def version(settings: Settings) -> None:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
-    if settings.is_json:
-        print_json(found)
+    if settings.is_for_programs:
+        settings.print_document(found)
     else:
         print_text(f"apothic {VERSION} (Python {found['python']}, {found['platform']})")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from apothic.cli.settings import Command, common_options, jsonl_option
+from apothic.cli.settings import Command, common_options
 
 
 def watch_options(command: Command) -> Command:
-    """Add `--snapshot`, `--after`, `--types`, `--jsonl` and the common options."""
+    """Add `--snapshot`, `--after`, `--types` and the common options."""
     for option in (
         common_options,
-        jsonl_option,
         click.option("--types", metavar="A,B", callback=_names, help="Show only these events."),
         click.option(
             "--after", "--last-index", "after", type=click.IntRange(min=-1), metavar="N",

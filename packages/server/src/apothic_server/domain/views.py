@@ -89,6 +89,7 @@ class JobView:
     app_name: str
     function_name: str
     waiting_reason: str | None
+    is_generator: bool
 
 
 @dataclass(frozen=True, slots=True)

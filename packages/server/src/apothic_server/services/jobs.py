@@ -13,7 +13,7 @@ from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.errors import Conflict, Invalid, TooLarge, Unavailable, no_such
+from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
@@ -144,26 +144,6 @@ class Jobs:
         elif live.org != actor.org or not actor.sees(live.function.app, live.parent):
             raise no_such("job")
 
-    async def check_yields(self, actor: Actor, key: JobId) -> None:
-        """Check that a job's function is a generator.
-
-        Raises:
-            NotFound: No such job.
-            Invalid: The function returns one result (`not_a_generator`).
-        """
-        live = self._board.jobs.get(key)
-        if live is not None and live.org == actor.org:
-            function = live.function
-        else:
-            async with self._database.request_unit(actor.org) as unit:
-                row = await rows.get_job(unit, actor.org, key)
-            if row is None:
-                raise no_such("job")
-            function = await self._function_of(actor, row)
-        if not function.spec.is_generator:
-            name = function.spec.name
-            raise Invalid(f"{name} yields no items; wait for its one result instead", code="not_a_generator")
-
     async def list_jobs(self, actor: Actor, wanted: JobFilter, *, limit: int) -> tuple[list[JobEntry], JobId | None]:
         """Return up to `limit` jobs, newest first, and the job after which to read on, None at the end.
 
@@ -182,7 +162,7 @@ class Jobs:
         if live is None and row.status in WAITING and not self._board.dispatches:
             reason = "the server that dispatches knows why; this one does not"
         function = live.function if live is not None else await self._function_of(actor, row)
-        return JobView(row, function.app_name, function.spec.name, reason)
+        return JobView(row, function.app_name, function.spec.name, reason, function.spec.is_generator)
 
     def obstacle(self, actor: Actor, key: JobId) -> str | None:
         """Return why a job of the actor's org may wait for long: no machine could ever run it, or its runners crash."""

@@ -24,6 +24,7 @@ from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response, stream_response
 from apothic_server.api.shared.services import ItemReader, Services, Watch
 from apothic_server.domain.access import Actor
+from apothic_server.domain.errors import Invalid
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.services.streams import PAGE, REREAD_S
@@ -93,7 +94,10 @@ class EventHandlers:
 
     async def check_yields(self, actor: Actor, job: JobId) -> None:
         """Raise Invalid (`not_a_generator`) for a job that can have no items."""
-        await self._jobs.check_yields(actor, job)
+        view = await self._jobs.get(actor, job)
+        if not view.is_generator:
+            text = f"{view.function_name} yields no items; wait for its one result instead"
+            raise Invalid(text, code="not_a_generator")
 
     async def attach(self, actor: Actor, job: JobId, after: int) -> tuple[ItemReader, int]:
         """Attach a reader of a job's items after an index; returns it and the ordinal of the next item for it."""

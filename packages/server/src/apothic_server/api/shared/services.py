@@ -133,10 +133,6 @@ class Jobs(Protocol):
 
     async def get(self, actor: Actor, key: JobId) -> JobView: ...
 
-    async def check_yields(self, actor: Actor, key: JobId) -> None:
-        """Raise `Invalid` with code `not_a_generator` when a job's function is none."""
-        ...
-
     def attend(self, actor: Actor, key: JobId) -> Callable[[], None]:
         """Note that the caller waits for a job until the returned function is called.
 
