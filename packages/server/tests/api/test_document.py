@@ -39,7 +39,7 @@ async def no_link(scope, receive, send, actor) -> None:
 def table() -> dict[str, Operation]:
     names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "health", "metrics")
     keys = SimpleNamespace()
-    services: Any = SimpleNamespace(keys=keys, authenticate=None, **dict.fromkeys(names))
+    services: Any = SimpleNamespace(keys=keys, authenticate=None, over=None, **dict.fromkeys(names))
     rows = ops_operations(services) + runtime_operations(services, no_link, b"")
     face = build_face(services, no_link, make_request_id=str, log=structlog.get_logger())
     assert list(face.operations) == [row.id for row in rows]

@@ -189,12 +189,14 @@ class Batch:
         last_index: The greatest index looked at.
         is_final: `last_index` is the end of the stream.
         is_whole: Nothing between the index that was asked for and `last_index` has been rotated away.
+        has_more: More follows `last_index` already.
     """
 
     events: tuple[Streamed | ItemRun, ...]
     last_index: int
     is_final: bool
     is_whole: bool = True
+    has_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,12 @@
 """Event streams for watchers: dense, resumable, shared (G5).
 
-A stream that is watched has one tail in memory, fed by one reader, whoever asks first: all watchers at the front share
-its events. Who is behind the tail is served from the store. Wake-ups are hints; the store is read again every
-`REREAD_S` in any case (G5.6).
+A stream that is watched has one tail in memory (`tails.py`), which all watchers at its front share. Who is behind the
+tail is served from the store. Wake-ups are hints; the store is read again every `REREAD_S` in any case (G5.6).
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
 
 from apothic.wire.ids import AppId, DeploymentId, JobId, OrgId
 from apothic.wire.limits import KIB, VALUE_MAX
@@ -27,6 +22,7 @@ from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.runs import merged, rest_of, run_of
+from apothic_server.services.tails import PAGE, REREAD_S, Tail, item_bytes, resolve
 from apothic_server.services.turns import Turns
 from apothic_server.store import apps as app_rows
 from apothic_server.store import jobs as job_rows
@@ -34,30 +30,26 @@ from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 
-REREAD_S = 5.0
 WATCHERS_PER_ORG_MAX = 1_000
 """Open streams of one org (G15.2)."""
 
 FEW_WATCHERS = 10
 """Open streams that an org gets without waiting for a turn, however many others come."""
 
-PAGE = 500
 PAGE_ITEM_BYTES = 128 * KIB
 """Bytes of items in one page; one segment may exceed it."""
-
-TAIL_ITEM_BYTES_MAX = 512 * KIB
-"""Newest items that a watched stream keeps in memory for all its watchers."""
 
 ITEM = "job.stream_item"
 KEPT_LONGER = frozenset({ITEM, "job.result", "job.error", "job.end", "job.reset", "job.snapshot"})
 """Kinds that rotation spares; items below their own floor excepted (G5.4)."""
 
-TAIL_EVENTS_MAX = 1_000
-"""Newest events that a watched stream keeps in memory for all its watchers."""
-
 
 class Streams:
-    """Opens watches and reads pages."""
+    """Opens watches and reads pages.
+
+    Attributes:
+        reread_s: As `REREAD_S`, for streams that nobody watches yet.
+    """
 
     def __init__(self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows, turns: Turns) -> None:
         self._database = database
@@ -67,6 +59,7 @@ class Streams:
         self._turns = turns
         self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
+        self.reread_s = REREAD_S
 
     @property
     def watchers(self) -> int:
@@ -107,7 +100,8 @@ class Streams:
             result = await self._result(unit, actor, JobId(stream.key), found)
         events = merged([_streamed(event, result) for event in found if event.index <= last], runs)
         is_whole = after + 1 >= max(bounds.oldest, bounds.oldest_item)
-        return Batch(tuple(events), last, bounds.is_final and last == bounds.newest, is_whole)
+        has_more = bool(events) and last < bounds.newest
+        return Batch(tuple(events), last, bounds.is_final and last == bounds.newest, is_whole, has_more)
 
     async def next_ordinal(self, actor: Actor, job: JobId, *, upto: int) -> int:
         """Return the ordinal after the greatest among a job's items up to an index; 0 without any."""
@@ -169,6 +163,7 @@ class Streams:
             del self._watchers[actor.org]
         tail.users -= 1
         if not tail.users:
+            tail.close()
             tails = self._tails[tail.stream.key]
             tails.remove(tail)
             if not tails:
@@ -179,7 +174,7 @@ class Streams:
         tails = self._tails.setdefault(stream.key, [])
         tail = next((found for found in tails if (found.org, found.stream) == (org, stream)), None)
         if tail is None:
-            tail = Tail(org, stream)
+            tail = Tail(org, stream, self.reread_s)
             tails.append(tail)
         tail.users += 1
         return tail
@@ -197,66 +192,6 @@ class Streams:
         return Value(stored.value.encoding, data, stored.value.python)
 
 
-class Tail:
-    """The newest events of one watched stream, in memory; for watchers of its org."""
-
-    def __init__(self, org: OrgId, stream: StreamRef) -> None:
-        self.org = org
-        self.stream = stream
-        self.users = 0
-        self.events: deque[Streamed | ItemRun] = deque()
-        self._item_bytes = 0
-        self.newest: int | None = None
-        self.is_final = False
-        self.lock = asyncio.Lock()
-        self._changes = 0
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    @property
-    def changes(self) -> int:
-        """Grows with every wake-up, so that a waiter notices one that came before it waited."""
-        return self._changes
-
-    def wake(self) -> None:
-        self._changes += 1
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def changed(self, seen: int, waiter: asyncio.Future[None], timeout_s: float) -> None:
-        """Return when `changes` differs from `seen`, when somebody resolves `waiter`, or after `timeout_s`."""
-        if self._changes != seen:
-            return
-        self._waiting.add(waiter)
-        try:
-            await asyncio.wait({waiter}, timeout=timeout_s)
-        finally:
-            self._waiting.discard(waiter)
-
-    def after(self, index: int) -> Batch | None:
-        """Return what the tail holds after `index`; None when it does not reach back that far, or knows nothing yet."""
-        if self.newest is None or index > self.newest:
-            return None
-        if index == self.newest:
-            return Batch((), index, self.is_final)
-        if not self.events or index + 1 < self.events[0].index:
-            return None
-        place = bisect_right(self.events, index, key=_last_index)
-        events = list(_lightest(islice(self.events, place, place + PAGE)))
-        if isinstance(events[0], ItemRun):
-            events[0] = rest_of(events[0], index)
-        last = events[-1].last_index
-        return Batch(tuple(events), last, self.is_final and last == self.newest)
-
-    def extend(self, batch: Batch) -> None:
-        """Take in what was read after `newest`."""
-        self.events.extend(batch.events)
-        self._item_bytes += sum(map(_item_bytes, batch.events))
-        while len(self.events) > TAIL_EVENTS_MAX or (self._item_bytes > TAIL_ITEM_BYTES_MAX and len(self.events) > 1):
-            self._item_bytes -= _item_bytes(self.events.popleft())
-        self.newest, self.is_final = batch.last_index, batch.is_final
-
-
 class Watch:
     """One reader of one stream; `close` it when done."""
 
@@ -266,10 +201,14 @@ class Watch:
         self._tail = tail
         self._has_turn = has_turn
         self._is_open = True
-        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._has_read = False
+        self._is_woken = False
+        self._waiter: asyncio.Future[None] | None = None
 
     async def next(self, after: int, *, timeout_s: float, kinds: frozenset[str] | None = None) -> Batch | Gap:
         """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
+
+        The first call, and one that does not wait, read the store if nothing is in memory.
 
         Args:
             kinds: What the reader wants; other events may be among those returned, and may be missing.
@@ -277,22 +216,29 @@ class Watch:
         Raises:
             NotFound: There is no such stream.
         """
-        tail = self._tail
-        seen = tail.changes
-        found = tail.after(after)
-        if found is None or (not found.events and not found.is_final):
-            found = await self._read(after, kinds)
-        if isinstance(found, Gap) or found.events or found.is_final:
-            return found
-        await tail.changed(seen, self._waiter, min(timeout_s, REREAD_S))
-        if self._waiter.done():
-            self._waiter = asyncio.get_running_loop().create_future()
-        return found
+        tail, loop = self._tail, asyncio.get_running_loop()
+        until, must_read = loop.time() + timeout_s, timeout_s <= 0 or not self._has_read
+        while True:
+            found, seen = tail.after(after), tail.hints
+            is_read = found is None or (not found.events and not found.is_final and (must_read or tail.has_unread))
+            if found is None or is_read:
+                found = await self._read(after, kinds)
+                self._has_read, must_read = True, False
+            if isinstance(found, Gap) or found.events or found.is_final:
+                return found
+            left = until - loop.time()
+            if left <= 0 or self._is_woken:
+                self._is_woken = False
+                return found
+            if tail.hints == seen if is_read else not tail.has_unread:
+                self._waiter = loop.create_future()
+                await tail.wait(self._waiter, left)
 
     def wake(self) -> None:
         """Let the `next` that waits, or the one that comes, return without waiting."""
-        if not self._waiter.done():
-            self._waiter.set_result(None)
+        self._is_woken = True
+        if self._waiter is not None:
+            resolve(self._waiter)
 
     def close(self) -> None:
         """Give the place back; twice is fine."""
@@ -307,23 +253,13 @@ class Watch:
             found = tail.after(after)
             if found is not None and (found.events or found.is_final):
                 return found
-            read = await self._streams.read(self._actor, tail.stream, after=after, kinds=kinds)
-            if isinstance(read, Batch) and read.is_whole and tail.newest in (None, after):
-                tail.extend(read)
+            with tail.reading(after):
+                read = await self._streams.read(self._actor, tail.stream, after=after, kinds=kinds)
+                if isinstance(read, Batch) and read.is_whole:
+                    tail.extend(after, read)
+                elif found is not None:
+                    tail.forget()
             return read
-
-
-def _lightest(events: Iterable[Streamed | ItemRun]) -> Iterator[Streamed | ItemRun]:
-    """Yield events up to and with the one that exceeds a page's bytes, so that a slow reader holds on to few (G5.7)."""
-    bytes_left = rows.PAGE_BYTES
-    for event in events:
-        yield event
-        if isinstance(event, ItemRun):
-            bytes_left -= len(event.data)
-        else:
-            bytes_left -= 128 + sum(len(text) for text in event.data.values() if isinstance(text, str))
-        if bytes_left <= 0:
-            return
 
 
 def _oldest(bounds: rows.Bounds, kinds: frozenset[str] | None) -> int:
@@ -343,19 +279,11 @@ async def _runs(
         return [], upto
     found = await rows.get_items(unit, org, JobId(stream.key), after=after, upto=upto, size_max=PAGE_ITEM_BYTES)
     runs = [run_of(stored) for stored in found]
-    if len(runs) >= rows.SEGMENTS_LOOKED_AT or sum(map(_item_bytes, runs)) >= PAGE_ITEM_BYTES:
+    if len(runs) >= rows.SEGMENTS_LOOKED_AT or sum(map(item_bytes, runs)) >= PAGE_ITEM_BYTES:
         upto = min(upto, runs[-1].last_index)
     if runs:
         runs[0] = rest_of(runs[0], after)
     return runs, upto
-
-
-def _last_index(event: Streamed | ItemRun) -> int:
-    return event.last_index
-
-
-def _item_bytes(event: Streamed | ItemRun) -> int:
-    return len(event.data) if isinstance(event, ItemRun) else 0
 
 
 def _streamed(event: StoredEvent, result: Value | None) -> Streamed:

@@ -1,7 +1,7 @@
 """Event streams: server-sent events for watchers, pages of JSON for pollers.
 
-An event is encoded once and the bytes are shared by all its watchers. A stream ends after `job.end` or
-`deployment.end`; that of an app goes on.
+What several watchers get is encoded once, and they share the bytes. A stream ends after `job.end` or `deployment.end`;
+that of an app goes on.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -27,15 +28,15 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import Invalid
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import Batch, Gap, ItemRun, Snapshot, Streamed
-from apothic_server.services.streams import PAGE, REREAD_S
+from apothic_server.services.tails import PAGE
 
 SSE_TYPE = "text/event-stream"
 ITEM_READER_IDLE_S = 86_400.0
 """A generator waits so long for an attached reader that takes nothing: one may be busy for hours with one item."""
 
 INDEX_MAX = 2**63 - 1
-ENCODED_MAX = 4_096
-"""Encoded events that are kept for watchers that come to them later."""
+SHARED_MAX = 64
+"""Pieces that are kept for the watchers that come to them next, each about as large as `PIECE_BYTES`."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +48,7 @@ class EventHandlers:
         self._apps = services.apps
         self._jobs = services.jobs
         self._streams = services.streams
-        self._encoded: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._shared: OrderedDict[tuple[str, int, int, frozenset[str]], bytes] = OrderedDict()
 
     async def get_events(self, request: Request) -> Response:
         """Answer a job's events after an index, as a stream or as one page."""
@@ -108,15 +109,22 @@ class EventHandlers:
         """Return what a stream tells of, as of an index."""
         return await self._streams.snapshot(actor, stream)
 
-    def frame(self, key: str, event: Streamed) -> bytes:
-        """Return the encoded event of the stream with this key; made once for all watchers."""
-        place = (key, event.index)
-        found = self._encoded.get(place)
-        if found is None:
-            found = self._encoded[place] = sse(event.kind, event.index, event_data(event))
-            if len(self._encoded) > ENCODED_MAX:
-                self._encoded.popitem(last=False)
-        return found
+    def pieces(self, key: str, batch: Batch, chosen: frozenset[str]) -> Iterable[bytes]:
+        """Return the chosen events of a batch of the stream with this key, encoded; made once for all watchers."""
+        if not batch.events or not batch.is_whole:
+            return gathered(_encoded(batch, chosen))
+        place = (key, batch.events[0].index, batch.last_index, chosen)
+        known = self._shared.get(place)
+        if known is not None:
+            return (known,) if known else ()
+        made = gathered(_encoded(batch, chosen))
+        pieces = list(islice(made, 2))
+        if len(pieces) == 2 or sum(map(len, pieces)) > 2 * PIECE_BYTES:
+            return chain(pieces, made)
+        self._shared[place] = b"".join(pieces)
+        if len(self._shared) > SHARED_MAX:
+            self._shared.popitem(last=False)
+        return pieces
 
 
 class Feed:
@@ -191,17 +199,17 @@ class Feed:
         """Return one page, after waiting up to `wait_s` for its first event."""
         events = [_record(kind, index, data) for kind, index, data in self._first]
         self._first.clear()
-        left = wait_s
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
         while True:
-            batch = await self._next(min(left, REREAD_S))
+            batch = await self._next(until - loop.time())
             events += [_record(kind, index, data) for kind, index, data in self._first]
             self._first.clear()
             chosen = [event for event in batch.events if event.kind in self._chosen]
             for event in chosen:
                 events += _records(event)
-            if events or batch.is_final or left <= 0:
+            if events or batch.is_final or loop.time() >= until:
                 break
-            left -= REREAD_S
         cut = events[:limit]
         last = self._after if len(cut) == len(events) else cut[-1]["index"]
         return {"events": cut, "last_index": last, "is_final": self._ended and last == self._after}
@@ -213,8 +221,8 @@ class Feed:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         while not self._ended:
-            batch = await self._next(REREAD_S)
-            for piece in gathered(self._selected(batch)):
+            batch = await self._next(KEEP_ALIVE_S - (loop.time() - sent_at))
+            for piece in self._pieces(batch):
                 yield piece
                 sent_at = loop.time()
             self._sent(batch)
@@ -222,19 +230,12 @@ class Feed:
                 yield sse(self._words.alive, self._after, {"last_index": self._after})
                 sent_at = loop.time()
 
-    def _selected(self, batch: Batch) -> Iterable[bytes]:
-        for kind, index, data in self._first:
-            yield sse(kind, index, data)
+    def _pieces(self, batch: Batch) -> Iterable[bytes]:
+        if self._reader is None and not self._first:
+            return self._handlers.pieces(self._stream.key, batch, self._chosen)
+        first = [sse(kind, index, data) for kind, index, data in self._first]
         self._first.clear()
-        for event in batch.events:
-            if event.kind not in self._chosen:
-                continue
-            if isinstance(event, Streamed):
-                yield self._handlers.frame(self._stream.key, event)
-            elif self._reader is not None:
-                yield sse(PACKED, event.last_index, packed_data(event))
-            else:
-                yield from item_pieces(event)
+        return gathered(chain(first, _encoded(batch, self._chosen, is_packed=self._reader is not None)))
 
     def _sent(self, batch: Batch) -> None:
         """Note how far the items of a batch have gone that the client has taken all of."""
@@ -267,6 +268,19 @@ class Feed:
             self._reader.close()
             self._reader, _ = await self._handlers.attach(self._actor, JobId(self._stream.key), self._after)
         return Batch((), fresh.index, fresh.is_final)
+
+
+def _encoded(batch: Batch, chosen: frozenset[str], *, is_packed: bool = False) -> Iterator[bytes]:
+    """Yield the chosen events of a batch as server-sent events."""
+    for event in batch.events:
+        if event.kind not in chosen:
+            continue
+        if isinstance(event, Streamed):
+            yield sse(event.kind, event.index, event_data(event))
+        elif is_packed:
+            yield sse(PACKED, event.last_index, packed_data(event))
+        else:
+            yield from item_pieces(event)
 
 
 def gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from apothic_server.api.shared.errors import ClientGoneError, UpgradeRequired, error_response, internal_response
 from apothic_server.api.shared.gate import Authenticate, Over, admit
 from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
-from apothic_server.api.shared.response import Response
+from apothic_server.api.shared.response import Pieces, Response
 from apothic_server.api.shared.router import NO_PATH, Router
 from apothic_server.domain.access import Audience
 from apothic_server.domain.errors import NotFound, PlatformError
@@ -222,13 +222,24 @@ async def _send(response: Response, request_id: str, send: Send, *, is_head: boo
         return
     async with aclosing(response.stream) as pieces:
         await send(start)
-        async for piece in pieces:
-            try:
-                async with asyncio.timeout(response.reader_idle_s or idle_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                raise ClientGoneError from None  # what a reader does is no fault of the server: one line in the log
+        await _send_pieces(pieces, send, response.reader_idle_s or idle_s)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_pieces(pieces: Pieces, send: Send, idle_s: float) -> None:
+    """Send pieces; one time limit that is moved for each of them costs less than one for each."""
+    loop = asyncio.get_running_loop()
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+            async for piece in pieces:
+                limit.reschedule(loop.time() + idle_s)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                limit.reschedule(None)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ClientGoneError from None  # what a reader does is no fault of the server: one line in the log
 
 
 async def _refuse_websocket(response: Response, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
