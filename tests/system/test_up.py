@@ -1,6 +1,11 @@
 """`apothic up` and `apothic down`: a life without accidents, as root and as a plain user."""
 
+import fcntl
+import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +101,100 @@ def test_a_plain_user_runs_the_sample_and_nobody_else_can_read_the_folder(plain_
     assert int(who) != 0
     assert cloud.data.stat().st_mode & 0o077 == 0
     assert cloud.process.returncode == 0
+
+
+def test_down_ends_what_a_killed_cloud_left_at_once(own_cloud, stranger):
+    cloud = own_cloud()
+    stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
+    cloud.wait_line(cloud.spawn("jobs", "wait", 600), "waiting")
+    groups = [Path(line) for line in (cloud.data / "worker/cgroups").read_text().splitlines()]
+    with adopting():
+        below = descendants(cloud.pid)
+        cloud.kill_everything()
+        before = [group for group in groups if group.is_dir()]
+        down = stranger.apothic("down", "--json").ok()
+        again = stranger.apothic("--jsonl", "down").ok()
+
+    assert below != []
+    assert before != [] or "limits enforced: none" in cloud.told
+    assert [group for group in groups if group.exists()] == []
+    assert not (cloud.data / "worker/cgroups").exists()
+    assert list((cloud.data / "worker/scratch").iterdir()) == []
+    assert down.json == {"data": str(cloud.data), "stopped": ["user code", "database"]}
+    assert again.json == {"data": str(cloud.data), "stopped": []}
+
+
+def test_programs_read_where_the_cloud_is_and_what_was_stopped(stranger):
+    endpoint = stranger.home / ".apothic/endpoint.json"
+    up = stranger.apothic("up", "--port", "0", "--detach", "--json").ok()
+    second = stranger.apothic("up", "--port", "0", "--json")
+    down = stranger.apothic("down", "--json").ok()
+
+    assert set(up.json) == {"url", "data", "pid", "version", "worker", "endpoint"}
+    assert (up.json["endpoint"], up.json["url"][:17], up.err) == (str(endpoint), "http://127.0.0.1:", "")
+    assert (second.status, second.error["code"], second.out) == (6, "data_folder_busy", "")
+    assert down.json == {"data": up.json["data"], "stopped": ["cloud"]}
+
+
+def test_a_process_that_got_the_number_of_a_dead_cloud_is_not_taken_for_it(own_cloud, stranger):
+    endpoint = stranger.home / ".apothic/endpoint.json"
+    endpoint.parent.mkdir()
+    endpoint.write_text(json.dumps({"url": "http://127.0.0.1:1", "key": "lk_dead", "pid": os.getpid(), "started": 1}))
+    cloud = own_cloud()
+
+    assert f"find it by {endpoint}" in cloud.told
+    assert json.loads(endpoint.read_text())["pid"] == cloud.pid
+
+
+def test_a_live_cloud_keeps_its_endpoint_file(own_cloud, stranger):
+    first = own_cloud()
+    endpoint = stranger.home / ".apothic/endpoint.json"
+    up = stranger.apothic("up", "--port", "0", "--detach", "--data", stranger.home / "other").ok()
+    named = json.loads(endpoint.read_text())["pid"]
+    stranger.apothic("down", "--data", stranger.home / "other").ok()
+
+    assert "names another running cloud" in up.err
+    assert named == first.pid == json.loads(endpoint.read_text())["pid"]
+
+
+def test_a_start_waits_for_no_down_and_a_second_down_kills_no_first(stranger):
+    data = stranger.home / "data"
+    data.mkdir(mode=0o700)
+    with (data / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        down = stranger.apothic("down", "--data", data, "--json")
+        up = stranger.apothic("up", "--port", "0", "--data", data)
+
+    assert (down.status, down.error["code"]) == (6, "data_folder_busy")
+    assert (up.status, says_no_traceback(up)) == (6, True)
+    assert "when `apothic down` has ended" in up.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the database as somebody else")
+def test_as_root_the_database_runs_as_another_user_and_down_ends_what_is_left_of_it():
+    home = Path(tempfile.mkdtemp(prefix="apothic-"))
+    home.chmod(0o755)
+    person = Person(home)
+    try:
+        cloud = RunningCloud(person, "--pg-user", "nobody", "--no-worker")
+        owner = (cloud.data / "postgres/data").stat().st_uid
+        mode = cloud.data.stat().st_mode & 0o777
+        cloud.kill_everything()
+        down = person.apothic("down", "--json").ok()
+        again = RunningCloud(person, "--pg-user", "nobody", "--no-worker")
+        stopped = again.stop()
+        home.chmod(0o700)
+        closed = person.apothic("up", "--port", "0", "--pg-user", "nobody")
+    finally:
+        person.apothic("down")
+        shutil.rmtree(home)
+        shutil.rmtree(person.tmp)
+
+    assert (owner, mode) == (NOBODY, 0o710)
+    assert down.json["stopped"] == ["database"]
+    assert stopped[0] == 0
+    assert (closed.status, says_no_traceback(closed)) == (1, True)
+    assert f"the user nobody cannot come to {cloud.data}, because {home} is closed to it" in closed.err
 
 
 def test_a_cloud_that_was_killed_is_said_to_be_away(own_cloud, stranger):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import secrets
+import stat
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,11 +32,14 @@ class FolderError(PlatformError):
     code = "data_folder"
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, guest: str | None = None) -> None:
     """Make the data folder with mode 0700; parents that exist are left as they are.
 
+    Args:
+        guest: Another user whose database lies inside: whoever is in its group can pass through, and see nothing.
+
     Raises:
-        FolderError: It belongs to another user or cannot be made.
+        FolderError: It belongs to another user or cannot be made, or the guest cannot come to it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -44,12 +49,40 @@ def make_folder(folder: Path) -> None:
     if owner != os.geteuid():
         detail = f"the data folder {folder} belongs to user id {owner}, not to you ({os.geteuid()}); use another --data"
         raise FolderError(detail, code="data_folder_owner")
-    folder.chmod(0o700)
+    found = _user(guest)
+    if found is None or found.pw_uid == owner or owner != 0:
+        folder.chmod(0o700)
+        return
+    os.chown(folder, -1, found.pw_gid)
+    folder.chmod(0o710)
+    closed = next((parent for parent in folder.parents if not _may_pass(parent, found)), None)
+    if closed is not None:
+        detail = f"the user {guest} cannot come to {folder}, because {closed} is closed to it; use another --data"
+        raise FolderError(detail)
+
+
+def _user(name: str | None) -> pwd.struct_passwd | None:
+    """Return a user; None for none. An unknown one is refused where the database starts."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(name) if name is not None else None
+    return None
+
+
+def _may_pass(folder: Path, user: pwd.struct_passwd) -> bool:
+    state = folder.stat()
+    if state.st_uid == user.pw_uid:
+        return bool(state.st_mode & stat.S_IXUSR)
+    if state.st_gid in os.getgrouplist(user.pw_name, user.pw_gid):
+        return bool(state.st_mode & stat.S_IXGRP)
+    return bool(state.st_mode & stat.S_IXOTH)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, *, is_cloud: bool = True) -> Generator[None]:
     """Hold the folder's lock, which names our pid, while the cloud runs.
+
+    Args:
+        is_cloud: False when no cloud is run: the lock names nobody then.
 
     Raises:
         FolderError: Another live cloud holds it (`data_folder_busy`).
@@ -62,10 +95,13 @@ def locked(folder: Path) -> Generator[None]:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
         detail = f"a cloud runs in {folder} already (pid {holder}); stop it with `apothic down` or use another --data"
+        if not holder:
+            detail = f"what a cloud left in {folder} is being removed; try again when `apothic down` has ended"
         raise FolderError(detail, code="data_folder_busy") from None
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        if is_cloud:
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.ftruncate(descriptor, 0)

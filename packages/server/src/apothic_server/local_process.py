@@ -100,7 +100,7 @@ def find(folder: Path) -> WorkerProcess | None:
         handle = os.pidfd_open(told["pid"])
     except OSError:
         return None
-    if _started(told["pid"]) != told["started"]:
+    if started_at(told["pid"]) != told["started"]:
         os.close(handle)
         return None
     return WorkerProcess(told["pid"], told["incarnation"], told["version"], _command(told["pid"]), handle)
@@ -132,8 +132,8 @@ def _is_held(lock: Path) -> bool:
     return False
 
 
-def _started(pid: int) -> int | None:
-    """Return the start of a process in clock ticks since boot."""
+def started_at(pid: int) -> int | None:
+    """Return the start of a process in clock ticks since boot; None when there is no such process."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):

@@ -16,6 +16,7 @@ from apothic_server import identity
 from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
+from apothic_server.local_process import started_at
 from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import LocalWorker
 from apothic_server.settings import Settings
@@ -121,7 +122,7 @@ def _endpoint(path: Path, url: str, key: str) -> Generator[bool]:
     if _names_live_cloud(path):
         yield False
         return
-    content = {"url": url, "key": key, "pid": os.getpid()}
+    content = {"url": url, "key": key, "pid": os.getpid(), "started": started_at(os.getpid())}
     try:
         identity.write_private(path, json.dumps(content).encode())
     except OSError as error:
@@ -138,12 +139,13 @@ def _endpoint(path: Path, url: str, key: str) -> Generator[bool]:
 
 
 def _names_live_cloud(path: Path) -> bool:
+    """Whether the cloud that an endpoint file names lives, and not a process that got its number later."""
     try:
-        pid = json.loads(path.read_text())["pid"]
-        os.kill(pid, 0)
+        told = json.loads(path.read_text())
+        pid, started = told["pid"], told["started"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return pid != os.getpid()
+    return pid != os.getpid() and type(pid) is int and started is not None and started_at(pid) == started
 
 
 def _machine(cloud: Cloud, name: str) -> str:

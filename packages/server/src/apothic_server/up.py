@@ -6,22 +6,23 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import click
 
 from apothic.wire.version import VERSION
-from apothic_server import identity, local_process
+from apothic_server import identity
 from apothic_server.domain.errors import PlatformError
+from apothic_server.leftovers import end_leftovers, stop_process
 from apothic_server.settings import DEFAULT_DISK_FLOOR_MB, DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ class UpFailed(click.ClickException):
         super().__init__(message)
         self.code = code
         setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
+
+
+class Form(Protocol):
+    """What the command line was asked to print; its common options."""
+
+    is_for_programs: bool
+
+    def print_document(self, document: Any) -> None:
+        """Print the one document of a command."""
+        ...
 
 
 def _home() -> Path:
@@ -114,7 +125,9 @@ def _data_option(command: click.decorators.FC) -> click.decorators.FC:
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
 @click.option("--commit-delay-ms", type=click.FloatRange(min=0), default=0.0, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
+@click.pass_obj
 def up(
+    form: Form,
     data: Path | None,
     host: str,
     port: int,
@@ -164,41 +177,44 @@ def up(
         commit_delay_s=commit_delay_ms / 1000,
     )
     if detach:
-        _detach(settings.data)
+        _detach(settings, form)
         return
     with _telling_failure(ready_fd):
         _check_host(settings)
-        identity.make_folder(settings.data)
+        identity.make_folder(settings.data, guest=pg_user)
         with identity.locked(settings.data):
-            _run(settings, ready_fd)
+            _run(settings, form, ready_fd)
 
 
 @click.command()
 @_data_option
-def down(data: Path | None) -> None:
+@click.pass_obj
+def down(form: Form, data: Path | None) -> None:
     """Stop the cloud that `apothic up` runs in this data folder; jobs in progress get 15 s."""
     folder = (data or _home() / "data").absolute()
     pid = identity.lock_holder(folder)
-    if pid is None:
-        _stop_left(folder)
+    if pid is not None:
+        if not stop_process(pid, STOP_DEADLINE_S):
+            raise click.ClickException(f"the cloud (pid {pid}) did not stop within {STOP_DEADLINE_S:.0f} s")
+        _say_stopped(form, folder, ["cloud"], f"stopped the cloud in {folder}")
         return
-    with contextlib.suppress(ProcessLookupError):
-        _stop_process(pid)
-    click.echo(f"stopped the cloud in {folder}", err=True)
+    left: list[str] = []
+    if folder.is_dir():
+        with _telling_failure(None), identity.locked(folder, is_cloud=False):
+            left = end_leftovers(folder, STOP_DEADLINE_S)
+    what = " and the ".join(left)
+    said = f"no cloud ran in {folder}; stopped the {what} that was left" if left else f"no cloud runs in {folder}"
+    _say_stopped(form, folder, left, said)
 
 
-def _stop_process(pid: int) -> None:
-    process = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGTERM)
-        ended, _, _ = select.select([process], [], [], STOP_DEADLINE_S)
-    finally:
-        os.close(process)
-    if not ended:
-        raise click.ClickException(f"the cloud (pid {pid}) did not stop within {STOP_DEADLINE_S:.0f} s")
+def _say_stopped(form: Form, folder: Path, stopped: list[str], said: str) -> None:
+    if form.is_for_programs:
+        form.print_document({"data": str(folder), "stopped": stopped})
+    else:
+        click.echo(said, err=True)
 
 
-def _run(settings: Settings, ready_fd: int | None) -> None:
+def _run(settings: Settings, form: Form, ready_fd: int | None) -> None:
     # Imported late: `apothic --help` and `apothic down` stay quick.
     import uvloop
 
@@ -209,10 +225,10 @@ def _run(settings: Settings, ready_fd: int | None) -> None:
     bound = bind(settings.host, settings.port)
     with bound, _open_log(settings.data).open("a", buffering=1) as log:
         logs.configure(log, is_terminal=False)
-        uvloop.run(_serve(settings, bound, ready_fd))
+        uvloop.run(_serve(settings, bound, form, ready_fd))
 
 
-async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> None:
+async def _serve(settings: Settings, bound: object, form: Form, ready_fd: int | None) -> None:
     from socket import socket
 
     from apothic_server.running import running
@@ -225,12 +241,26 @@ async def _serve(settings: Settings, bound: object, ready_fd: int | None) -> Non
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, bound) as cloud:
-        _say_ready(settings, cloud, time.monotonic() - began)
-        _tell(ready_fd, "ready")
+        document = _document(settings, cloud)
+        if form.is_for_programs and ready_fd is None:
+            form.print_document(document)
+            sys.stdout.flush()
+        else:
+            _say_ready(settings, cloud, time.monotonic() - began)
+        _tell(ready_fd, f"ready {json.dumps(document)}")
         await _until_stop(stop, cloud.store.failed)
-        _say("stopping: jobs in progress get 15 s …")
-    _say("stopped")
+        if not form.is_for_programs:
+            _say("stopping: jobs in progress get 15 s …")
+    if not form.is_for_programs:
+        _say("stopped")
     cloud.store.check()
+
+
+def _document(settings: Settings, cloud: Running) -> dict[str, Any]:
+    """Return what programs are told of a cloud that is ready."""
+    endpoint = str(settings.endpoint) if cloud.is_named else None
+    found = {"url": cloud.url, "data": str(settings.data), "pid": os.getpid(), "version": VERSION}
+    return {**found, "worker": cloud.machine, "endpoint": endpoint}
 
 
 def _collect_rarely() -> None:
@@ -327,8 +357,9 @@ def _tell(ready_fd: int | None, text: str) -> None:
             os.close(ready_fd)
 
 
-def _detach(data: Path) -> None:
-    identity.make_folder(data)
+def _detach(settings: Settings, form: Form) -> None:
+    data = settings.data
+    identity.make_folder(data, guest=settings.pg_user)
     reading, writing = os.pipe()
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-d")]
     with (data / "up.log").open("wb") as log:
@@ -343,7 +374,10 @@ def _detach(data: Path) -> None:
     os.close(writing)
     with os.fdopen(reading) as pipe:
         told = pipe.read()
-    if told == "ready":
+    if told.startswith("ready "):
+        if form.is_for_programs:
+            form.print_document(json.loads(told.removeprefix("ready ")))
+            return
         click.echo(
             (data / "up.log").read_text().replace("Ctrl-C stops it.", f"`apothic down` stops it (pid {child.pid})."),
             nl=False,
@@ -355,28 +389,3 @@ def _detach(data: Path) -> None:
         raise UpFailed(message, int(status), code)
     said = (data / "up.log").read_text().strip()
     raise UpFailed(said or "the cloud did not start", child.wait() or 1, "internal")
-
-
-def _stop_left(folder: Path) -> None:
-    """Stop what a killed cloud left running: its worker with all user code, and its database."""
-    left: list[str] = []
-    worker = local_process.find(folder / "worker")
-    if worker is not None:
-        worker.end(STOP_DEADLINE_S)
-        worker.close()
-        left.append("worker")
-    if (folder / "postgres" / "data" / "postmaster.pid").exists():
-        with _telling_failure(None):
-            asyncio.run(_stop_database(folder))
-        left.append("database")
-    what = " and the ".join(left)
-    said = f"no cloud ran in {folder}; stopped the {what} that was left" if left else f"no cloud runs in {folder}"
-    click.echo(said, err=True)
-
-
-async def _stop_database(folder: Path) -> None:
-    from apothic_server.store.launcher import EmbeddedPostgres
-
-    store = EmbeddedPostgres(folder / "postgres")
-    await store.start()
-    await store.stop()

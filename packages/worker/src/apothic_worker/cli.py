@@ -25,7 +25,7 @@ from apothic_worker.executors.base import ExecutorUnavailable
 from apothic_worker.folders import DataFolderBusy
 from apothic_worker.lease import ALONE_S
 from apothic_worker.link_socket import LinkRefused
-from apothic_worker.worker import run
+from apothic_worker.worker import clean, run
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 after a drain, 1 failed, 2 wrong use, 3 the token is not accepted."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "clean":
+            clean(options.data.expanduser().resolve())
+            return 0
         config = _config(options)
         config.where()
         uvloop.run(run(config))
@@ -74,9 +77,10 @@ def _config(options: argparse.Namespace) -> Config:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="apothic-worker", description="Runs user code for an Apothic control plane.")
     parser.add_argument("--version", action="version", version=VERSION)
-    command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "run", help="link this machine and work"
-    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    cleaning = commands.add_parser("clean", help="remove what a killed worker left")
+    cleaning.add_argument("--data", type=Path, required=True, help="folder of that worker")
+    command = commands.add_parser("run", help="link this machine and work")
     address = command.add_mutually_exclusive_group(required=True)
     address.add_argument("--url", action="append", help="address of the control plane; several times: of each server")
     address.add_argument("--url-file", type=Path, help="file with the address, read again before each try to link")

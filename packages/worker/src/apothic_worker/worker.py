@@ -71,6 +71,22 @@ async def run(config: Config) -> None:
         os.close(lock)
 
 
+def clean(data: Path) -> None:
+    """Remove what a worker that was killed left in its data folder and in the cgroups, with every process there.
+
+    Raises:
+        DataFolderBusy: A worker uses the folder.
+    """
+    lock = lock_folder(data, wait_s=LOCK_WAIT_S)
+    try:
+        sweep(data / "cgroups")
+        if (data / "scratch").is_dir():
+            empty(data / "scratch")
+        unrecord(data)
+    finally:
+        os.close(lock)
+
+
 def _prepare(config: Config, folders: Folders) -> _Prepared:
     interpreters = find_interpreters()
     executor = choose_executor(config, folders, interpreters)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import click
 
-from apothic.cli.settings import Settings, common_options
+from apothic.cli.settings import Settings, common_options, with_common_options
 from apothic.wire.names import near_matches
 from apothic.wire.version import VERSION
 
@@ -122,5 +122,5 @@ def _plugin(name: str) -> click.Command | None:
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=PLUGINS, name=name):
-        return cast("click.Command", entry.load())
+        return with_common_options(cast("click.Command", entry.load()))
     return None

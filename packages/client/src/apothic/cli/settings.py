@@ -88,6 +88,12 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     _check_form(ctx, settings)
 
 
+def with_common_options(command: click.Command) -> click.Command:
+    """Add the common options to a command of another package, once."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    return command if "--json" in taken else common_options(command)
+
+
 def _set_jsonl(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     settings = ctx.ensure_object(Settings)
     settings.is_jsonl = settings.is_jsonl or value
