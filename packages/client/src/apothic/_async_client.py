@@ -26,10 +26,11 @@ from apothic._http import Response
 from apothic._ranges import flag, number, seconds, whole
 from apothic._steps import Steps
 from apothic.wire.functions import Manifest
+from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
-    from apothic._workers import WorkerInfo
+    from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
 
 T = TypeVar("T")
@@ -92,8 +93,29 @@ class AsyncControlPlaneClient:
         return await self.run(_operations.readiness(self._core))
 
     async def list_workers(self) -> tuple[WorkerInfo, ...]:
-        """Return the known workers; needs an operator's key."""
+        """Return the starts of workers that live or ended within a day; needs an operator's key."""
         return await self.run(_operations.list_workers(self._core))
+
+    async def list_enrolled_workers(self) -> tuple[EnrolledWorker, ...]:
+        """Return the workers that have joined, by name; needs an operator's key."""
+        return await self.run(_operations.list_enrolled_workers(self._core))
+
+    async def make_join_token(self, *, life_s: int = JOIN_TOKEN_S_DEFAULT) -> JoinToken:
+        """Return a token with which one worker can join within 60 to 86,400 seconds; needs an operator's key."""
+        bounds = (JOIN_TOKEN_S_MIN, JOIN_TOKEN_S_MAX)
+        return await self.run(_operations.make_join_token(self._core, whole("life_s", life_s, *bounds)))
+
+    async def drain_worker(self, name: str) -> EnrolledWorker:
+        """Give a worker no new work; what it runs goes on. Asking twice is fine. NotFoundError when none has joined."""
+        return await self.run(_operations.drain_worker(self._core, name))
+
+    async def resume_worker(self, name: str) -> EnrolledWorker:
+        """Give a worker work again. Asking twice is fine. NotFoundError when none of this name has joined."""
+        return await self.run(_operations.resume_worker(self._core, name))
+
+    async def remove_worker(self, name: str) -> EnrolledWorker:
+        """End a worker's credential and its link at once; its jobs run again after its lease. Asking twice is fine."""
+        return await self.run(_operations.remove_worker(self._core, name))
 
     async def list_apps(self) -> tuple[AppInfo, ...]:
         """Return all apps of the key's org."""

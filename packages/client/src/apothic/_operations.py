@@ -35,7 +35,7 @@ from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic.wire.values import CALL_TYPE, Value
 
 if TYPE_CHECKING:
-    from apothic._workers import WorkerInfo
+    from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
 
 T = TypeVar("T")
 
@@ -99,6 +99,41 @@ def list_workers(core: Core) -> Steps[tuple[WorkerInfo, ...]]:
 
     data = yield from _get_json(core, "/v1/workers")
     return tuple(build(WorkerInfo, item) for item in _items(data))
+
+
+def list_enrolled_workers(core: Core) -> Steps[tuple[EnrolledWorker, ...]]:
+    from apothic._workers import EnrolledWorker
+
+    data = yield from _get_json(core, "/v1/workers")
+    return tuple(build(EnrolledWorker, item) for item in _items(data, "enrolled"))
+
+
+def make_join_token(core: Core, life_s: int) -> Steps[JoinToken]:
+    from apothic._workers import JoinToken
+
+    body = json.dumps({"life_s": life_s}).encode()
+    request = Request("POST", target(core, "/v1/join-tokens"), (JSON_TYPE, ACCEPT_JSON), body)
+    response = yield from perform(core, _once(core, request))
+    return _read(core, response, JoinToken, 201)
+
+
+def drain_worker(core: Core, name: str) -> Steps[EnrolledWorker]:
+    return (yield from _order(core, "POST", f"/v1/workers/{part(name)}/drain"))
+
+
+def resume_worker(core: Core, name: str) -> Steps[EnrolledWorker]:
+    return (yield from _order(core, "POST", f"/v1/workers/{part(name)}/resume"))
+
+
+def remove_worker(core: Core, name: str) -> Steps[EnrolledWorker]:
+    return (yield from _order(core, "DELETE", f"/v1/workers/{part(name)}"))
+
+
+def _order(core: Core, method: str, path: str) -> Steps[EnrolledWorker]:
+    from apothic._workers import EnrolledWorker
+
+    response = yield from perform(core, Request(method, target(core, path), (ACCEPT_JSON,), is_repeatable=True))
+    return _read(core, response, EnrolledWorker, 200)
 
 
 def list_apps(core: Core) -> Steps[tuple[AppInfo, ...]]:
@@ -311,10 +346,10 @@ def _read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:
     return build(kind, parse_json(response.body))
 
 
-def _items(data: Any) -> list[Any]:
-    items = cast("dict[str, Any]", data).get("items") if isinstance(data, dict) else None
+def _items(data: Any, field: str = "items") -> list[Any]:
+    items = cast("dict[str, Any]", data).get(field) if isinstance(data, dict) else None
     if not isinstance(items, list):
-        raise ProtocolError("The server's answer does not fit: items must be list.")
+        raise ProtocolError(f"The server's answer does not fit: {field} must be list.")
     return cast("list[Any]", items)
 
 

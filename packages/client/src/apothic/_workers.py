@@ -9,7 +9,10 @@ from apothic.wire.link import Machine
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One worker; `status` is `live`, `impaired`, `lost` or `ended`, `runners` counts the live ones."""
+    """One start of a worker; `status` is `live`, `impaired`, `lost` or `ended`, `runners` counts the live ones.
+
+    `enrolled` says that the worker has joined with a token; else it was started beside a server.
+    """
 
     worker_id: str
     name: str
@@ -17,3 +20,31 @@ class WorkerInfo:
     connected_at: str
     machine: Machine
     runners: int
+    enrolled: bool = False
+
+
+@dataclass(frozen=True)
+class EnrolledWorker:
+    """A worker that has joined, over all its starts.
+
+    Attributes:
+        status: `live`, `impaired`, `draining`, `offline` or `removed`.
+        draining: It gets no new work, now or when it is back.
+        jobs: Jobs that it executes; None from a server that does not dispatch.
+        worker_id: Its newest start that has not ended.
+    """
+
+    name: str
+    status: str
+    draining: bool
+    jobs: int | None
+    joined_at: str
+    worker_id: str | None
+
+
+@dataclass(frozen=True)
+class JoinToken:
+    """A token with which one worker can join until `expires_at`."""
+
+    token: str
+    expires_at: str

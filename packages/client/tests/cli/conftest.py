@@ -249,7 +249,7 @@ def standard_script() -> dict[tuple[str, str], Script]:
             document={"ready": True, "role": "dispatcher", "checks": {"store": {"ok": True, "detail": "up"}}}
         ),
         ("GET", "/v1/identity"): Answer(document=identity),
-        ("GET", "/v1/workers"): Answer(document={"items": [worker]}),
+        ("GET", "/v1/workers"): Answer(document={"items": [worker], "enrolled": []}),
         ("GET", "/v1/apps"): Answer(document={"items": [app], "next_cursor": None}),
         ("GET", f"/v1/deployments/{DEPLOYMENT}"): Answer(document=deployment_document()),
         ("GET", "/v1/apps/hello-world/functions/greet"): Answer(document=function_document()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import os
 import threading
 from pathlib import Path
@@ -64,6 +65,9 @@ MACHINE = {
     "host": "h", "executor": "sandbox", "isolation": ["user"], "enforced": ["memory"], "not_enforced": {"cpu": "no"},
     "cpus": 2, "memory_mb": 1024, "pythons": ["3.11"],
 }  # fmt: skip
+BOX = {
+    "name": "box", "status": "live", "draining": False, "jobs": None, "joined_at": TIME, "worker_id": f"workers:{KEY}",
+}  # fmt: skip
 IDENTITY = {
     "org": "default", "key": {"id": f"keys:{KEY}", "name": "first", "prefix": "lk_", "last4": "abcd"},
     "role": "owner", "scopes": ["apps:read"], "server_version": "0.1.0",
@@ -80,8 +84,11 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
         "GET /v1/workers": (
             "WorkerList",
             {"items": [{"worker_id": f"workers:{KEY}", "name": "w", "status": "live", "connected_at": TIME,
-                        "machine": MACHINE, "runners": 0}]},
+                        "machine": MACHINE, "runners": 0, "enrolled": True}], "enrolled": [BOX]},
         ),
+        "POST /v1/workers/box/drain": ("EnrolledWorker", {**BOX, "status": "draining", "draining": True}),
+        "POST /v1/workers/box/resume": ("EnrolledWorker", BOX),
+        "DELETE /v1/workers/box": ("EnrolledWorker", {**BOX, "status": "removed"}),
         "GET /v1/apps/hello-world": ("App", APP),
         f"GET /v1/deployments/{DEPLOYMENT}": ("Deployment", deployment_json()),
         f"POST /v1/deployments/{DEPLOYMENT}/stop": ("DeploymentEnd", END),
@@ -97,6 +104,11 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.identity().key.last4 == "abcd"
     assert client.readiness().checks["store"].ok
     assert client.list_workers()[0].machine == Machine(**{**MACHINE, "cpus": 2.0})
+    assert client.list_workers()[0].enrolled
+    assert client.list_enrolled_workers()[0].worker_id == f"workers:{KEY}"
+    assert client.drain_worker("box").draining
+    assert client.resume_worker("box").jobs is None
+    assert client.remove_worker("box").status == "removed"
     assert client.get_app("hello-world").functions == ("greet",)
     assert client.get_deployment(DEPLOYMENT).functions[0].function_id == FUNCTION
     assert client.stop_deployment(DEPLOYMENT).unfinished_jobs == 2
@@ -106,6 +118,22 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.get_function("hello-world", "greet").retry_initial_delay_s == 1.0
     assert client.function_by_id(FUNCTION).name == "greet"
     assert client.get_job(JOB).error == remote_error()
+
+
+def test_a_join_token_is_asked_for_once_however_often_the_request_is_sent(
+    server: ScriptedServer, client: ControlPlaneClient
+) -> None:
+    def script(wire: Wire, request: Received) -> None:
+        assert json.loads(request.body) == {"life_s": 600}
+        assert "idempotency-key" in request.headers
+        wire.answer(201, check("JoinToken", {"token": f"li_{'0' * 38}", "expires_at": TIME}))
+
+    server.routes["POST /v1/join-tokens"] = script
+
+    assert client.make_join_token(life_s=600).token == f"li_{'0' * 38}"
+    for life_s in (59, 86_401):
+        with pytest.raises(InvalidRequestError, match="life_s"):
+            client.make_join_token(life_s=life_s)
 
 
 def test_apps_are_listed_over_all_pages(server: ScriptedServer, client: ControlPlaneClient) -> None:

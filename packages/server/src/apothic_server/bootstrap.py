@@ -32,6 +32,7 @@ from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board, Hints
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
+from apothic_server.services.dispatch.cordons import Cordons
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
@@ -42,6 +43,7 @@ from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.role import Role
 from apothic_server.services.dispatch.time_limits import TimeLimits
+from apothic_server.services.enrolment import Enrolment
 from apothic_server.services.health import Health
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
@@ -81,13 +83,17 @@ class Services:
     jobs: Jobs
     streams: Streams
     workers: Workers
+    enrolment: Enrolment
     health: Health
     metrics: Metrics
 
     async def authenticate(self, token: str, attempt: str) -> Actor:
-        """Return who holds a well-formed token: a key, a worker, or the attempt that `attempt` names."""
-        if token_kind(token) == "lj":
+        """Return who holds a well-formed token: a key, a worker, a join token, or the attempt that `attempt` names."""
+        kind = token_kind(token)
+        if kind == "lj":
             return await self.attempts.authenticate(token, attempt)
+        if kind == "li":
+            return await self.enrolment.authenticate(token)
         return await self.keys.authenticate(token)
 
     def over(self, actor: Actor) -> asyncio.Future[None] | None:
@@ -269,7 +275,7 @@ class Cloud:
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock))
         self.retention = Retention(database, clock)
-        health = Health(database, board, disk)
+        health, cordons = Health(database, board, disk), Cordons(database, board, grants)
         self.services = Services(
             keys=self.keys,
             attempts=attempts,
@@ -278,13 +284,16 @@ class Cloud:
             archives=Archives(database, blobs, clock, disk),
             jobs=jobs,
             streams=streams,
-            workers=Workers(database, board),
+            workers=Workers(database, board, cordons, self.keys),
+            enrolment=Enrolment(database, clock, pepper=pepper, new_key=key),
             health=health,
             metrics=Metrics(board, self.writer.counters, disk),
         )
         self.peers.listeners.regrouped = lambda: _regroup(apps, self.links)
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
-        self.upkeep = Upkeep(board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers)
+        self.upkeep = Upkeep(
+            board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers, cordons
+        )
         self.values = Values(board, grants, reports, blobs)
         self.loops = self._make_loops(board, streams, outcomes, calls)
         health.loops = self.loops

@@ -29,6 +29,7 @@ NOWHERE: dict[str, str] = {
     "job_id": f"jobs:{KEY}",
     "sha256": "0" * 64,
     "deployment_key": KEY,
+    "worker": "nobody",
 }
 JSON_BODY = {"content-type": "application/json"}
 BODIES: dict[str, list[tuple[dict[str, str], bytes]]] = {

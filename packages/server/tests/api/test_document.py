@@ -37,7 +37,7 @@ async def no_link(scope, receive, send, actor) -> None:
 
 
 def table() -> dict[str, Operation]:
-    names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "health", "metrics")
+    names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "enrolment", "health", "metrics")
     keys = SimpleNamespace()
     services: Any = SimpleNamespace(keys=keys, authenticate=None, over=None, **dict.fromkeys(names))
     rows = ops_operations(services) + runtime_operations(services, no_link, b"")
@@ -84,7 +84,7 @@ def test_document_and_table_agree_on_who_may_use_each_operation(name):
     assert (policy.audience.value, policy.scope) == (told["audience"], told.get("scope"))
     assert policy.attempts == told.get("attempts", False)
     assert not policy.attempts or 409 in TABLE[name].statuses
-    schemes = {Audience.PUBLIC: [], Audience.WORKER: [{"worker_token": []}]}
+    schemes = {Audience.PUBLIC: [], Audience.WORKER: [{"worker_token": []}], Audience.JOIN: [{"join_token": []}]}
     assert described.get("security", DOCUMENT["security"]) == schemes.get(policy.audience, [{"api_key": []}])
     assert ({401, 403} <= TABLE[name].statuses) == (policy.audience is not Audience.PUBLIC)
 

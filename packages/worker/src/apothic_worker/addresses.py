@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 SERVERS_MAX = 64
 """Told addresses that are remembered."""
+
+
+def is_http(url: str) -> bool:
+    """Whether an address is one of http or https."""
+    return url.startswith(("http://", "https://"))
 
 
 class Addresses:
@@ -13,12 +18,14 @@ class Addresses:
 
     Args:
         more: Configured addresses beside the usual one.
+        follows: Says whether an address that the control plane told may be dialled.
 
     Attributes:
         linked: The address that welcomed last; None before the first welcome.
     """
 
-    def __init__(self, more: Sequence[str] = ()) -> None:
+    def __init__(self, more: Sequence[str] = (), follows: Callable[[str], bool] = is_http) -> None:
+        self._follows = follows
         self._more = tuple(more)
         self._told: tuple[str, ...] = ()
         self._turn = 0
@@ -41,9 +48,11 @@ class Addresses:
         """The address that was dialled did not welcome: the next one is tried."""
         self._turn += 1
 
-    def moved(self, url: str) -> None:
-        """A server named the one that dispatches: it is dialled next."""
-        self._moved = url
+    def moved(self, url: str) -> bool:
+        """A server named the one that dispatches: it is dialled next, unless that is no place to go."""
+        if self._follows(url):
+            self._moved = url
+        return self._moved is not None
 
     def welcomed(self, usual: str) -> None:
         """The address that was dialled works; it is dialled again first when the link is lost."""
@@ -54,4 +63,4 @@ class Addresses:
     def told(self, servers: Sequence[str]) -> None:
         """The control plane named its live servers; an empty list says nothing."""
         if servers:
-            self._told = tuple(url for url in servers[:SERVERS_MAX] if url.startswith(("http://", "https://")))
+            self._told = tuple(url for url in servers[:SERVERS_MAX] if self._follows(url))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,53 +13,118 @@ import uvloop
 
 from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN
 from apothic.wire.version import VERSION
-from apothic_worker import journal
+from apothic_worker import enrolment, journal
 from apothic_worker.config import (
     EXECUTORS,
     TOKEN_VARIABLE,
     Config,
     ConfigError,
+    check_sending,
     check_url,
     default_name,
+    default_worker_name,
     token_of_environment,
 )
+from apothic_worker.enrolment import Enrolled, JoinFailed, JoinRefused
 from apothic_worker.executors.base import ExecutorUnavailable
-from apothic_worker.folders import DataFolderBusy
+from apothic_worker.folders import DataFolderBusy, lock_folder
 from apothic_worker.lease import ALONE_S
 from apothic_worker.link_socket import LinkRefused
-from apothic_worker.worker import clean, run
+from apothic_worker.worker import check_executor, clean, run
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_AUTH = 3
+EXIT_UNAVAILABLE = 9
+EXIT_OF_STATUS = {401: EXIT_AUTH, 403: 4, 409: 6, 422: 8}
 AUTH_CODES = ("unauthenticated", "forbidden")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 after a drain, 1 failed, 2 wrong use, 3 the token is not accepted."""
+    """Run the command and return its exit code.
+
+    0 after a drain, 1 failed, 2 wrong use, 3 the token is not accepted; of `join` also 4 and 6 for other refusals, 8
+    for a name that the server does not take, 9 without an answer.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "clean":
             clean(options.data.expanduser().resolve())
             return 0
-        config = _config(options)
+        config = _joined_config(options) if options.command == "join" else _config(options)
         config.where()
         uvloop.run(run(config))
     except ConfigError as error:
-        return _fail(str(error), EXIT_USAGE)
+        return _fail(options, str(error), "config_invalid", EXIT_USAGE)
+    except JoinRefused as error:
+        return _fail(options, str(error), error.code, EXIT_OF_STATUS.get(error.status, EXIT_FAILED))
+    except JoinFailed as error:
+        return _fail(options, str(error), "unreachable", EXIT_UNAVAILABLE)
     except LinkRefused as error:
-        return _fail(f"{error} ({error.code})", EXIT_AUTH if error.code in AUTH_CODES else EXIT_FAILED)
+        text, code = f"{error} ({error.code})", EXIT_AUTH if error.code in AUTH_CODES else EXIT_FAILED
+        if options.command == "join" and code == EXIT_AUTH:
+            file = options.data / enrolment.FILE
+            text += f"; to have this machine join again, remove {file} and give a new token"
+        return _fail(options, text, error.code, code)
     except (DataFolderBusy, ExecutorUnavailable, OSError) as error:
-        return _fail(str(error), EXIT_FAILED)
+        return _fail(options, str(error), "worker_failed", EXIT_FAILED)
     return 0
 
 
-def _fail(text: str, code: int) -> int:
-    journal.error("worker.failed", reason=text, exit_code=code)
-    return code
+def _fail(options: argparse.Namespace, text: str, code: str, exit_code: int) -> int:
+    if options.command != "join":
+        journal.error("worker.failed", reason=text, exit_code=exit_code)
+    elif options.json:
+        sys.stderr.write(json.dumps({"error": {"code": code, "detail": text, "exit_code": exit_code}}) + "\n")
+    else:
+        sys.stderr.write(f"Error: {text}\n")
+    return exit_code
+
+
+def _joined_config(options: argparse.Namespace) -> Config:
+    """Have the worker of the data folder join, unless it has, and return its settings."""
+    if options.executor == "process" and not options.trust_user_code:
+        raise ConfigError("`process` does not isolate user code: say --trust-user-code, or use `sandbox`")
+    options.data = options.data.expanduser().resolve()
+    lock = lock_folder(options.data, wait_s=0.0)
+    try:
+        name = options.name or ("" if (options.data / enrolment.FILE).exists() else default_worker_name())
+        worker = enrolment.prepare(options.data, server=options.server, name=name, is_insecure=options.insecure)
+        if not worker.is_joined:
+            worker = _join(options, worker)
+    finally:
+        os.close(lock)
+    return _config_of(options, worker)
+
+
+def _join(options: argparse.Namespace, worker: Enrolled) -> Enrolled:
+    if options.token_file is None:
+        raise ConfigError("give the join token with --token-file; `apothic worker token` makes one")
+    token = enrolment.read_join_token(options.token_file)
+    check_executor(_config_of(options, worker))  # before the token is spent
+    joined = enrolment.join(options.data, worker, token)
+    journal.info("worker.joined", name=joined.name, server=joined.server, data=str(options.data))
+    return joined
+
+
+def _config_of(options: argparse.Namespace, worker: Enrolled) -> Config:
+    return Config(
+        url=worker.server,
+        token=worker.token,
+        data=options.data,
+        executor=options.executor,
+        cpus=options.cpus,
+        memory_mb=options.memory_mb,
+        name=worker.name,
+        trust_user_code=options.trust_user_code,
+        is_insecure=worker.is_insecure,
+    )
 
 
 def _config(options: argparse.Namespace) -> Config:
+    for url in options.url or ():
+        if not options.local:
+            check_sending(check_url(url), is_insecure=options.insecure)
     return Config(
         url=options.url_file or check_url(options.url[0]),
         more_urls=tuple(check_url(url) for url in (options.url or ())[1:]),
@@ -71,6 +138,7 @@ def _config(options: argparse.Namespace) -> Config:
         trust_user_code=options.trust_user_code,
         is_local=options.local,
         alone_s=options.alone_s,
+        is_insecure=options.insecure,
     )
 
 
@@ -80,7 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     cleaning = commands.add_parser("clean", help="remove what a killed worker left")
     cleaning.add_argument("--data", type=Path, required=True, help="folder of that worker")
-    command = commands.add_parser("run", help="link this machine and work")
+    _add_run(commands.add_parser("run", help="link this machine and work"))
+    _add_join(commands.add_parser("join", help="join a cloud with a token that works once, then work"))
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
     address = command.add_mutually_exclusive_group(required=True)
     address.add_argument("--url", action="append", help="address of the control plane; several times: of each server")
     address.add_argument("--url-file", type=Path, help="file with the address, read again before each try to link")
@@ -89,16 +162,28 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"file with the worker token, mode 0600, read before each try; default: ${TOKEN_VARIABLE}",
     )
+    _add_machine(command)
+    command.add_argument("--name", help="name shown to people; default: the host's")
+    command.add_argument("--local", action="store_true", help="the server is on this host: keep work while it is away")
+    command.add_argument("--leased", action="store_true", help=argparse.SUPPRESS)
+    command.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
+
+
+def _add_join(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--server", help="address of the control plane; known once it has joined")
+    command.add_argument("--token-file", help="file with the join token, mode 0600; `-` reads standard input")
+    _add_machine(command)
+    command.add_argument("--name", help="name of this worker in the cloud; default: the host's")
+    command.add_argument("--json", action="store_true", help="tell errors as JSON")
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, required=True, help="folder of this worker alone")
     command.add_argument("--executor", choices=EXECUTORS, default="sandbox", help="how user code is isolated")
     command.add_argument("--cpus", type=_cpus, help="processors to offer")
     command.add_argument("--memory-mb", type=_memory, help="memory to offer, in MiB")
-    command.add_argument("--name", help="name shown to people; default: the host's")
     command.add_argument("--trust-user-code", action="store_true", help="allow `process` as root and for several orgs")
-    command.add_argument("--local", action="store_true", help="the server is on this host: keep work while it is away")
-    command.add_argument("--leased", action="store_true", help=argparse.SUPPRESS)
-    command.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
-    return parser
+    command.add_argument("--insecure", action="store_true", help="send the token over plain http to another host")
 
 
 def _cpus(text: str) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
 import stat
 import urllib.parse
@@ -35,6 +37,7 @@ class Config:
         trust_user_code: Allow the executor `process` as root and for several orgs.
         is_local: The server runs on this host, so work goes on while it is away.
         more_urls: Further addresses of the control plane, tried when the first does not answer.
+        is_insecure: Send the token over plain http to other hosts.
         is_leased: With `is_local`: other servers share the database, so work ends with its lease as elsewhere.
         alone_s: With `is_local`: end when nothing is held and no server was there for this long.
     """
@@ -52,6 +55,20 @@ class Config:
     more_urls: tuple[str, ...] = ()
     is_leased: bool = False
     credits: int = LINK_CREDITS
+    is_insecure: bool = False
+
+    def follows(self, url: str) -> bool:
+        """Return whether a server that the control plane named is dialled, and sent the token.
+
+        One that is reached only from the host of the control plane is somebody else's here.
+        """
+        if not url.startswith(("http://", "https://")):
+            return False
+        if self.is_local:
+            return True
+        usual = self.url if isinstance(self.url, str) else ""
+        is_near = is_loopback(url)
+        return is_loopback(usual) if is_near else url.startswith("https://") or self.is_insecure
 
     def where(self) -> tuple[str, str]:
         """Return address and token as they are now.
@@ -63,8 +80,8 @@ class Config:
         return check_url(url), _read_token(self.token) if isinstance(self.token, Path) else self.token
 
 
-def check_url(url: str) -> str:
-    """Return the address without a trailing slash.
+def check_url(url: str, option: str = "--url") -> str:
+    """Return the address without a trailing slash; `option` says where it came from.
 
     Raises:
         ConfigError: It is no http or https address.
@@ -75,8 +92,31 @@ def check_url(url: str) -> str:
     except ValueError:
         is_good = False
     if not is_good or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"--url {url!r} is no address of a control plane, such as http://127.0.0.1:8400")
+        raise ConfigError(f"{option} {url!r} is no address of a control plane, such as http://127.0.0.1:8400")
     return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on the host that dials it."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def check_sending(url: str, *, is_insecure: bool) -> None:
+    """Check that a token may be sent there.
+
+    Raises:
+        ConfigError: It would cross the network in plain text, and nobody allowed that.
+    """
+    if not url.startswith("https://") and not is_loopback(url) and not is_insecure:
+        raise ConfigError(
+            f"{url} is plain http: everybody on the way could read the token and all data, and answer in the server's "
+            "place; use https, or say --insecure where the network itself is private and encrypted"
+        )
 
 
 def token_of_environment() -> str:
@@ -90,9 +130,18 @@ def token_of_environment() -> str:
 
 def _read_token(file: Path) -> str:
     text = _read(file, "the token file")
-    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"others may read the token file {file}; run: chmod 600 {file}")
+    check_private(file, "the token file")
     return _checked(text, str(file))
+
+
+def check_private(file: Path, what: str) -> None:
+    """Check that nobody but its owner may read a file.
+
+    Raises:
+        ConfigError: Others may.
+    """
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"others may read {what} {file}; run: chmod 600 {file}")
 
 
 def _checked(token: str, source: str) -> str:
@@ -106,6 +155,11 @@ def _checked(token: str, source: str) -> str:
 def default_name() -> str:
     """Return the host name."""
     return socket.gethostname()
+
+
+def default_worker_name() -> str:
+    """Return the host name in the form that names of workers have; empty when nothing of it is left."""
+    return re.sub(r"[^a-z0-9]+", "-", default_name().lower())[:63].strip("-")
 
 
 def _read(file: Path, what: str) -> str:

@@ -23,7 +23,7 @@ from apothic.wire.link import (
     Welcome,
 )
 from apothic_worker import journal
-from apothic_worker.addresses import Addresses
+from apothic_worker.addresses import Addresses, is_http
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.link_codec import LinkBroken, ServerItem
 from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
@@ -107,12 +107,14 @@ class Dial:
         is_local: A server on this host started the worker.
         is_leased: Another server may give its work away, so it ends with the lease all the same.
         more: Further addresses of the control plane.
+        follows: Says whether an address that the control plane told may be dialled.
     """
 
     where: Callable[[], tuple[str, str]]
     is_local: bool
     is_leased: bool = False
     more: tuple[str, ...] = ()
+    follows: Callable[[str], bool] = is_http
 
 
 class ControlLink:
@@ -144,7 +146,7 @@ class ControlLink:
         self._refused: Refused | None = None
         self._usual = ""
         self._bound_s = BACKOFF_FIRST_S
-        self.addresses = Addresses(dial.more)
+        self.addresses = Addresses(dial.more, dial.follows)
         self._obeys: Obeys | None = None
         self._away_since: float | None = asyncio.get_running_loop().time()
         self._reason = ""
@@ -250,9 +252,8 @@ class ControlLink:
             return
         if refused.code not in RETRY_CODES:
             raise LinkRefused(refused.code, refused.detail or reason)
-        if refused.code == "moved" and refused.url and refused.url.startswith(("http://", "https://")):
-            self.addresses.moved(refused.url)
-        elif not self._welcomed.is_set():
+        has_moved = refused.code == "moved" and refused.url is not None and self.addresses.moved(refused.url)
+        if not has_moved and not self._welcomed.is_set():
             self.addresses.failed()
 
     # --- incoming

@@ -46,6 +46,15 @@ class _Prepared:
     machine: Machine
 
 
+def check_executor(config: Config) -> None:
+    """Check that the executor works on this machine. Call with the data folder's lock held.
+
+    Raises:
+        ExecutorUnavailable: It does not.
+    """
+    choose_executor(config, open_folders(config.data), find_interpreters())
+
+
 async def run(config: Config) -> None:
     """Work until a signal, then drain. With `is_local` also until no server is there any more and nothing is held.
 
@@ -125,7 +134,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
 
 
 def _dial(config: Config) -> Dial:
-    return Dial(lambda: _where(config), config.is_local, config.is_leased, config.more_urls)
+    return Dial(lambda: _where(config), config.is_local, config.is_leased, config.more_urls, config.follows)
 
 
 def _linked(config: Config, link: ControlLink) -> tuple[str, str]:

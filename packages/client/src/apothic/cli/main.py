@@ -30,6 +30,7 @@ _COMMANDS = {
     "logs": ("apothic.cli.logs:logs", "Print the output of a job."),
     "run": ("apothic.cli.run:run", "Call a deployed function and print its result."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),
+    "worker": ("apothic.cli.workers:worker", "Workers on other hosts: token, join, list, drain, resume, remove."),
     "version": ("apothic.cli.version:version", "Print the version."),
 }
 _SERVER_COMMANDS = {

@@ -19,6 +19,8 @@ JobId = NewType("JobId", str)
 RunnerId = NewType("RunnerId", str)
 IncarnationId = NewType("IncarnationId", str)
 KeyId = NewType("KeyId", str)
+EnrolledId = NewType("EnrolledId", str)
+JoinTokenId = NewType("JoinTokenId", str)
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 KEY_LENGTH = 26

@@ -41,7 +41,10 @@ JSON_DEPTH_MAX = 64
 HEADER_BLOCK_MAX = 16 * KIB
 
 NAME_LENGTH_MAX = 63
-"""App names; see `apothic.wire.names`."""
+"""Names of apps and workers; see `apothic.wire.names`."""
+
+JOIN_TOKEN_S_MIN, JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX = 60, 3_600, 86_400
+"""Life of a token that a worker joins with, in seconds."""
 
 FUNCTION_NAME_LENGTH_MAX = 128
 FUNCTIONS_PER_APP_MAX = 1_000

@@ -1,4 +1,4 @@
-"""Which names apps and functions may have, and the near matches that an error names."""
+"""Which names apps, functions and workers may have, and the near matches that an error names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from apothic.wire.limits import FUNCTION_NAME_LENGTH_MAX, NAME_LENGTH_MAX
 
 _APP = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_WORKER = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 APP_NAME_RULE = (
     f"1 to {NAME_LENGTH_MAX} letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
+)
+WORKER_NAME_RULE = (
+    f"1 to {NAME_LENGTH_MAX} lower-case letters, digits and dashes, beginning and ending with a letter or digit; "
+    "`local` and names that begin with `local-` belong to workers beside servers"
 )
 FUNCTION_NAME_RULE = f"a Python identifier of at most {FUNCTION_NAME_LENGTH_MAX} ASCII characters"
 
@@ -18,6 +23,12 @@ FUNCTION_NAME_RULE = f"a Python identifier of at most {FUNCTION_NAME_LENGTH_MAX}
 def is_app_name(text: str) -> bool:
     """Whether `text` obeys `APP_NAME_RULE`."""
     return len(text) <= NAME_LENGTH_MAX and _APP.fullmatch(text) is not None
+
+
+def is_worker_name(text: str) -> bool:
+    """Whether `text` obeys `WORKER_NAME_RULE`."""
+    is_local = text == "local" or text.startswith("local-")
+    return len(text) <= NAME_LENGTH_MAX and _WORKER.fullmatch(text) is not None and not is_local
 
 
 def is_function_name(text: str) -> bool:

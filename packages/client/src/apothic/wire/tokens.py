@@ -21,7 +21,7 @@ from apothic.wire.ids import is_key
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
-"""API key, refresh token, worker token, attempt token, invite, webhook secret."""
+"""API key, refresh token, worker token, attempt token, invite (also of a worker: its join token), webhook secret."""
 
 SECRET_LENGTH = 32
 CHECK_LENGTH = 6
@@ -76,12 +76,17 @@ def worker_attempt_key(pepper: bytes, incarnation: str) -> str:
 
 def attempt_token(key: str, job: str, fence: int) -> str:
     """Return the token of an attempt: `lj_`, 190 bits of a keyed digest, checksum."""
-    digest = hmac.new(key.encode(), f"lj|{job}|{fence}".encode(), hashlib.sha256).digest()
+    return derived_token("lj", key.encode(), f"{job}|{fence}")
+
+
+def derived_token(kind: str, key: bytes, about: str) -> str:
+    """Return the token of a kind that only holders of `key` can derive for `about`."""
+    digest = hmac.new(key, f"{kind}|{about}".encode(), hashlib.sha256).digest()
     number, secret = int.from_bytes(digest, "big"), ""
     for _ in range(SECRET_LENGTH):
         number, digit = divmod(number, len(ALPHABET))
         secret += ALPHABET[digit]
-    return sealed("lj", secret)
+    return sealed(kind, secret)
 
 
 def _checksum(text: str) -> str:

@@ -21,7 +21,7 @@ READ_SCOPES = frozenset(scope for scope in SCOPES if scope.endswith(":read"))
 
 
 class Role(Enum):
-    """A member's role; `worker` belongs to machines and reaches the worker link only."""
+    """A member's role; `worker` belongs to machines and reaches the worker link only, `join` to their join tokens."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -29,6 +29,7 @@ class Role(Enum):
     VIEWER = "viewer"
     BILLING = "billing"
     WORKER = "worker"
+    JOIN = "join"
 
 
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
@@ -38,6 +39,7 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
     Role.VIEWER: READ_SCOPES - {"billing:read", "keys:read"},
     Role.BILLING: frozenset({"billing:read", "billing:write", "org:read"}),
     Role.WORKER: frozenset(),
+    Role.JOIN: frozenset(),
 }
 
 
@@ -99,6 +101,7 @@ class Audience(Enum):
     PUBLIC = "public"
     KEY = "key"
     WORKER = "worker"
+    JOIN = "join"
     OPERATOR = "operator"
 
 
@@ -127,6 +130,8 @@ class Policy:
             return "User code may not do this; use a key where the call comes from."
         if self.audience is Audience.WORKER:
             return _worker_refusal(actor)
+        if self.audience is Audience.JOIN and actor.role is not Role.JOIN:
+            return "Only a join token may do this: make one with `apothic worker token`."
         if self.audience is Audience.OPERATOR and not actor.is_operator:
             return "Only the org that runs this installation may do this."
         if self.scope is not None and not actor.may(self.scope):

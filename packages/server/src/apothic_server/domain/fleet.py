@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId, RunnerId
+from apothic.wire.ids import DeploymentId, EnrolledId, FunctionId, IncarnationId, JobId, OrgId, RunnerId
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError
 
@@ -65,6 +65,8 @@ class Worker:
         credits: Attempts it may hold at once (flow control of the link).
         lease_expires_at: Monotonic seconds after which its attempts are given to others.
         is_draining: It stops soon and takes nothing more.
+        enrolled: The enrolled worker whose start this is; None for one beside a server.
+        is_cordoned: An operator wants it to get nothing new.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
         is_impaired: It sends heartbeats, but orders do not reach its supervisor; it gets no new work (G3.4).
         answers: Welcomes and heartbeat answers sent to it.
@@ -87,6 +89,8 @@ class Worker:
     pinged: int = 0
     pings: dict[int, float] = field(default_factory=dict[int, float])
     finishing: set[JobId] = field(default_factory=set[JobId])
+    enrolled: EnrolledId | None = None
+    is_cordoned: bool = False
 
     @property
     def held(self) -> int:
@@ -109,6 +113,8 @@ class Worker:
     @property
     def is_able(self) -> bool:
         """Whether it takes new work when it has room."""
+        if self.is_cordoned:
+            return False
         return self.is_linked and not self.is_draining and not self.is_impaired
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from apothic.wire.ids import IncarnationId, JobId, KeyId
+from apothic.wire.ids import IncarnationId, JobId, JoinTokenId, KeyId
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
@@ -126,6 +126,41 @@ class WorkerView:
     connected_at: datetime
     machine: Machine
     runners: int
+    is_enrolled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledView:
+    """A worker on another host, over all its starts.
+
+    Attributes:
+        status: `live`, `impaired`, `draining`, `offline` or `removed`.
+        start: Its newest start that has not ended.
+        jobs: Jobs that it executes; None when only another process knows.
+    """
+
+    name: str
+    status: str
+    is_draining: bool
+    joined_at: datetime
+    start: IncarnationId | None
+    jobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """A join token without its secret, which is derived."""
+
+    id: JoinTokenId
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker that has joined."""
+
+    name: str
+    joined_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

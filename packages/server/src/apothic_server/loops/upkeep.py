@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.cordons import Cordons
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.items import ItemFlows
@@ -28,6 +29,7 @@ class Upkeep:
         flows: ItemFlows,
         role: Role,
         peers: Peers,
+        cordons: Cordons,
     ) -> None:
         self._board = board
         self._grants = grants
@@ -37,6 +39,7 @@ class Upkeep:
         self._flows = flows
         self._role = role
         self._peers = peers
+        self._cordons = cordons
 
     async def role(self) -> float | None:
         """Say that this process lives, see who else does; renew the dispatcher's term or try to take it (D4)."""
@@ -67,14 +70,16 @@ class Upkeep:
         return None
 
     async def sweep(self) -> float | None:
-        """End leases that ran out, and find unfinished rows that no memory holds (G1.2)."""
+        """End leases that ran out, find unfinished rows that no memory holds (G1.2), and obey orders about workers."""
         await self._recovery.sweep()
+        await self._cordons.refresh()
         return None
 
     async def idle_runners(self) -> float | None:
-        """End runners that were idle for `IDLE_RUNNER_S`."""
+        """End runners that were idle for `IDLE_RUNNER_S`, or are idle where nothing new goes."""
         now = self._board.clock.monotonic()
         for runner in list(self._board.fleet.runners.values()):
-            if runner.is_idle and now - runner.idle_since >= IDLE_RUNNER_S:
+            idle_s = 0.0 if runner.worker.is_cordoned else IDLE_RUNNER_S
+            if runner.is_idle and now - runner.idle_since >= idle_s:
                 self._grants.stop_runner(runner)
         return None

@@ -119,6 +119,11 @@ class Keys:
                 self._holders.pop(key.id, None)
         self._known.pop(digest, None)
 
+    def forget(self, key: KeyId) -> None:
+        """A key was revoked by other means: look it up again."""
+        for digest in [digest for digest, known in self._known.items() if known.actor.key == key]:
+            del self._known[digest]
+
     async def _look_up(self, digest: bytes) -> Actor:
         async with self._database.system_unit() as unit:
             key = await rows.key_by_digest(unit, digest)
@@ -128,4 +133,9 @@ class Keys:
         return Actor(key.org, key.id, key.role, key.scopes, key.org == first)
 
     def _digest(self, token: str) -> bytes:
-        return hmac.new(self._pepper, token.encode(), hashlib.sha256).digest()
+        return digest_of_token(self._pepper, token)
+
+
+def digest_of_token(pepper: bytes, token: str) -> bytes:
+    """Return what is stored of a token."""
+    return hmac.new(pepper, token.encode(), hashlib.sha256).digest()

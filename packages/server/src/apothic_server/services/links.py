@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -13,18 +14,20 @@ from apothic.wire.ids import IncarnationId, is_key
 from apothic.wire.link import Heartbeat, HeartbeatAnswer, Hello, Welcome, WorkerFrame
 from apothic.wire.version import LINK_PROTOCOL
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import Fenced, Invalid, Moved, Unavailable
+from apothic_server.domain.errors import Fenced, Invalid, Moved, Unauthenticated, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.failpoints import fp
 from apothic_server.services.attempts import Attempts
 from apothic_server.services.dispatch.board import Board, Link
+from apothic_server.services.dispatch.cordons import REMOVED
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.liveness import Liveness
 from apothic_server.services.dispatch.reattach import Deployed, Reattach
 from apothic_server.services.dispatch.reports import Reports
-from apothic_server.store import dispatcher, recovery
+from apothic_server.store import dispatcher, enrolment, recovery
 from apothic_server.store import workers as rows
 from apothic_server.store.database import Database
+from apothic_server.store.enrolment import EnrolledWorker
 
 log = structlog.get_logger("apothic.links")
 
@@ -82,10 +85,14 @@ class Links:
             Invalid: Another protocol or an impossible hello.
             Fenced: This incarnation's lease ended before; it has to start again under a new one.
             Moved: Another process dispatches.
-            Unavailable: Nobody dispatches at this moment.
+            Unauthenticated: The worker was removed.
+            Unavailable: Nobody dispatches at this moment, or another process uses the credential of this worker.
         """
         _check_hello(hello)
         board = self._board
+        enrolled = await self._enrolled(actor)
+        if enrolled is not None:
+            hello = replace(hello, name=enrolled.name)
         if not board.dispatches:
             raise await self._elsewhere(hello)
         incarnation = IncarnationId(hello.incarnation)
@@ -100,6 +107,7 @@ class Links:
                 machine=hello.machine,
                 now=now,
                 lease_expires_at=now + timedelta(seconds=self._grace_s),
+                enrolled=None if enrolled is None else enrolled.id,
             )
             deployed = await self._reattach.read(unit, hello) if is_live else {}
         await fp("hello.after")
@@ -107,7 +115,9 @@ class Links:
             raise Fenced("the lease of this incarnation ended; start again")
         if not board.dispatches:  # lost while the rows were written
             raise await self._elsewhere(hello)
-        return self._attach(actor, hello, link, deployed)
+        if enrolled is not None:
+            self._check_only(enrolled, incarnation)
+        return self._attach(actor, hello, link, deployed, enrolled)
 
     async def heartbeat(self, worker: Worker, item: Heartbeat) -> None:
         """Extend the lease in the store, then in memory, then answer.
@@ -179,16 +189,34 @@ class Links:
                 self._reports.lose_unattached(incarnation, reason)
         self._grants.grant_ready()
 
-    def _attach(self, actor: Actor, hello: Hello, link: Link, deployed: Deployed) -> Worker:
+    async def _enrolled(self, actor: Actor) -> EnrolledWorker | None:
+        """Return the enrolled worker whose credential was sent; None for a worker beside a server."""
+        async with self._database.system_unit() as unit:
+            found = await enrolment.enrolled_by_key(unit, actor.org, actor.key)
+        if found is not None and found.removed_at is not None:
+            raise Unauthenticated(REMOVED)
+        return found
+
+    def _check_only(self, enrolled: EnrolledWorker, incarnation: IncarnationId) -> None:
+        """A copy of the data folder on another machine would be a second worker under one name."""
+        workers = self._board.fleet.workers.values()
+        if any(one.enrolled == enrolled.id and one.id != incarnation and one.is_linked for one in workers):
+            raise Unavailable(f"another process uses the credential of worker {enrolled.name} now; dial again")
+
+    def _attach(
+        self, actor: Actor, hello: Hello, link: Link, deployed: Deployed, enrolled: EnrolledWorker | None
+    ) -> Worker:
         board = self._board
         incarnation = IncarnationId(hello.incarnation)
         worker = board.fleet.workers.get(incarnation)
         expires_at = board.clock.monotonic() + self._grace_s
         if worker is None:
             worker = Worker(incarnation, actor.org, hello.name, hello.machine, hello.credits, expires_at)
+            worker.enrolled = None if enrolled is None else enrolled.id
             board.fleet.add_worker(worker)
             self._reattach.rebuild(worker, hello, deployed)
         worker.is_linked = False  # nothing is granted to it before the welcome
+        worker.is_cordoned = enrolled is not None and enrolled.is_draining
         worker.lease_expires_at = expires_at
         self._reattach.reconcile(worker, hello)
         self._link(worker, link)

@@ -92,7 +92,7 @@ async def end_workers(connection: Connection, seen: dict[IncarnationId, datetime
 async def end_workers_named(
     connection: Connection, name: str, reason: str, now: datetime, *, but: str
 ) -> list[IncarnationId]:
-    """End all live incarnations of a name except `but`; return them."""
+    """End all live incarnations of the worker beside a server that has this name, except `but`; return them."""
     rows = await connection.fetch(SQL["end_workers_named"], name, now, reason, but)
     return [IncarnationId(row["id"]) for row in rows]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import IncarnationId, OrgId
+from apothic.wire.ids import EnrolledId, IncarnationId, OrgId
 from apothic.wire.link import Machine
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.statements import load
@@ -28,6 +28,7 @@ class StoredWorker:
     lease_expires_at: datetime
     ended_at: datetime | None
     ended_reason: str | None
+    enrolled: EnrolledId | None
 
 
 async def record_hello(
@@ -39,10 +40,11 @@ async def record_hello(
     machine: Machine,
     now: datetime,
     lease_expires_at: datetime,
+    enrolled: EnrolledId | None = None,
 ) -> bool:
     """Insert an incarnation, or renew one that links again; False when it has ended or belongs to another org."""
     text = msgspec.json.encode(machine).decode()
-    found = await connection.fetchval(SQL["add_worker"], worker, org, name, text, now, lease_expires_at)
+    found = await connection.fetchval(SQL["add_worker"], worker, org, name, text, now, lease_expires_at, enrolled)
     return found is not None
 
 

@@ -189,6 +189,7 @@ class ScriptedWorker:
         self.incarnation = IncarnationId(new_key())
         self.machine = Machine("host", "sandbox", [], [], {}, cpus, memory_mb, ["3.11"])
         self.worker: Worker | None = None
+        self._actor: Actor | None = None
         self.received: deque[tuple[str, Any]] = deque()
         self.close_code: str | None = None
         self.started: dict[str, StartRunner] = {}
@@ -213,7 +214,11 @@ class ScriptedWorker:
         self.close_code = "superseded"
 
     async def connect(
-        self, *held: Assign, idle: Sequence[str] = (), on: CloudUnderTest | None = None
+        self,
+        *held: Assign,
+        idle: Sequence[str] = (),
+        on: CloudUnderTest | None = None,
+        actor: Actor | None = None,
     ) -> ScriptedWorker:
         """Dial in; returns when greeted.
 
@@ -221,8 +226,9 @@ class ScriptedWorker:
             held: Attempts it says it has, in runners that live.
             idle: Runners it says it has, without an attempt.
             on: Another cloud, from now on.
+            actor: The holder of another credential than the test's own, from now on.
         """
-        self._cloud = on or self._cloud
+        self._cloud, self._actor = on or self._cloud, actor or self._actor
         refs = [HeldAttempt(item.job, item.fence, item.runner) for item in held]
         runners = [self.described(name) for name in dict.fromkeys([*(item.runner for item in held), *idle])]
         return await self.greet(refs, runners)
@@ -230,7 +236,7 @@ class ScriptedWorker:
     async def greet(self, refs: list[HeldAttempt], runners: list[RunnerRef]) -> ScriptedWorker:
         """Dial in with whatever hello."""
         hello = Hello(LINK_PROTOCOL, VERSION, self.incarnation, self.name, self.machine, 256, refs, runners)
-        self.worker = await self._cloud.inner.links.opened(self._cloud.worker_actor, hello, self)
+        self.worker = await self._cloud.inner.links.opened(self._actor or self._cloud.worker_actor, hello, self)
         return self
 
     def described(self, runner: str) -> RunnerRef:

@@ -1,4 +1,4 @@
-"""A small world made through the API alone: one org with an app, a function, a job and an archive."""
+"""A small world made through the API alone: one org with an app, a function, a job, an archive and a worker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from apothic.wire.tokens import new_token
 from apothic_server.testing.asgi import Answer, AsgiClient
 
 ARCHIVE = b"the files of an app"
@@ -22,6 +23,7 @@ class World:
     deployment_id: str
     function_id: str
     job_id: str
+    worker: str = "box"
 
     @property
     def sha256(self) -> str:
@@ -55,8 +57,20 @@ async def deploy(client: AsgiClient, app: str, *names: str, **options: Any) -> A
     return await client.request("POST", f"/v1/apps/{app}/deployments", json=body)
 
 
+async def join(client: AsgiClient, name: str) -> str | None:
+    """Enrol a worker and return its credential; None when the client's key may not, or the name is taken."""
+    made = await client.request("POST", "/v1/join-tokens", json={})
+    if made.status == 403:
+        return None
+    credential = new_token("lw")
+    holder = client.as_holder_of(made.json["token"])
+    joined = await holder.request("POST", "/v1/link/join", json={"name": name, "credential": credential})
+    return credential if joined.status == 201 else None
+
+
 async def make_world(client: AsgiClient, app: str = "hello-world", function: str = "greet") -> World:
-    """Deploy one function and call it once without waiting."""
+    """Deploy one function and call it once without waiting; who runs the cloud also gets a worker."""
+    await join(client, "box")
     deployment = (await deploy(client, app, function)).json
     function_id = deployment["functions"][0]["function_id"]
     call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})

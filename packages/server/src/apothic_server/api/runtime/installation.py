@@ -1,4 +1,4 @@
-"""Who is there: the caller, the workers, the document, and archives for workers."""
+"""Who is there: the caller, the document, and archives for workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from apothic.wire.ids import DeploymentId, is_key, record_id
 from apothic.wire.version import VERSION
-from apothic_server.api.runtime.records import worker_record
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import JSON_TYPE, Response, json_response, raw_response, stream_response
 from apothic_server.api.shared.services import Services
@@ -21,7 +20,6 @@ class InstallationHandlers:
 
     def __init__(self, services: Services, document: bytes) -> None:
         self._keys = services.keys
-        self._workers = services.workers
         self._archives = services.archives
         self._document = document
 
@@ -47,11 +45,6 @@ class InstallationHandlers:
                 "server_version": VERSION,
             }
         )
-
-    async def list_workers(self, request: Request) -> Response:
-        """Answer the machines that execute."""
-        views = await self._workers.list_workers(request.actor)
-        return json_response({"items": [worker_record(view) for view in views]})
 
     async def get_link_archive(self, request: Request) -> Response:
         """Send a deployment's archive to a worker."""

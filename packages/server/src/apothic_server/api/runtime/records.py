@@ -12,7 +12,7 @@ from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import JobEntry
-from apothic_server.domain.views import AppView, JobView, LogPage, WorkerView
+from apothic_server.domain.views import AppView, EnrolledView, JobView, LogPage, WorkerView
 
 
 def function_key(text: str) -> FunctionId:
@@ -157,6 +157,19 @@ def worker_record(view: WorkerView) -> dict[str, Any]:
         "connected_at": time_text(view.connected_at),
         "machine": dataclasses.asdict(view.machine),
         "runners": view.runners,
+        "enrolled": view.is_enrolled,
+    }
+
+
+def enrolled_record(view: EnrolledView) -> dict[str, Any]:
+    """Return a worker that joined, over all its starts."""
+    return {
+        "name": view.name,
+        "status": view.status,
+        "draining": view.is_draining,
+        "jobs": view.jobs,
+        "joined_at": time_text(view.joined_at),
+        "worker_id": None if view.start is None else record_id("workers", view.start),
     }
 
 

@@ -11,6 +11,7 @@ from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
 from apothic_server.api.runtime.waiting import FirstDone, first_done
+from apothic_server.api.runtime.workers import WorkerHandlers
 from apothic_server.api.shared.operations import Handler, Operation, Upgrade
 from apothic_server.api.shared.response import JSON_TYPE
 from apothic_server.api.shared.services import Services
@@ -48,6 +49,7 @@ def runtime_operations(
     calls = CallHandlers(services, wait)
     return [
         *_installation(InstallationHandlers(services, document), link),
+        *_workers(WorkerHandlers(services)),
         *_apps(AppHandlers(services)),
         *_deployments(DeploymentHandlers(services)),
         *_archives(AppHandlers(services)),
@@ -89,13 +91,6 @@ def _installation(handlers: InstallationHandlers, link: Upgrade) -> list[Operati
             handler=handlers.get_openapi,
         ),
         _get("get_identity", "/v1/identity", _APPS_READ, handlers.get_identity, statuses=_READ),
-        _get(
-            "list_workers",
-            "/v1/workers",
-            Policy(Audience.OPERATOR, "org:read"),
-            handlers.list_workers,
-            statuses=_READ,
-        ),
         Operation(
             id="open_link",
             method="GET",
@@ -115,6 +110,61 @@ def _installation(handlers: InstallationHandlers, link: Upgrade) -> list[Operati
             handler=handlers.get_link_archive,
             answers=(ARCHIVE_TYPE,),
             streams=True,
+        ),
+    ]
+
+
+def _workers(handlers: WorkerHandlers) -> list[Operation]:
+    one, order = "/v1/workers/{worker}", Policy(Audience.OPERATOR, "org:write")
+    return [
+        _get(
+            "list_workers",
+            "/v1/workers",
+            Policy(Audience.OPERATOR, "org:read"),
+            handlers.list_workers,
+            statuses=_READ,
+        ),
+        *(
+            Operation(
+                id=name,
+                method="POST",
+                path=f"{one}/{verb}",
+                policy=order,
+                statuses=_READ_ONE | {409},
+                handler=handler,
+            )
+            for name, verb, handler in (
+                ("drain_worker", "drain", handlers.drain_worker),
+                ("resume_worker", "resume", handlers.resume_worker),
+            )
+        ),
+        Operation(
+            id="remove_worker",
+            method="DELETE",
+            path=one,
+            policy=order,
+            statuses=_READ_ONE,
+            handler=handlers.remove_worker,
+        ),
+        Operation(
+            id="create_join_token",
+            method="POST",
+            path="/v1/join-tokens",
+            policy=order,
+            statuses=_KNOWN | _BODY | {201, 409, 429},
+            handler=handlers.create_join_token,
+            body_max=JSON_BODY_MAX,
+            accepts=(JSON_TYPE,),
+        ),
+        Operation(
+            id="join",
+            method="POST",
+            path="/v1/link/join",
+            policy=Policy(Audience.JOIN),
+            statuses=_KNOWN | _BODY | {201, 409},
+            handler=handlers.join,
+            body_max=JSON_BODY_MAX,
+            accepts=(JSON_TYPE,),
         ),
     ]
 

@@ -26,7 +26,7 @@ Authenticate = Callable[[str, str], Awaitable[Actor]]
 Over = Callable[[Actor], "asyncio.Future[None] | None"]
 """Returns what is done when the actor is user code whose attempt is over; None for others."""
 
-TOKEN_KINDS = ("lk", "lw", "lj")
+TOKEN_KINDS = ("lk", "lw", "lj", "li")
 _ATTEMPT = ATTEMPT_HEADER.lower().encode()
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from apothic.wire.functions import Manifest
-from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
@@ -22,8 +22,11 @@ from apothic_server.domain.views import (
     AppView,
     Batch,
     Check,
+    EnrolledView,
     Gap,
     JobView,
+    Joined,
+    JoinToken,
     KeyInfo,
     LogPage,
     Outcome,
@@ -209,6 +212,40 @@ class Workers(Protocol):
 
     async def list_workers(self, actor: Actor) -> Sequence[WorkerView]: ...
 
+    async def list_enrolled(self, actor: Actor) -> Sequence[EnrolledView]: ...
+
+    async def set_draining(
+        self, actor: Actor, name: str, *, is_draining: bool, keep: Keep[EnrolledView] | None = None
+    ) -> EnrolledView | KeptAnswer: ...
+
+    async def remove(self, actor: Actor, name: str) -> EnrolledView:
+        """As often as wanted; raises `NotFound` when no such worker has ever joined."""
+        ...
+
+
+class Enrolment(Protocol):
+    """How workers on other hosts join."""
+
+    async def make_token(
+        self, actor: Actor, *, life_s: int, keep: Keep[JoinToken] | None = None
+    ) -> JoinToken | KeptAnswer:
+        """Raises `TooMany` with code `too_many_join_tokens`."""
+        ...
+
+    def token_of(self, token: JoinTokenId) -> str:
+        """Return the secret of a join token, which is kept nowhere."""
+        ...
+
+    async def join(
+        self, actor: Actor, *, name: str, credential: str, keep: Keep[Joined] | None = None
+    ) -> Joined | KeptAnswer:
+        """Enrol a worker.
+
+        Raises `Unauthenticated` with code `join_token_used` or `join_token_expired`, and `Conflict` with code
+        `worker_name_taken`, `credential_taken` or `too_many_workers`.
+        """
+        ...
+
 
 class Health(Protocol):
     """Readiness."""
@@ -257,6 +294,8 @@ class Services(Protocol):
     def streams(self) -> Streams: ...
     @property
     def workers(self) -> Workers: ...
+    @property
+    def enrolment(self) -> Enrolment: ...
     @property
     def health(self) -> Health: ...
     @property

@@ -33,7 +33,10 @@ class UseRunner:
 
 @dataclass(frozen=True, slots=True)
 class StartOn:
-    """Start a runner on `worker` after ending the idle runners `evict`, which make room for it."""
+    """Start a runner on `worker` after ending the idle runners `evict`, which make room for it.
+
+    Idle runners of the same function on workers that get nothing new make room within `max_containers`.
+    """
 
     worker: Worker
     evict: tuple[Runner, ...] = ()
@@ -62,10 +65,12 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
     streak = fleet.streaks.get(need.group)
     if streak is not None and holds_back(streak, group.values()):
         return Wait(crash_reason(streak), is_crash_loop=True)
-    taken = len(group) + len(fleet.absent(need.group))
+    stranded = tuple(runner for runner in group.values() if runner.is_idle and runner.worker.is_cordoned)
+    taken = len(group) - len(stranded) + len(fleet.absent(need.group))
     if taken >= need.spec.max_containers:
         return Wait(_full(taken, need))
-    return _new_runner(need, fleet)
+    where = _new_runner(need, fleet)
+    return StartOn(where.worker, (*stranded, *where.evict)) if isinstance(where, StartOn) else where
 
 
 def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
@@ -90,7 +95,8 @@ def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
         return Wait(f"no machine offers what placement asks for: {wishes}", is_hopeless=True)
     able = [worker for worker in fleet.workers.values() if worker.is_able]
     if not able:
-        return Wait("no worker is connected")
+        drains = any(worker.is_cordoned for worker in fleet.workers.values())
+        return Wait("every connected worker is draining" if drains else "no worker is connected")
     fitting = [worker for worker in able if _could_ever_fit(worker, need)]
     if not fitting:
         return Wait(_never_fits(able, need), is_hopeless=True)

@@ -74,7 +74,8 @@ WHERE workers.id = silent.id AND workers.lease_expires_at = silent.seen AND work
 RETURNING workers.id;
 
 -- name: end_workers_named
-UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND ended_at IS NULL AND id <> $4
+-- Workers beside servers only: of those on other hosts nobody here has proof.
+UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND enrolled IS NULL AND ended_at IS NULL AND id <> $4
 RETURNING id;
 
 -- name: lock_orgs

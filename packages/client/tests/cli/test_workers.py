@@ -1,0 +1,74 @@
+"""`apothic worker`: what it asks of the cloud and prints."""
+
+import pytest
+
+BOX = {
+    "name": "box", "status": "live", "draining": False, "jobs": 2, "joined_at": "2026-11-21T23:42:00.000Z",
+    "worker_id": None,
+}  # fmt: skip
+TOKEN = f"li_{'0' * 38}"
+
+
+@pytest.fixture
+def with_box(connected, shapes):
+    """The scripted cloud, in which a worker has joined."""
+    found = connected.script["GET", "/v1/workers"].document
+    connected.script["GET", "/v1/workers"] = shapes.Answer(document={**found, "enrolled": [BOX]})
+    for method, path, status in (
+        ("POST", "/v1/workers/box/drain", "draining"),
+        ("POST", "/v1/workers/box/resume", "live"),
+        ("DELETE", "/v1/workers/box", "removed"),
+    ):
+        connected.script[method, path] = shapes.Answer(document={**BOX, "status": status})
+    return connected
+
+
+def test_token_prints_the_token_alone_and_says_how_to_use_it(connected, run, shapes):
+    made = {"token": TOKEN, "expires_at": "2026-11-21T23:42:00.000Z"}
+    connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, made)
+
+    found = run("worker", "token", "--life-s", "600")
+
+    assert found.out == f"{TOKEN}\n"
+    assert "apothic worker join --server http" in found.err
+    assert TOKEN not in found.err
+    assert connected.asked[-1].body == b'{"life_s": 600}'
+    assert run("worker", "token", "--json").json == made
+
+
+@pytest.mark.parametrize("life_s", ["59", "86401", "soon"])
+def test_a_life_out_of_bounds_is_wrong_usage(connected, run, life_s):
+    assert run("worker", "token", "--life-s", life_s).code == 2
+    assert connected.asked == []
+
+
+def test_list_prints_those_that_joined_and_those_beside_servers(with_box, run):
+    found = run("worker", "list")
+
+    assert [line.split()[:3] for line in found.out.splitlines()] == [
+        ["WORKER", "STATUS", "JOBS"],
+        ["box", "live", "2"],
+        ["local", "live", "-"],
+    ]
+    assert [one["enrolled"] for one in run("worker", "list", "--json").json["items"]] == [True, False]
+
+
+@pytest.mark.parametrize(("verb", "status"), [("drain", "draining"), ("resume", "live")])
+def test_drain_and_resume_say_what_the_worker_is_now(with_box, run, verb, status):
+    assert run("worker", verb, "box").out == f"worker  box\nstatus  {status}\njobs    2\n"
+    assert run("worker", verb, "box", "--json").json["status"] == status
+
+
+def test_remove_asks_first(with_box, run):
+    refused = run("worker", "remove", "box")
+    done = run("worker", "remove", "box", "--yes")
+
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert "status  removed" in done.out
+    assert [asked.method for asked in with_box.asked] == ["DELETE"]
+
+
+def test_a_worker_that_nobody_knows_is_told(connected, run, shapes):
+    connected.script["POST", "/v1/workers/nobody/drain"] = shapes.refused(404, "not_found", "There is no such worker.")
+
+    assert run("worker", "drain", "nobody").code == 5
