@@ -57,29 +57,6 @@ def test_every_command_prints_one_json_document(connected, run, shapes, name, pl
     assert isinstance(found.json, dict)
 
 
-@pytest.mark.parametrize(
-    "words", [("app", "list"), ("deployment", "list"), ("job", "list"), ("job", "retry", "JOB", "--watch")]
-)
-def test_lists_and_streams_are_lines_for_programs_that_read_lines(connected, run, shapes, words):
-    found = run(*filled(shapes, words), "--jsonl")
-
-    assert (found.code, found.err) == (0, "")
-    assert [type(json.loads(line)) for line in found.out.splitlines()] == [dict] * len(found.out.splitlines())
-    assert json.loads(found.out.splitlines()[0]).get("items") is None
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_every_command_prints_lines_of_json(connected, run, shapes, name, place):
-    arguments = filled(shapes, COMMANDS[name])
-
-    found = run("--jsonl", *arguments) if place == "before" else run(*arguments, "--jsonl")
-
-    assert (found.code, found.err) == (0, "")
-    assert [type(json.loads(line)) for line in found.out.splitlines()] == [dict] * len(found.out.splitlines())
-    assert found.out != ""
-
-
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "version"])
 def test_every_command_says_errors_as_json_and_prints_no_data(connected, run, shapes, name):
     connected.script = {}

@@ -224,6 +224,38 @@ def test_an_interrupt_ends_the_following_of_logs_only(connected, shapes):
     assert connected.last(*events_path(shapes)).query == "after=2&types=job.end%2Cjob.log"
 
 
+@pytest.mark.parametrize("words", [("job", "watch"), ("logs", "--follow")])
+def test_an_interrupt_lets_one_document_be_whole(connected, shapes, words):
+    consumed, gate = threading.Event(), threading.Event()
+
+    def answer(_, asked):
+        if "text/event-stream" in asked.headers["accept"]:
+            return shapes.stream(*(event for event in shapes.WHOLE[:4] if "types" not in asked.query or event[0] > 2))
+        consumed.set()  # who asks for a page has read the stream to its end
+        gate.wait(30)
+        return shapes.refused(404, "not_found", "Gone.")
+
+    connected.script[events_path(shapes)] = answer
+    connected.script["GET", f"/v1/jobs/{shapes.JOB}/logs"] = lambda _, asked: shapes.Answer(
+        document=shapes.log_document(2, "first", is_final=False)
+        if "after=-1" in asked.query
+        else {"lines": [], "last_index": 2, "is_final": False}
+    )
+    process = start(*words, shapes.JOB, "--json")
+    assert consumed.wait(30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+
+    gate.set()
+    document = json.loads(out)
+    assert (process.returncode, json.loads(err)["error"]["code"]) == (130, "interrupted")
+    assert (document["job_id"], document["last_index"]) == (shapes.JOB, 3)
+    if words[0] == "job":
+        assert (document["status"], [event["index"] for event in document["events"]]) == (None, [0, 1, 2, 3])
+    else:
+        assert (document["is_final"], [line["line"] for line in document["lines"]]) == (False, ["first", "second"])
+
+
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 100), ("cancelled", 103)])
 def test_a_watched_retry_shows_the_new_job_and_ends_as_it_does(connected, run, shapes, status, code):
     made = shapes.Answer(status=202, document={"job_id": shapes.JOB, "status": "queued"})

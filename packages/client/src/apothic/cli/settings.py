@@ -91,7 +91,11 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def with_common_options(command: click.Command) -> click.Command:
     """Add the common options to a command of another package, once."""
     taken = {name for parameter in command.params for name in parameter.opts}
-    return command if "--json" in taken else common_options(command)
+    if "--json" not in taken:
+        own = len(command.params)
+        common_options(command)
+        command.params[own:] = reversed(command.params[own:])
+    return command
 
 
 def _set_jsonl(ctx: click.Context, _: click.Parameter, value: bool) -> None:

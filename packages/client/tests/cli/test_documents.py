@@ -1,0 +1,140 @@
+"""The JSON of every command: what it prints is what docs/reference/cli.md says, before and after a failure."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from apothic.cli.main import cli
+
+REFERENCE = Path(__file__).parents[4] / "docs/reference/cli.md"
+ELSEWHERE = {"up": "tests/system/test_up.py", "down": "tests/system/test_up.py", "app watch": "test_deployments.py"}
+"""Commands whose documents are tested with real clouds, or by Ctrl-C."""
+
+RUN = "run greet --app-name hello-world"
+COMMANDS = {
+    "version": ["version"],
+    "doctor": ["doctor"],
+    "status": ["status"],
+    "app list": ["app list"],
+    "api": ["api GET /v1/apps"],
+    "deploy": ["deploy APP_FILE", "deploy APP_FILE --dry-run"],
+    "deployment list": ["deployment list"],
+    "deployment inspect": ["deployment inspect DEPLOYMENT"],
+    "deployment stop": ["deployment stop DEPLOYMENT --yes"],
+    "deployment delete": ["deployment delete DEPLOYMENT --yes"],
+    "deployment watch": ["deployment watch DEPLOYMENT"],
+    "job list": ["job list"],
+    "job status": ["job status JOB"],
+    "job cancel": ["job cancel JOB"],
+    "job retry": ["job retry JOB", "job retry JOB --watch"],
+    "job watch": ["job watch JOB", "job watch JOB --snapshot"],
+    "logs": ["logs JOB", "logs JOB --follow"],
+    "run": [RUN, f"{RUN} --detach", f"{RUN} --watch", f"{RUN} --quiet"],
+}
+API = {"deployment inspect": "deployment_document", "job status": "job_document"}
+"""Commands that print what the API answered, and what makes that answer."""
+
+APP = "from apothic import App\napp = App('hello-world')\n@app.function()\ndef greet(): return 1\n"
+
+
+def names(group: click.Group, prefix: str = "") -> Iterator[str]:
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        found = group.get_command(ctx, name) if prefix or name not in {"up", "down"} else None
+        if isinstance(found, click.Group):
+            yield from names(found, f"{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+def section(name: str) -> str:
+    """Return what the reference says of a command, without examples."""
+    text = re.sub(r"```.*?```", "", REFERENCE.read_text(), flags=re.DOTALL)
+    return re.split(r"\n##+ ", text.split(f"### `apothic {name}", 1)[1], maxsplit=1)[0]
+
+
+def documented(name: str) -> set[str]:
+    """Return the names of fields that a command's paragraph about JSON has, with those of the command it points to."""
+    said = " ".join(section(name).split("JSON:", 1)[1].split("\n\n")[0].split())
+    pointed = re.findall(r"as `([a-z ]+)`", said)
+    return set(re.findall(r"`([a-z0-9_]+)`", said)).union(*(documented(other) for other in pointed))
+
+
+@pytest.fixture
+def words(shapes, tmp_path: Path):
+    """Make the arguments of a line: ids and files stand in capitals."""
+    file = tmp_path / "shop.py"
+    file.write_text(APP)
+    known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "APP_FILE": str(file)}
+    return lambda line: [known.get(word, word) for word in line.split()]
+
+
+@pytest.fixture
+def answering(connected, shapes):
+    """The scripted cloud; it has every archive."""
+
+    class Script(dict):
+        def get(self, key, default=None):
+            return shapes.Answer(200) if key[1].startswith("/v1/archives/") else super().get(key, default)
+
+    connected.script = Script(connected.script)
+    return connected
+
+
+@pytest.fixture
+def do(run, run_process, words):
+    """Run a line; one that loads a file runs in a process of its own."""
+    return lambda line, *options: (run_process if line.startswith("deploy ") else run)(*words(line), *options)
+
+
+CASES = [(name, line) for name, lines in COMMANDS.items() for line in lines]
+
+
+def test_every_command_is_tested():
+    assert sorted(names(cli)) == sorted([*COMMANDS, *ELSEWHERE])
+
+
+@pytest.mark.parametrize(("name", "line"), CASES)
+def test_the_document_has_the_fields_of_the_reference(answering, do, shapes, name, line):
+    found = do(line, "--json")
+
+    assert found.err == ""
+    if name in API:
+        assert found.json == getattr(shapes, API[name])() | found.json
+        assert "as the API has it" in section(name)
+    else:
+        assert set(found.json) <= documented(name)
+    assert len(found.json) > 0
+
+
+@pytest.mark.parametrize(("name", "line"), CASES)
+def test_a_document_in_one_line_is_the_same(answering, do, name, line):
+    document = do(line, "--json").json
+    lines = [json.loads(text) for text in do(line, "--jsonl").out.splitlines()]
+
+    several = document.get("items", document.get("events", document.get("lines")))
+    if name == "doctor":  # what it measures changes
+        assert [set(one) for one in lines] == [set(document)]
+    else:
+        assert lines == ([document] if several is None else several)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [case for case in CASES if case[0] not in {"version", "doctor"} and "dry-run" not in case[1]]
+)
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_an_error_is_one_line_with_the_fields_of_the_reference(connected, do, name, line, form):
+    connected.script = {}
+    said = re.sub(r"\s+", " ", REFERENCE.read_text().split("Programs read `{", 1)[1].split("\n\n")[0])
+    known = set(re.findall(r"`([a-z_]+)`", said))
+
+    found = do(line, form)
+
+    assert (found.code, found.out, found.err.count("\n")) == (5, "", 1)
+    assert set(found.error) <= known
+    assert {"code", "detail", "exit_code"} <= set(found.error)
+    assert found.error["exit_code"] == 5
