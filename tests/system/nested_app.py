@@ -47,6 +47,16 @@ def in_the_background(numbers):
 
 
 @app.function(memory_mb=256)
+def follow_each_way(number):
+    """Spawn, then follow: with one processor each child runs on that of this function, or never."""
+    job = double.spawn(number)
+    watched = [event.event for event in job.watch()][-1]
+    waited = double.spawn(number).wait()
+    followed = [event.event for event in double.remote_events(number)][-1]
+    return [watched, waited, followed]
+
+
+@app.function(memory_mb=256)
 async def as_tasks(numbers):
     return await asyncio.gather(*(double.aio.remote(number) for number in numbers))
 

@@ -126,6 +126,16 @@ def test_a_chain_of_six_calls_completes_on_two_processors(own_cloud):
 
 
 @guarantee("G2.7", "nested_calls_no_deadlock")
+def test_a_function_that_spawns_and_follows_needs_no_second_processor(own_cloud):
+    cloud = own_cloud("--cpus", "1")
+    cloud.person.python(cloud.person.copy("tests/system/nested_app.py")).ok()
+
+    outcome = cloud.outcome(cloud.spawn(NESTED, "follow_each_way", 1))
+
+    assert (outcome["status"], outcome["result"]) == ("succeeded", ["job.end", 2, "job.end"])
+
+
+@guarantee("G2.7", "nested_calls_no_deadlock")
 def test_a_function_that_waits_for_its_own_only_place_is_told_at_once(cloud, nested_app):
     outcome = cloud.outcome(cloud.spawn(nested_app, "itself", 1))
     again = cloud.outcome(cloud.spawn(nested_app, "itself_with_room", 2))

@@ -188,11 +188,16 @@ class EventRecord:
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events in order; pass `last_index` as `after` to read on. `is_final`: no event will ever follow."""
+    """Events in order; pass `last_index` as `after` to read on. `is_final`: no event will ever follow.
+
+    Attributes:
+        next_ordinal: The ordinal after the greatest among items before the page; None when items were not asked for.
+    """
 
     events: tuple[EventRecord, ...]
     last_index: int
     is_final: bool
+    next_ordinal: int | None = None
 
 
 @dataclass(frozen=True)

@@ -138,10 +138,11 @@ class ItemEvents(EventReader):
 
     def _page(self) -> Steps[list[JobStreamEvent]]:
         page: EventPage = yield from event_page(self._core, self._path, self.last_index, self._types())
-        found = self._taken((entry.index, entry.event, entry.data) for entry in page.events)
+        place = (self.last_index, _ALIVE, {"last_index": self.last_index, "next_ordinal": page.next_ordinal})
+        found = self._taken([place, *((entry.index, entry.event, entry.data) for entry in page.events)])
         self.last_index = max(self.last_index, page.last_index)
         self._has_ended = self._has_ended or page.is_final
-        if not found and not self._has_ended:
+        if not page.events and not self._has_ended:
             if not self.timeout_left_s:
                 raise self._waiting.expired()
             yield Pause(min(self._poll_interval_s, self.timeout_left_s))

@@ -95,13 +95,15 @@ class Pages:
         is_final = bool(there) and there[-1][1] == "job.end" and (found[-1:] or [there[-1]])[0] == there[-1]
         if not found:
             self.seen += 1
-        return page(wire, found, after, is_final=is_final)
+        before = [data["ordinal"] + 1 for index, kind, data in there if index <= after and kind == "job.stream_item"]
+        return page(wire, found, after, is_final=is_final, next_ordinal=max(before, default=0))
 
 
-def page(wire: Wire, events: list[Event], after: int = -1, *, is_final: bool) -> None:
+def page(wire: Wire, events: list[Event], after: int = -1, *, is_final: bool, next_ordinal: int = 0) -> None:
     made = [{"index": index, "event": kind, "data": data} for index, kind, data in events]
     last = events[-1][0] if events else after
-    wire.answer(200, check("EventPage", {"events": made, "last_index": last, "is_final": is_final}))
+    told = {"events": made, "last_index": last, "is_final": is_final, "next_ordinal": next_ordinal}
+    wire.answer(200, check("EventPage", told))
 
 
 def a_page_of_a_portal(wire: Wire) -> None:
@@ -158,6 +160,18 @@ def test_pages_of_a_later_attempt_repeat_no_ordinal(read: Read, server: Scripted
     assert read() == ["a", "b", "c", "d"]
 
 
+@guarantee("G2.8", "generator_retry_items")
+@pytest.mark.parametrize("limit", [1, 100])
+def test_pages_that_are_read_on_from_a_place_repeat_no_ordinal_that_came_before_it(
+    read: Read, server: ScriptedServer, limit: int
+) -> None:
+    first = [item(2, 0, "a"), item(3, 1, "b")]
+    second = [item(6, 0, "again", 2), item(7, 1, "again", 2), item(8, 2, "c", 2)]
+    Pages(server, json_instead, *first, *second, end(15)).limit = limit
+
+    assert read(last_index=3) == ["c"]
+
+
 @guarantee("G5.5", "reset_not_silence")
 def test_items_that_are_gone_are_told_of_by_pages_too(read: Read, server: ScriptedServer, got: list[Any]) -> None:
     Pages(server, json_instead, *THREE).kept_from = 4
@@ -196,7 +210,7 @@ def test_a_stream_that_is_kept_back_is_given_up_for_pages(server: ScriptedServer
     events.close()
     core.idle.close()
 
-    assert [(event.event, event.index) for event in ended.value.value] == [
+    assert [(event.event, event.index) for event in ended.value.value if event.event != "job.alive"] == [
         ("job.stream_item", 2),
         ("job.stream_item", 3),
         ("job.stream_item", 4),

@@ -104,7 +104,8 @@ class Attempt:
         ran_ms = (time.monotonic_ns() - self.started_ns) // 1_000_000 if self.started_ns else 0
         if self.verdict:
             outcome, value, error = self.verdict, None, self.error
-        return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms)
+        never_started = outcome == "lost" and not self.started_ns
+        return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms, never_started)
 
 
 CONNECTIONS_MAX = 64

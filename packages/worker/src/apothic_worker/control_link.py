@@ -15,6 +15,7 @@ from apothic.wire.link import (
     Cancel,
     HeartbeatAnswer,
     ItemsTaken,
+    Lent,
     Ping,
     Refused,
     RunnerRef,
@@ -59,8 +60,16 @@ class Obeys(Protocol):
         """Number of the newest ping that came here; 0 before the first of this link."""
         ...
 
+    def linked(self) -> None:
+        """A server said welcome: no ping of this link came yet, and no runner's processors are lent."""
+        ...
+
     def ping(self, number: int) -> None:
         """Be asked for a sign of life."""
+        ...
+
+    def lent(self, item: Lent) -> None:
+        """Let what a runner computes come last, or as any other again."""
         ...
 
     def start_runner(self, item: StartRunner) -> None:
@@ -282,6 +291,8 @@ class ControlLink:
                 obeys.start_runner(item)
             case StopRunner():
                 obeys.stop_runner(item.runner)
+            case Lent():
+                obeys.lent(item)
             case Ping():
                 obeys.ping(item.number)
             case Drop():
@@ -296,7 +307,7 @@ class ControlLink:
                 self._welcomed.set()
                 self._told(item.servers)
                 self.addresses.welcomed(self._usual)
-                obeys.ping(0)
+                obeys.linked()
                 self._beat_later(item.heartbeat_s)
             case HeartbeatAnswer():
                 self._told(item.servers)

@@ -25,6 +25,9 @@ PIDS_MAX = 1024
 """Processes and threads of one runner."""
 
 CPU_PERIOD_US = 100_000
+SHARES = {1: ("cpu.shares", "2", "1024"), 2: ("cpu.weight", "1", "100")}
+"""By version: the file of a group's share, its least value and its usual one."""
+
 REMOVE_WAIT_S = 2.0
 RELEASE_TRIES = 100
 RELEASE_PAUSE_S = 0.02
@@ -103,6 +106,13 @@ class Group:
         for controller in self.folders:
             _WRITERS[controller](self.folders[controller], self.versions[controller], bounds)
 
+    def yield_processors(self, *, to_others: bool) -> None:
+        """Get the processors that other groups leave free, or an equal share of them again."""
+        folder = self.folders.get("cpu")
+        if folder is not None:
+            name, low, usual = SHARES[self.versions["cpu"]]
+            (folder / name).write_text(low if to_others else usual)
+
     def kill(self) -> bool:
         """Send KILL to every member; whether there was one."""
         members = self.members()
@@ -149,6 +159,11 @@ class Limits:
             folder.mkdir(exist_ok=True)
         group.set(bounds)
         return group
+
+    def cap(self, cpus: float) -> None:
+        """Let all groups together use no more processors than are offered."""
+        if "cpu" in self._bases:
+            _write_cpu(self._bases["cpu"], self._versions["cpu"], Bounds(max(1.0, cpus), None))
 
     def release(self, group: Group, tries: int = RELEASE_TRIES) -> None:
         """Kill what is left in a group and remove it, trying again for two seconds; `close` removes the rest."""

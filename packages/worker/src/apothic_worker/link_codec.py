@@ -26,6 +26,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     settled: list[link.Settled] = []
     items_taken: list[link.ItemsTaken] = []
     cancel: list[link.Cancel] = []
+    lent: list[link.Lent] = []
     stop_runner: list[link.StopRunner] = []
     start_runner: list[link.StartRunner] = []
     assign: list[link.Assign] = []
@@ -39,6 +40,7 @@ ServerItem = (
     | link.Settled
     | link.ItemsTaken
     | link.Cancel
+    | link.Lent
     | link.StopRunner
     | link.StartRunner
     | link.Assign

@@ -30,12 +30,11 @@ from apothic_worker.failures import death, failure, time_limit
 from apothic_worker.leftovers import Leftovers
 from apothic_worker.limits import Bounds, Group, Limits
 from apothic_worker.output import OutputPipes
+from apothic_worker.share import Share
 from apothic_worker.transcript import Transcript
 from apothic_worker.zygote import KILL, TERM, Zygote
 
-TIMEOUT_GRACE_S = 5.0
-STOP_GRACE_S = 5.0
-KILL_GRACE_S = 5.0
+TIMEOUT_GRACE_S = STOP_GRACE_S = KILL_GRACE_S = 5.0
 """After a KILL that ended nothing: user code stopped or broke the zygote, which is then killed with all it holds."""
 
 
@@ -82,6 +81,7 @@ class Runner:
         self._channel: Channel | None = None
         self._output: OutputPipes | None = None
         self._group: Group | None = None
+        self.share = Share()
         self._leftovers: Leftovers | None = None
 
     # --- what it holds
@@ -128,9 +128,9 @@ class Runner:
         if pid is None or self._group is not None:
             self._stop_now()
             return
-        bounds = Bounds(cpus=max(1, self.spec.cpu), memory_mb=self.spec.memory_mb)
         try:
-            self._group = self._limits.group(f"r-{self.spec.runner}", bounds)
+            bounds = Bounds(cpus=max(1, self.spec.cpu), memory_mb=self.spec.memory_mb)
+            self._group = self.share.group = self._limits.group(f"r-{self.spec.runner}", bounds)
             self._group.add(pid)
         except OSError as error:
             self.fail_start(failure("worker_lost", f"the runner's limits cannot be set: {error}"), is_lost=True)
@@ -290,13 +290,11 @@ class Runner:
             self._report(queued, queued.finish(verdict))
             return True
         attempt = self._running(key)
-        if attempt is None:
-            return False
-        if attempt.verdict is None and attempt.ended is None:
+        if attempt is not None and attempt.verdict is None and attempt.ended is None:
             attempt.verdict, attempt.error = verdict, error
             attempt.cancel_timers()
             self._stop_call(attempt, grace_s)
-        return True
+        return attempt is not None
 
     def _running(self, key: Key) -> Attempt | None:
         return next((attempt for attempt in self._calls.values() if attempt.key == key), None)
@@ -395,5 +393,6 @@ class Runner:
         self._transcript.close()
         if self._leftovers is not None:
             self._leftovers.close()
+        self.share.close()
         if self._group is not None:
             self._limits.release(self._group)

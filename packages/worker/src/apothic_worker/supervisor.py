@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, RunnerEnded, RunnerRef, StartRunner
+from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
 from apothic_worker.failures import StartFailed, failure
@@ -48,6 +48,17 @@ class Supervisor:
         """Number of the newest ping of this link."""
         return self._echo
 
+    def linked(self) -> None:
+        """A new link: no ping came on it yet, and the server says anew whose processors are lent."""
+        self._echo = 0
+        for runner in self._runners.values():
+            runner.share.lend(is_lent=False)
+
+    def lent(self, item: Lent) -> None:
+        """Let what a runner computes come last, or as any other again; one that is not here is no matter."""
+        if found := self._runners.get(item.runner):
+            found.share.lend(is_lent=item.is_lent)
+
     def ping(self, number: int) -> None:
         """Remember the number: what else came on this way was obeyed before it."""
         self._echo = number
@@ -75,7 +86,7 @@ class Supervisor:
         runner = self._runners.get(item.runner) or self._failed.get(item.runner)
         if runner is None or self._is_draining:
             error = failure("worker_lost", "the worker stops" if self._is_draining else "the runner has ended")
-            self._reports.finished(Finished(item.job, item.fence, "lost", None, error))
+            self._reports.finished(Finished(item.job, item.fence, "lost", None, error, never_started=True))
             return
         runner.assign(item)
 

@@ -102,6 +102,8 @@ def _prepare(config: Config, folders: Folders) -> _Prepared:
     tree = build_tree(folders.runtime, interpreters.values())
     limits = Limits(machine_hierarchies(), tag=f"{os.getpid()}-{secrets.token_hex(4)}", record=folders.cgroups)
     machine = describe(config, executor, limits, interpreters)
+    if machine.cpus < (os.cpu_count() or 1):
+        limits.cap(machine.cpus)
     return _Prepared(folders, limits, executor, tree, interpreters, machine)
 
 

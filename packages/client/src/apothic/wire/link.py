@@ -169,6 +169,7 @@ class Finished:
         value: The result when succeeded.
         error: What went wrong otherwise; None for `cancelled`.
         ran_ms: Milliseconds between `Started` and the end; 0 when user code was never reached.
+        never_started: With `lost`: the call was not handed to the runner's process, and never will be.
     """
 
     job: str
@@ -177,6 +178,7 @@ class Finished:
     value: Value | None = None
     error: RemoteError | None = None
     ran_ms: int = 0
+    never_started: bool = False
 
 
 @dataclass(frozen=True)
@@ -296,6 +298,18 @@ class StopRunner:
 
 
 @dataclass(frozen=True)
+class Lent:
+    """All that a runner executes waits for other jobs, so its processors are lent: what it computes comes last.
+
+    Attributes:
+        is_lent: False when it goes on as any other. So do all runners after `Welcome`.
+    """
+
+    runner: str
+    is_lent: bool
+
+
+@dataclass(frozen=True)
 class Settled:
     """The `Finished` of this attempt is on disk or was refused as stale: forget it."""
 
@@ -337,6 +351,7 @@ class ServerFrame(TypedDict, total=False):
     settled: list[Settled]
     items_taken: list[ItemsTaken]
     cancel: list[Cancel]
+    lent: list[Lent]
     stop_runner: list[StopRunner]
     start_runner: list[StartRunner]
     assign: list[Assign]

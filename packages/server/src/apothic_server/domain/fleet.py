@@ -23,7 +23,9 @@ class Runner:
     Attributes:
         tasks: Attempts it may execute at once.
         attempts: Jobs it executes now.
-        waiting: Those of them that wait for another job.
+        waiting: Those of them that wait for another job, or follow its events.
+        following: Those of `waiting` that only follow: they may well compute between two events.
+        is_lent: Its worker was told that its processors are lent.
         idle_since: Monotonic seconds of the last moment it had work; meaningless while it has some.
         has_served: A call in it came to its own end.
         is_ending: Its process is gone, by what was reported of an attempt; it takes nothing more.
@@ -39,6 +41,8 @@ class Runner:
     idle_since: float
     attempts: set[JobId] = field(default_factory=set[JobId])
     waiting: set[JobId] = field(default_factory=set[JobId])
+    following: set[JobId] = field(default_factory=set[JobId])
+    is_lent: bool = False
     has_served: bool = False
     is_ending: bool = False
 
@@ -50,6 +54,11 @@ class Runner:
     def is_parked(self) -> bool:
         """All it executes waits for other jobs: its processors are lent to others, its memory is not (G2.7)."""
         return bool(self.attempts) and len(self.waiting) == len(self.attempts)
+
+    @property
+    def is_blocked(self) -> bool:
+        """It is parked and has nothing to compute."""
+        return self.is_parked and not self.following
 
     @property
     def is_computing(self) -> bool:

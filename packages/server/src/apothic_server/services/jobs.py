@@ -130,6 +130,17 @@ class Jobs:
             return lambda: None
         return self._calls.attend(parent, job)
 
+    def follow(self, actor: Actor, key: JobId) -> Callable[[], None]:
+        """Note that the actor reads the events of a job until the returned function is called; matters for user code.
+
+        Raises:
+            Fenced: Its attempt ended meanwhile.
+        """
+        job = self._board.jobs.get(key)
+        if actor.attempt is None or job is None or job.org != actor.org or job.outcome.done():
+            return lambda: None
+        return self._calls.follow(caller(self._board, actor.attempt), job)
+
     async def get(self, actor: Actor, key: JobId) -> JobView:
         """Raises: NotFound."""
         return await self.view(actor, await self._row(actor, key))

@@ -222,6 +222,9 @@ class Links:
         self._link(worker, link)
         worker.answers += 1
         link.send("welcome", self._welcome(worker, hello))
+        for runner in worker.runners.values():
+            runner.is_lent = False  # with the welcome the worker forgets it
+            board.tell_lent(runner)
         self._liveness.linked(worker)
         self._reattach.repeat_cancels(worker)
         if worker.name in self._linked:

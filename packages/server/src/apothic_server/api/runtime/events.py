@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -31,6 +31,7 @@ from apothic_server.domain.views import Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.services.tails import PAGE
 
 SSE_TYPE = "text/event-stream"
+ITEM = "job.stream_item"
 ITEM_READER_IDLE_S = 86_400.0
 """A generator waits so long for an attached reader that takes nothing: one may be busy for hours with one item."""
 
@@ -77,7 +78,10 @@ class EventHandlers:
         stream = StreamRef(words.kind, key)
         watch = await self._streams.watch(request.actor, stream)
         feed = Feed(self, watch, request.actor, stream, words, chosen, after)
+        is_handed_on = False
         try:
+            if words is JOB and (is_stream or wait_s > 0):
+                feed.leave = self._jobs.follow(request.actor, JobId(key))
             if wants_snapshot:
                 await feed.begin_with_snapshot()
             if is_stream:
@@ -85,12 +89,14 @@ class EventHandlers:
                 if is_packed:
                     await feed.pack()
                 feed.end_with(request)
+                is_handed_on = True
                 return stream_response(feed, SSE_TYPE, reader_idle_s=ITEM_READER_IDLE_S if is_packed else None)
             page = await feed.page(limit, wait_s)
-        except BaseException:
-            feed.close()
-            raise
-        watch.close()
+            if words is JOB and ITEM in chosen:
+                page["next_ordinal"] = await self._streams.next_ordinal(request.actor, JobId(key), upto=after)
+        finally:
+            if not is_handed_on:
+                feed.close()
         return json_response(page)
 
     async def check_yields(self, actor: Actor, job: JobId) -> None:
@@ -152,12 +158,14 @@ class Feed:
         self._ended = False
         self._gone: asyncio.Future[None] | None = None
         self._reader: ItemReader | None = None
+        self.leave: Callable[[], None] = _stay
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._frames()
 
     def close(self) -> None:
         """Give the watch's place back; the items of a generator wait for this reader no more."""
+        self.leave()
         self._watch.close()
         if self._reader is not None:
             self._reader.close()
@@ -281,6 +289,10 @@ def _encoded(batch: Batch, chosen: frozenset[str], *, is_packed: bool = False) -
             yield sse(PACKED, event.last_index, packed_data(event))
         else:
             yield from item_pieces(event)
+
+
+def _stay() -> None:
+    """Nobody follows, so nobody leaves."""
 
 
 def gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -143,6 +143,10 @@ class Jobs(Protocol):
         """
         ...
 
+    def follow(self, actor: Actor, key: JobId) -> Callable[[], None]:
+        """Note that the caller reads the events of a job until the returned function is called."""
+        ...
+
     async def list_jobs(
         self, actor: Actor, wanted: JobFilter, *, limit: int
     ) -> tuple[Sequence[JobEntry], JobId | None]:

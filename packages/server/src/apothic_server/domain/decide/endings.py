@@ -22,16 +22,24 @@ NEVER_RETRIED = frozenset(
 )
 """Failures that the same code and arguments repeat for certain, and the one that leaves no time."""
 
+UNSTARTED_MAX = 8
+"""Grants in a row that never reached user code and cost nothing; the next one counts as a loss."""
+
 LOSS_DELAY_S_MAX = 30.0
 """Longest delay before the attempt after a lost one, without jitter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an attempt ended, as its worker or the sweeper tells it; outcomes as in `apothic.wire.link.Finished`."""
+    """How an attempt ended, as its worker or the sweeper tells it; outcomes as in `apothic.wire.link.Finished`.
+
+    Attributes:
+        never_started: Its worker says that user code was never handed the call, and never will be.
+    """
 
     outcome: str
     error: RemoteError | None
+    never_started: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,13 @@ class Tally:
 
     Attributes:
         has_items: One of them published an item.
+        unstarted: Grants in a row that never reached user code, this one not counted.
     """
 
     attempt: int
     losses: int
     has_items: bool = False
+    unstarted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +65,14 @@ class Verdict:
         event: Move of table J.
         losses: New count of lost grants.
         delay_s: Seconds before the next attempt; 0 unless `event` is RETRY.
+        is_unused: The grant was none: the next attempt has the same number.
     """
 
     event: JobEvent
     error: RemoteError | None
     losses: int
     delay_s: float = 0.0
+    is_unused: bool = False
 
 
 def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jitter: float) -> Verdict:
@@ -76,6 +88,8 @@ def judge(status: JobStatus, ended: Ended, tally: Tally, spec: FunctionSpec, jit
         return Verdict(JobEvent.SUCCEEDED, None, tally.losses)
     if ended.outcome in ("failed", "timed_out"):
         return _user_failure(_in_our_words(ended, spec), tally, spec, jitter)
+    if ended.never_started and status is JobStatus.STARTING and tally.unstarted < UNSTARTED_MAX:
+        return Verdict(JobEvent.RETRY, ended.error, tally.losses, is_unused=True)
     return _lost(ended, tally, spec, jitter)
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId
+from apothic.wire.link import Lent
 from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.deployments import Closed
 from apothic_server.domain.errors import Unavailable
-from apothic_server.domain.fleet import Fleet, GroupKey, Worker
+from apothic_server.domain.fleet import Fleet, GroupKey, Runner, Worker
 from apothic_server.domain.jobs import JobChange, NewItems, NewJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
@@ -254,11 +255,30 @@ class Board:
         runner, job.runner, job.worker = job.runner, None, None
         job.is_sent = False
         job.awaited.clear()
+        job.follows = 0
         job.children.clear()
         if runner is not None:
             runner.attempts.discard(job.id)
             runner.waiting.discard(job.id)
+            runner.following.discard(job.id)
+            self.tell_lent(runner)
             runner.idle_since = self.clock.monotonic()
+
+    def parked(self, job: LiveJob) -> None:
+        """Whom the current attempt of a job waits for, or follows, has changed."""
+        runner = job.runner
+        if runner is None:
+            return
+        waits, follows = bool(job.awaited), job.follows > 0
+        (runner.waiting.add if waits or follows else runner.waiting.discard)(job.id)
+        (runner.following.add if follows and not waits else runner.following.discard)(job.id)
+        self.tell_lent(runner)
+
+    def tell_lent(self, runner: Runner) -> None:
+        """Tell the worker of a runner when its processors are lent to others, and when they are so no more."""
+        if runner.is_blocked != runner.is_lent:
+            runner.is_lent = runner.is_blocked
+            self.send(runner.worker, "lent", Lent(runner.id, runner.is_lent))
 
     def finish(self, job: LiveJob, outcome: Outcome) -> None:
         """The end is on disk: tell everybody who waits, and forget the job."""

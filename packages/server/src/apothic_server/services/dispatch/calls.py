@@ -17,7 +17,7 @@ from apothic_server.services.dispatch.board import Board, Settled, settled_of
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
-from apothic_server.services.dispatch.nesting import Leave, attend, awaited_children
+from apothic_server.services.dispatch.nesting import Leave, attend, awaited_children, follow
 from apothic_server.services.dispatch.records import move, new_job
 
 CANCEL_GRACE_S = 10.0
@@ -94,6 +94,12 @@ class Calls:
             Conflict: It would wait for ever (`call_cycle_deadlock`).
         """
         leave = attend(self._board, parent, job)
+        self._grants.grant_ready()
+        return leave
+
+    def follow(self, parent: LiveJob, job: LiveJob) -> Leave:
+        """Let `parent` read the events of a job; its slot is lent out until the returned function is called."""
+        leave = follow(self._board, parent, job)
         self._grants.grant_ready()
         return leave
 

@@ -38,7 +38,7 @@ class Endings:
             then: Called once the end is on disk or was refused for good.
         """
         board = self._board
-        tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0)
+        tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0, unstarted=job.unstarted)
         verdict = judge(job.status, ended, tally, job.need.spec, board.random())
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
         job.ending = ending
@@ -52,6 +52,8 @@ class Endings:
             error=verdict.error,
         )
         job.losses = verdict.losses
+        job.attempt -= verdict.is_unused
+        job.unstarted = job.unstarted + 1 if verdict.is_unused else 0
 
         def answered(settled: Settled) -> None:
             if isinstance(settled, bool) and job.ending == ending:
@@ -88,7 +90,8 @@ class Endings:
     def _fields(self, job: LiveJob, verdict: Verdict, value: StoredValue | None) -> JobFields:
         now = self._board.clock.now()
         if verdict.event is JobEvent.RETRY:
-            return JobFields(losses=verdict.losses, run_at=now + timedelta(seconds=verdict.delay_s))
+            attempt = job.attempt - 1 if verdict.is_unused else None
+            return JobFields(attempt=attempt, losses=verdict.losses, run_at=now + timedelta(seconds=verdict.delay_s))
         error = error_to_json(verdict.error) if verdict.error is not None else None
         result = value if verdict.event is JobEvent.SUCCEEDED else None
         losses = verdict.losses if verdict.losses != job.losses else None

@@ -49,10 +49,11 @@ class Grants:
         """Take the slot in memory and return the record of J2."""
         runner = where.runner if isinstance(where, UseRunner) else self._new_runner(job, where)
         runner.attempts.add(job.id)
+        self._board.tell_lent(runner)
         job.runner, job.worker = runner, runner.worker.id
         job.attempt += 1
         job.granted_at = self._board.clock.monotonic()
-        fence = job.fence + 1
+        fence = job.fence_max = max(job.fence, job.fence_max) + 1
         term = self._board.term
         fields = JobFields(attempt=job.attempt, fence=fence, worker=runner.worker.id, term=term)
         change = move(job, JobEvent.GRANTED, self._board.clock.now(), fields=fields, term=term, fence=fence)

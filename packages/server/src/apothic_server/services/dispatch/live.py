@@ -94,6 +94,9 @@ class LiveJob:
     Attributes:
         need: Where it may run.
         losses: Grants lost to infrastructure so far.
+        fence_max: Greatest fence that this process gave out for it, also in a grant that the store does not have. None
+            is used twice: two workers with the same one could not be told apart.
+        unstarted: Grants in a row that never reached user code.
         runner: The runner that executes it; None while it waits, and while its worker has not come back yet.
         outcome: Told to everybody who waits for the end; never holds an exception that nobody reads.
         due_at: Monotonic seconds from which it could run: of its call, or of the end of the delay before a retry.
@@ -113,6 +116,7 @@ class LiveJob:
         depth: Jobs above it.
         waited_fence: Fence of the parent's attempt that waits for it in a blocking call.
         awaited: Jobs that its current attempt waits for, one entry per open wait.
+        follows: Streams of unfinished jobs that its current attempt reads.
         children: Unfinished jobs that its current attempt called and did not spawn.
     """
 
@@ -138,6 +142,8 @@ class LiveJob:
     is_queued: bool = False
     is_sent: bool = False
     sent_after: int = 0
+    fence_max: int = 0
+    unstarted: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
     ending: tuple[str, int] | None = None
     items: ItemFlow = field(default_factory=ItemFlow)
@@ -145,6 +151,7 @@ class LiveJob:
     depth: int = 0
     waited_fence: int | None = None
     awaited: list[JobId] = field(default_factory=list[JobId])
+    follows: int = 0
     children: set[JobId] = field(default_factory=set[JobId])
 
     @property

@@ -1,7 +1,8 @@
 """Nested calls: which attempt waits for which job, what that lends to others, and what ends with it (G2.7).
 
-An attempt waits while a request of it for an outcome is open. The runner whose attempts all wait is parked, which
-`Fleet` reads from `Runner.waiting`. Everything here hangs on the attempt and goes with it: `Board.release` drops it.
+An attempt waits while a request of it for an outcome is open, and follows while it reads the events of a job. The
+runner whose attempts all do either is parked, which `Fleet` reads from `Runner.waiting`. Everything here hangs on the
+attempt and goes with it: `Board.release` drops it.
 """
 
 from __future__ import annotations
@@ -60,21 +61,46 @@ def attend(board: Board, parent: LiveJob, job: LiveJob) -> Leave:
     if _is_stuck(board, job):
         parent.awaited.remove(job.id)
         raise Conflict(_circle(job), code="call_cycle_deadlock")
-    if parent.runner is not None:
-        parent.runner.waiting.add(parent.id)
+    board.parked(parent)
 
-    def leave() -> None:
-        if parent.fence != fence or job.id not in parent.awaited:
-            return
-        parent.awaited.remove(job.id)
+    def leave(live: LiveJob) -> None:
+        if job.id in live.awaited:
+            live.awaited.remove(job.id)
         if job.outcome.done():
-            parent.children.discard(job.id)
-        if parent.runner is not None and not parent.awaited:
-            parent.runner.waiting.discard(parent.id)
+            live.children.discard(job.id)
 
-    once = _once(leave)
-    job.outcome.add_done_callback(lambda _: once())
-    return once
+    return _leave(board, parent.id, fence, job, leave)
+
+
+def follow(board: Board, parent: LiveJob, job: LiveJob) -> Leave:
+    """Note that `parent` reads the events of `job` until the returned function is called or either of them ends.
+
+    Its processors are lent as those of one that waits, so that readers cannot fill a machine. It may stop reading at
+    any event, so it is part of no circle, and a cancel of it leaves the job alone.
+    """
+    parent.follows += 1
+    board.parked(parent)
+
+    def leave(live: LiveJob) -> None:
+        live.follows = max(0, live.follows - 1)
+
+    return _leave(board, parent.id, parent.fence, job, leave)
+
+
+def _leave(board: Board, parent: JobId, fence: int, job: LiveJob, leave: Callable[[LiveJob], None]) -> Leave:
+    """Return what undoes a wait, once, in whatever memory then has of the attempt; the end of `job` does it, too."""
+    is_done = False
+
+    def call() -> None:
+        nonlocal is_done
+        live = board.jobs.get(parent)
+        if not is_done and live is not None and live.fence == fence:
+            leave(live)
+            board.parked(live)
+        is_done = True
+
+    job.outcome.add_done_callback(lambda _: call())
+    return call
 
 
 def awaited_children(board: Board, job: LiveJob) -> list[LiveJob]:
@@ -122,15 +148,3 @@ def _circle(job: LiveJob) -> str:
             f"never start. Raise max_containers of {name}, call it with spawn, or call {name}(...) in this process"
         )
     return f"the job {name} waits for the job that wants to wait for it: neither would ever end"
-
-
-def _once(leave: Leave) -> Leave:
-    is_done = False
-
-    def call() -> None:
-        nonlocal is_done
-        if not is_done:
-            is_done = True
-            leave()
-
-    return call

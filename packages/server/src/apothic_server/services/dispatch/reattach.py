@@ -122,9 +122,8 @@ class Reattach:
         if runner.org != job.org or runner.group != job.need.group or len(runner.attempts) >= runner.tasks:
             return False
         runner.attempts.add(job.id)
-        if job.awaited:
-            runner.waiting.add(job.id)
         job.runner = runner
+        self._board.parked(job)
         return True
 
     def _give_back_missing(self, worker: Worker, held: Iterable[tuple[str, int]], runners: set[str]) -> None:

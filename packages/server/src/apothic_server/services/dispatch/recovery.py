@@ -6,31 +6,28 @@ Start is nothing special: it takes the role, then sweeps; the sweep adopts every
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from itertools import islice
 
 import structlog
 
-from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import IncarnationId, JobId
 from apothic.wire.runner import error_from_json
 from apothic_server.domain.apps import Function
-from apothic_server.domain.decide.endings import Ended, delay_s_max
-from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.errors import NotFound, Unavailable
 from apothic_server.domain.fleet import Worker
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.failpoints import fp
-from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases
-from apothic_server.services.dispatch.live import ItemFlow, LiveJob
+from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.reports import Reports
+from apothic_server.services.dispatch.restored import delay_s, restored
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.store import recovery as rows
 from apothic_server.store.connection import Connection
@@ -290,7 +287,7 @@ class Recovery:
         if function is None:
             log.error("job.without_function", job=row.job.id)
             return None
-        live = _live(row, function, old, self._outcomes.take(row.job.id), board.clock)
+        live = restored(row, function, old, self._outcomes.take(row.job.id), board.clock)
         parent = board.jobs.get(live.parent) if live.parent is not None else None
         if parent is not None and parent.fence == live.waited_fence:
             parent.children.add(live.id)
@@ -298,7 +295,7 @@ class Recovery:
             if old is not None:
                 board.release(old)
             live.runner = live.worker = None
-            board.adopt(live, _delay_s(row.job, function.spec, board.clock.now()))
+            board.adopt(live, delay_s(row.job, function.spec, board.clock.now()))
             self._closing.admit(live)
             return live
         board.adopt(live, 0.0)
@@ -338,62 +335,7 @@ def _is_over(live: LiveJob, old: LiveJob) -> bool:
     return old.fence == live.fence and old.runner is None and old.worker is None
 
 
-def _live(
-    stored: UnfinishedJob, function: Function, old: LiveJob | None, waited: asyncio.Future[Outcome] | None, clock: Clock
-) -> LiveJob:
-    """Return the memory of a row. When an attempt was granted no row says: one met here counts as granted now."""
-    job = stored.job
-    items = old.items if old is not None else ItemFlow()
-    items.resume(job.attempt, stored.items)
-    outcome = old.outcome if old is not None else waited
-    keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
-    now, monotonic = clock.now(), clock.monotonic()
-    began_s = _seconds_until(job.started_at, now) if job.started_at is not None else 0.0
-    deadline_s = function.spec.deadline_s
-    return LiveJob(
-        id=job.id,
-        function=function,
-        need=Need(job.org, (job.deployment, job.function), function.python, function.spec),
-        arguments=stored.arguments,
-        status=job.status,
-        attempt=job.attempt,
-        fence=job.fence,
-        losses=job.losses,
-        created_at=job.created_at,
-        outcome=outcome or asyncio.get_running_loop().create_future(),
-        runner=old.runner if old is not None and keeps_runner else None,
-        worker=job.worker if job.status not in (JobStatus.QUEUED, JobStatus.RETRYING) else None,
-        is_sent=old.is_sent if old is not None and keeps_runner else False,
-        sent_after=old.sent_after if old is not None and keeps_runner else 0,
-        granted_at=old.granted_at if old is not None and keeps_runner else monotonic,
-        started_at=monotonic + began_s,
-        deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
-        items=items,
-        created_by=job.created_by,
-        parent=job.parent,
-        depth=job.depth,
-        waited_fence=job.waited_fence,
-        awaited=old.awaited if old is not None and keeps_runner else [],
-        children=old.children if old is not None and keeps_runner else set(),
-    )
-
-
 def _fail(outcome: asyncio.Future[Outcome], error: Exception) -> None:
     if not outcome.done():
         outcome.set_exception(error)
         outcome.exception()
-
-
-def _seconds_until(when: datetime, now: datetime) -> float:
-    """Return how long it is until `when`; less than 0 when that is over."""
-    return (when - now).total_seconds()
-
-
-def _delay_s(job: Job, spec: FunctionSpec, now: datetime) -> float:
-    """Return how long a job that waits has to wait yet; less than 0 when it could have run before.
-
-    Its `run_at` is a time of the wall clock, which may have been set back since: a job that was never tried waits for
-    no time at all, and no other one longer than the longest delay between attempts.
-    """
-    longest = 0.0 if job.status is JobStatus.QUEUED else delay_s_max(spec)
-    return min(_seconds_until(job.run_at, now), longest)

@@ -107,6 +107,8 @@ class Reports:
             return
         if job.runner is not None and job.status is not JobStatus.CANCELLING:
             self._crash_loops.ended(job.runner, item.outcome, item.error)
+        if item.never_started and job.runner is not None:
+            job.runner.is_ending = True  # nothing more is given to it; its end is reported next
         value = item.value
         if value is not None and not _is_value(value):
             error = RemoteError("apothic.WorkerLost", "the worker reported a result that is none", code="worker_lost")
@@ -185,7 +187,8 @@ class Reports:
         return job is not None and job.ending == (worker.id, ref.fence)
 
     def _end(self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None) -> None:
-        ended = Ended(item.outcome, storable(item.error) if item.error is not None else None)
+        error = storable(item.error) if item.error is not None else None
+        ended = Ended(item.outcome, error, never_started=item.never_started and item.outcome == "lost")
         self._endings.end_attempt(job, ended, value, then=lambda: self._settle(worker, item))
 
     def _job(self, worker: Worker, job_id: str, fence: int, *, count: bool = True) -> LiveJob | None:
