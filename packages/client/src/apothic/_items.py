@@ -213,14 +213,16 @@ class ItemSource:
                 found.append(chunk)
         return found
 
-    def value(self, text: Any, python: str | None) -> Any:
-        """Return the item that stands as base64 text.
+    def each(self, chunks: list[Chunk]) -> Iterator[Any]:
+        """Yield the items of chunks, and note which of them was handed out last.
 
         Raises:
-            SerializationError: It cannot be read here.
+            SerializationError: An item cannot be read here.
         """
-        data = parsed(base64.b64decode, text)
-        return decode(self.job_id, Value("pickle", data, python), allow_pickle=self._core.allow_pickle)
+        for chunk in chunks:
+            for place, item in enumerate(chunk.items, chunk.first_index):
+                self.last_index = place
+                yield item if chunk.is_json else self._value(item, chunk.python)
 
     def close(self) -> None:
         """Read no more."""
@@ -234,6 +236,11 @@ class ItemSource:
             yield from cancel_job(self._core, self.job_id)
         except ApothicError as error:
             yield Say(f"apothic: {self.job_id} could not be cancelled: {error}")
+
+    def _value(self, text: Any, python: str | None) -> Any:
+        """Return the item that stands as base64 text."""
+        data = parsed(base64.b64decode, text)
+        return decode(self.job_id, Value("pickle", data, python), allow_pickle=self._core.allow_pickle)
 
     def _begin(self, ordinal: Any) -> None:
         if self._next_ordinal is None and type(ordinal) is int:
@@ -269,15 +276,11 @@ class ItemSource:
             result_of(ended, allow_pickle=self._core.allow_pickle)
 
 
-class JobItems(Iterator[Any]):
-    """Iterates over the items of a job. `close()`, or leaving the loop, ends the reading."""
+class Reading:
+    """How far the items of a job were read."""
 
-    def __init__(self, source: ItemSource, inner: Generator[Any, None, None]) -> None:
+    def __init__(self, source: ItemSource) -> None:
         self._source = source
-        self._inner = inner
-
-    def __next__(self) -> Any:
-        return next(self._inner)
 
     @property
     def job_id(self) -> str:
@@ -293,34 +296,31 @@ class JobItems(Iterator[Any]):
         """Return what another process needs to go on after the last item that came."""
         return JobStreamCheckpoint(self.job_id, self.last_index)
 
+
+class JobItems(Reading, Iterator[Any]):
+    """Iterates over the items of a job. `close()`, or leaving the loop, ends the reading."""
+
+    def __init__(self, source: ItemSource, inner: Generator[Any, None, None]) -> None:
+        super().__init__(source)
+        self._inner = inner
+
+    def __next__(self) -> Any:
+        return next(self._inner)
+
     def close(self) -> None:
         """Read no more; of a job that `remote_gen` started this cancels the job. Twice is fine."""
         self._inner.close()
 
 
-class AsyncJobItems(AsyncIterator[Any]):
+class AsyncJobItems(Reading, AsyncIterator[Any]):
     """`JobItems` for asyncio. `aclose()`, for example by `contextlib.aclosing`, ends the reading at once."""
 
     def __init__(self, source: ItemSource, inner: AsyncGenerator[Any, None]) -> None:
-        self._source = source
+        super().__init__(source)
         self._inner = inner
 
     async def __anext__(self) -> Any:
         return await self._inner.__anext__()
-
-    @property
-    def job_id(self) -> str:
-        """Id of the job; empty before the first item was asked for."""
-        return self._source.job_id
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last item that came; -1 before the first."""
-        return self._source.last_index
-
-    def checkpoint(self) -> JobStreamCheckpoint:
-        """Return what another process needs to go on after the last item that came."""
-        return JobStreamCheckpoint(self.job_id, self.last_index)
 
     async def aclose(self) -> None:
         """Read no more; of a job that `remote_gen` started this cancels the job. Twice is fine."""
@@ -344,10 +344,7 @@ def iterate_async(run: RunAsync, source: ItemSource, *, cancels: bool) -> AsyncJ
 def _iterate(run: Run, source: ItemSource, *, cancels: bool) -> Generator[Any, None, None]:
     try:
         while (chunks := run(source.more())) is not None:
-            for chunk in chunks:
-                for place, item in enumerate(chunk.items, chunk.first_index):
-                    source.last_index = place
-                    yield item if chunk.is_json else source.value(item, chunk.python)
+            yield from source.each(chunks)
     except (GeneratorExit, KeyboardInterrupt):
         source.close()
         if cancels:
@@ -362,10 +359,8 @@ async def _iterate_async(run: RunAsync, source: ItemSource, *, cancels: bool) ->
 
     try:
         while (chunks := await run(source.more())) is not None:
-            for chunk in chunks:
-                for place, item in enumerate(chunk.items, chunk.first_index):
-                    source.last_index = place
-                    yield item if chunk.is_json else source.value(item, chunk.python)
+            for item in source.each(chunks):
+                yield item
     except (GeneratorExit, CancelledError):
         source.close()
         if cancels:

@@ -11,8 +11,13 @@ import pytest
 from apothic.cli.main import cli
 
 REFERENCE = Path(__file__).parents[4] / "docs/reference/cli.md"
-ELSEWHERE = {"up": "tests/system/test_up.py", "down": "tests/system/test_up.py", "app watch": "test_deployments.py"}
-"""Commands whose documents are tested with real clouds, or by Ctrl-C."""
+ELSEWHERE = {
+    "up": "tests/system/test_up.py",
+    "down": "tests/system/test_up.py",
+    "app watch": "test_deployments.py",
+    "worker join": "test_workers.py",
+}
+"""Commands whose documents are tested with real clouds, or by Ctrl-C, or that become another program."""
 
 RUN = "run greet --app-name hello-world"
 COMMANDS = {
@@ -33,6 +38,11 @@ COMMANDS = {
     "job retry": ["job retry JOB", "job retry JOB --watch"],
     "job watch": ["job watch JOB", "job watch JOB --snapshot"],
     "logs": ["logs JOB", "logs JOB --follow"],
+    "worker token": ["worker token"],
+    "worker list": ["worker list"],
+    "worker drain": ["worker drain box"],
+    "worker resume": ["worker resume box"],
+    "worker remove": ["worker remove box --yes"],
     "run": [RUN, f"{RUN} --detach", f"{RUN} --watch", f"{RUN} --quiet"],
 }
 API = {"deployment inspect": "deployment_document", "job status": "job_document"}
@@ -75,13 +85,17 @@ def words(shapes, tmp_path: Path):
 
 @pytest.fixture
 def answering(connected, shapes):
-    """The scripted cloud; it has every archive."""
+    """The scripted cloud; it has every archive and one worker that joined."""
 
     class Script(dict):
         def get(self, key, default=None):
             return shapes.Answer(200) if key[1].startswith("/v1/archives/") else super().get(key, default)
 
     connected.script = Script(connected.script)
+    connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
+    box = {"name": "box", "status": "live", "draining": False, "jobs": 2, "joined_at": shapes.TIME, "worker_id": None}
+    for place in (("POST", "/v1/workers/box/drain"), ("POST", "/v1/workers/box/resume"), ("DELETE", "/v1/workers/box")):
+        connected.script[place] = shapes.Answer(document=box)
     return connected
 
 
