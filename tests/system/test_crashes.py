@@ -164,16 +164,24 @@ def test_a_database_that_goes_away_is_answered_503_and_clients_wait_until_it_is_
         stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
         store.stop()
         away, ready = cloud.request("GET", "/v1/apps"), cloud.request("GET", "/readyz")
+        others = [cloud.request("GET", "/v1/jobs").status for _ in range(20)]
         patient = stranger.popen(APOTHIC, "app", "list", "--json", stdout=subprocess.PIPE)
         store.start()
         until(lambda: cloud.request("GET", "/readyz").status == 200, "ready again")
 
         assert (away.status, away.json["code"], away.json["retryable"]) == (503, "unavailable", True)
         assert away.headers["Retry-After"]
+        assert others == [503] * 20
         assert (ready.status, ready.json["checks"]["store"]["ok"]) == (503, False)
         assert [app["name"] for app in json.loads(patient.communicate(timeout=60)[0])["items"]] == ["jobs"]
         assert cloud.outcome(cloud.spawn("jobs", "echo", "after"))["result"] == "after"
         assert cloud.stop()[0] == 0
+        log = server_log(cloud.data)
+        assert [line["event"] for line in log if line["event"] in ("store.away", "store.back")] == [
+            "store.away",
+            "store.back",
+        ]
+        assert [line for line in log if "exception" in line or line["event"] in ("loop.failed", "request.cut")] == []
     finally:
         store.stop()
 

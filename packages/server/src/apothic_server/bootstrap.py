@@ -20,7 +20,7 @@ from apothic_server.api.root import build_face
 from apothic_server.api.shared.asgi import Face
 from apothic_server.domain.access import Actor
 from apothic_server.identity import check_folder, claim_folder, first_org, known_org, pepper_of
-from apothic_server.loops.base import Loop
+from apothic_server.loops.base import Loop, Watchdog
 from apothic_server.loops.retention import Retention
 from apothic_server.loops.upkeep import Upkeep
 from apothic_server.loops.values import Values
@@ -327,7 +327,7 @@ class Cloud:
         outcomes.wake = waited.hint
         peers.listeners.heard, peers.listeners.wake, peers.listeners.met = news.heard, told.hint, role.hint
         self.role.taken = lambda: _begin_term(self.recovery, sweep)
-        return (
+        return _watched(
             role,
             limits,
             sweep,
@@ -340,6 +340,10 @@ class Cloud:
             waited,
             Loop("disk", self.disk.step, interval_s=1.0),
         )
+
+
+def _watched(*loops: Loop) -> tuple[Loop, ...]:
+    return (*loops, Loop("watchdog", Watchdog(loops).step, interval_s=1.0))
 
 
 def _changed(streams: Streams, peers: Peers, key: str) -> None:

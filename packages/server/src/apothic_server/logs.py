@@ -37,6 +37,8 @@ def configure(stream: TextIO | None = None, *, is_terminal: bool | None = None) 
     )
     # uvicorn reports a link that the gate refused as an error of ours.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    # The driver tells each connection that it cannot renew while the store is away; the store tells it once.
+    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     before: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -358,6 +358,22 @@ class TestStreams:
 
         assert [(line["event"], line.get("status")) for line in logs] == [("request.cut", None), ("request.done", 499)]
 
+    async def test_a_store_that_goes_away_inside_a_stream_is_the_reason_in_one_plain_line(self):
+        async def pieces() -> AsyncGenerator[bytes]:
+            yield b"a"
+            raise errors.Unavailable("the store is away")
+
+        async def handler(request: Request) -> Response:
+            return stream_response(pieces(), "application/x")
+
+        with capture_logs() as logs, pytest.raises(CutError):
+            await face(row(handler)).request("GET", "/x")
+
+        assert [(line["event"], line["status"], line["code"]) for line in logs] == [
+            ("request.done", 499, "unavailable")
+        ]
+        assert "exc_info" not in logs[0]
+
 
 class TestLogLine:
     async def test_one_line_tells_operation_status_duration_org_and_request_id(self):

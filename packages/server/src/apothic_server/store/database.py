@@ -8,16 +8,20 @@ statements carry the org themselves. Both are one transaction: the block's end c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Protocol, cast
 
 import asyncpg
+import structlog
 
 from apothic.wire.ids import OrgId, is_key
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.connection import CONNECT_DEADLINE_S, Connection, connect, session_settings
-from apothic_server.store.errors import StoreError, store_errors
+from apothic_server.store.errors import StoreAway, StoreError, store_errors
+
+log = structlog.get_logger("apothic.store")
 
 REQUEST_ROLE = "apothic_request"
 REQUEST_CONNECTIONS_MAX = 16
@@ -52,6 +56,7 @@ class Database:
     def __init__(self, address: StoreAddress, request: _Pool, system: _Pool, acquire_deadline_s: float) -> None:
         self.address = address
         self._acquire_deadline_s = acquire_deadline_s
+        self._outage = Outage()
         self._request = request
         self._system = system
 
@@ -101,8 +106,9 @@ class Database:
             raise ValueError("an org is a key of 26 characters")
         # One round trip instead of two. The org is checked above, so it can stand in the text.
         begin = f"BEGIN; SET LOCAL apothic.org = '{org}'"
-        async with _unit(self._request, begin, self._acquire_deadline_s) as connection:
-            yield connection
+        with self._outage.noticed():
+            async with _unit(self._request, begin, self._acquire_deadline_s) as connection:
+                yield connection
 
     @asynccontextmanager
     async def system_unit(self) -> AsyncGenerator[Connection]:
@@ -111,8 +117,9 @@ class Database:
         Raises:
             Unavailable: As for `request_unit`.
         """
-        async with _unit(self._system, "BEGIN", self._acquire_deadline_s) as connection:
-            yield connection
+        with self._outage.noticed():
+            async with _unit(self._system, "BEGIN", self._acquire_deadline_s) as connection:
+                yield connection
 
     @asynccontextmanager
     async def system_read(self) -> AsyncGenerator[Connection]:
@@ -123,7 +130,7 @@ class Database:
         Raises:
             Unavailable: As for `request_unit`.
         """
-        with store_errors(connecting=True):
+        with self._outage.noticed(), store_errors(connecting=True):
             async with AsyncExitStack() as stack:
                 connection = await stack.enter_async_context(self._system.acquire(timeout=self._acquire_deadline_s))
                 with store_errors():
@@ -149,6 +156,28 @@ class Database:
         """Close all pooled connections; units that do not end within some seconds lose theirs. Twice is fine."""
         for pool in (self._request, self._system):
             await _close_pool(pool)
+
+
+class Outage:
+    """Logs one line when the store goes away and one when it is back, however many ask for it meanwhile."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    @contextmanager
+    def noticed(self) -> Generator[None]:
+        """Let one use of the store tell whether it is there; what it raises passes unchanged."""
+        try:
+            yield
+        except StoreAway as error:
+            if self._since is None:
+                self._since = self._clock()
+                log.warning("store.away", error=type(error.__cause__).__name__)
+            raise
+        if self._since is not None:
+            log.warning("store.back", away_s=round(self._clock() - self._since, 3))
+            self._since = None
 
 
 async def _open_request_pool(address: StoreAddress, size_max: int) -> _Pool:

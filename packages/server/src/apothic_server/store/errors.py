@@ -33,6 +33,10 @@ _BUSY = (
 )
 
 
+class StoreAway(Unavailable):
+    """There is no connection to the store: it was refused or lost, or the server of the database starts or stops."""
+
+
 class StoreError(PlatformError):
     """The store cannot be used as it is, and somebody has to change something; the server does not start.
 
@@ -75,8 +79,8 @@ def store_errors(*, connecting: bool = False) -> Generator[None]:
         raise
 
 
-def _away() -> Unavailable:
-    return Unavailable("the store is away", retry_after_s=RETRY_AFTER_S)
+def _away() -> StoreAway:
+    return StoreAway("the store is away", retry_after_s=RETRY_AFTER_S)
 
 
 def _is_closed(error: asyncpg.InterfaceError) -> bool:

@@ -17,7 +17,7 @@ from apothic_server.api.shared.operations import Operation, Receive, Scope, Send
 from apothic_server.api.shared.response import Pieces, Response
 from apothic_server.api.shared.router import NO_PATH, Router
 from apothic_server.domain.access import Audience
-from apothic_server.domain.errors import NotFound, PlatformError
+from apothic_server.domain.errors import NotFound, PlatformError, Unavailable
 
 CLIENT_GONE = 499
 """Status in logs and metrics of a request whose answer was not sent whole: the client left, or it was cut."""
@@ -104,6 +104,8 @@ class Face:
             status = response.status
         except ClientGoneError:
             pass
+        except Unavailable as error:  # told once by who is away; here it is the reason in the line of the request
+            exchange.code = error.code
         except Exception:
             self._log.exception("request.cut", op=exchange.operation, request_id=exchange.id)
         finally:
@@ -162,6 +164,7 @@ class Face:
     def _done(self, exchange: _Exchange, status: int) -> None:
         seconds = self._clock() - exchange.began
         self._observe(exchange.operation, status, seconds)
+        told = {} if exchange.code is None else {"code": exchange.code}
         tell = self._log.debug if exchange.is_frequent and status < BAD_STATUS else self._log.info
         tell(
             "request.done",
@@ -170,13 +173,14 @@ class Face:
             ms=round(seconds * 1000, 3),
             org=exchange.org,
             request_id=exchange.id,
+            **told,
         )
 
 
 class _Exchange:
     """What the log line of one request says."""
 
-    __slots__ = ("began", "id", "is_frequent", "operation", "org", "over")
+    __slots__ = ("began", "code", "id", "is_frequent", "operation", "org", "over")
 
     def __init__(self, request_id: str, began: float) -> None:
         self.id = request_id
@@ -184,6 +188,7 @@ class _Exchange:
         self.operation = "none"
         self.is_frequent = False
         self.org: str | None = None
+        self.code: str | None = None
         self.over: asyncio.Future[None] | None = None
 
 
