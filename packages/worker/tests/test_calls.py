@@ -50,6 +50,49 @@ def sleep(s):
     time.sleep(s)
     return "woke"
 
+def clean_up():
+    try:
+        print("begun", flush=True)
+        time.sleep(600)
+    finally:
+        print("cleaned", flush=True)
+
+def clean_up_items():
+    try:
+        while True:
+            print("begun", flush=True)
+            yield 1
+            time.sleep(600)
+    finally:
+        print("cleaned", flush=True)
+
+async def clean_up_later():
+    try:
+        print("begun", flush=True)
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(0)
+        print("cleaned", flush=True)
+
+async def clean_up_items_later():
+    try:
+        print("begun", flush=True)
+        yield 1
+        await asyncio.sleep(600)
+    finally:
+        print("cleaned", flush=True)
+
+def clean_up_threads():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    clean_up()
+
+def with_children():
+    children = [subprocess.Popen(["sleep", "600"])]
+    if (pid := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    clean_up()
+
 def stubborn():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("stubborn", flush=True)
@@ -248,6 +291,25 @@ async def test_cancel_stops_a_running_attempt(cloud, app):
 
     assert (end.outcome, end.error) == ("cancelled", None)
     await cloud.wait_for(link.RunnerEnded, lambda item: item.runner == runner)
+
+
+@guarantee("G4.2", "no_process_left")
+@pytest.mark.parametrize(
+    "function",
+    ["clean_up", "clean_up_items", "clean_up_later", "clean_up_items_later", "clean_up_threads", "with_children"],
+)
+@pytest.mark.parametrize("end", ["cancelled", "timed_out"])
+async def test_what_is_stopped_cleans_up_and_ends_long_before_it_would_be_killed(cloud, app, function, end):
+    runner = await cloud.started_runner(app, function, is_async=function.endswith("later"))
+    order = cloud.assignment(runner, timeout_s=600 if end == "cancelled" else 2)
+    await cloud.send(assign=[order])
+    await printed(cloud, order, "begun")
+    if end == "cancelled":
+        await cloud.send(cancel=[link.Cancel(order.job, order.fence, 600.0)])
+    finished = await cloud.finished(order)
+
+    assert finished.outcome == end
+    assert "cleaned" in cloud.lines(order)
 
 
 async def test_cancel_takes_a_waiting_attempt_out_of_the_queue(cloud, app):

@@ -171,6 +171,14 @@ async def test_requests_follow_each_other_on_one_connection(upstream):
         (b"GET /v1/link HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 404, "not_found"),
         (b"GET /v1/link/archives/d HTTP/1.1\r\n\r\n", 404, "not_found"),
         (b"GET /v1/link?x HTTP/1.1\r\n\r\n", 404, "not_found"),
+        (b"GET /v1/../metrics HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/jobs/.. HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/./link HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1//link HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/jobs/%2e%2E/link HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/jobs%2flink HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/jobs%5Clink HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"GET /v1/jobs\\link HTTP/1.1\r\n\r\n", 400, "bad_request"),
         (b"GET /v1/jobs HTTP/1.1\r\nA: " + b"x" * HEADER_BLOCK_MAX, 413, "too_large"),
         (b"x" * (2 * HEADER_BLOCK_MAX), 413, "too_large"),
     ],
@@ -245,6 +253,18 @@ async def test_a_client_that_leaves_ends_the_request_behind_the_relay(upstream):
             await upstream.left.wait()
 
     assert upstream.heads.empty()
+
+
+async def test_a_client_that_writes_no_more_gets_its_answer(upstream):
+    async with connected(upstream.url) as (reader, writer):
+        writer.write(b"GET /v1/jobs/j/outcome HTTP/1.1\r\n\r\n")
+        writer.write_eof()
+        await upstream.heads.get()
+        upstream.answers.put_nowait(OK)
+        status, _, body = await answer_of(reader)
+        rest = await reader.read()
+
+    assert (status, body, rest) == (200, b"hi", b"")
 
 
 async def test_a_client_that_leaves_in_its_body_ends_the_request(upstream):

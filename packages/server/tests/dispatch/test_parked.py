@@ -11,6 +11,7 @@ from apothic.wire.link import Finished, Lent, RunnerEnded
 from apothic.wire.tokens import AttemptName, attempt_token
 from apothic.wire.values import RemoteError, Value
 from apothic_server import failpoints
+from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -106,6 +107,42 @@ async def test_a_new_link_is_told_anew_whose_processors_are_lent(cloud):
 
     assert (await worker.next("lent")) == Lent(outer.runner, is_lent=True)
     assert kinds.index("welcome") < kinds.index("lent")
+
+
+@pytest.fixture
+async def restarted(cloud, postgres, tmp_path):
+    """Stop the server of `cloud` and start another one, which knows no worker yet."""
+    other = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
+
+    async def restart():
+        await cloud.inner.stop()
+        await other.start(run_loops=False)
+        cloud.inner = other
+
+    yield restart
+    await other.stop()
+
+
+@guarantee("G2.7", "nested_calls_no_deadlock")
+async def test_over_a_restart_a_caller_waits_on_and_lends_its_processor_again(cloud, restarted):
+    async with parent(cloud) as (worker, outer, code, child):
+        leave = cloud.services.jobs.attend(code, child.job)
+        inner = await worker.take()
+        leave()
+        await cloud.settle()
+        await restarted()
+        headers = headers_of(cloud, worker, outer)
+        again = await cloud.services.authenticate(headers["authorization"][7:], headers[ATTEMPT_HEADER.lower()])
+        future = await cloud.services.jobs.outcome(again, child.job)
+        cloud.services.jobs.attend(again, child.job)
+        await worker.connect(outer, inner)
+        lent = worker.worker.cpus_free
+        nested = await cloud.services.jobs.submit(again, ("shop", "inner"), Value("json", b"[[],{}]"), blocking=True)
+        worker.succeed(inner)
+        outcome = await asyncio.wait_for(asyncio.shield(future), 10)
+        third = await worker.take()
+
+    assert (outcome.status, lent, third.job) == (JobStatus.SUCCEEDED, 0, nested.job)
 
 
 def never_started(worker, attempt):

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from apothic.wire.functions import FunctionSpec
-from apothic_server.domain.decide.cycles import JOBS_MAX, Knot, is_stuck
+from apothic_server.domain.decide.cycles import JOBS_MAX, LINKS_MAX, Knot, is_stuck
 from apothic_server.domain.decide.placement import Need
 from apothic_server.testing.guarantees import guarantee
 
@@ -110,3 +110,34 @@ def play(places, free, jobs):
                 jobs[job] = []
         if not ending and not starting:
             return ended
+
+
+class Counted(list):
+    """A collection that counts how often it is gone through."""
+
+    looks = 0
+
+    def __iter__(self):
+        Counted.looks += 1
+        return super().__iter__()
+
+
+def test_a_long_chain_is_gone_through_once():
+    names = [str(number) for number in range(JOBS_MAX - 1)]
+    chain = {name: Counted([after]) for name, after in zip(names, [*names[1:], "last"], strict=True)}
+
+    assert stuck("0", {**chain, "last": ["0"]}, {})
+    assert not stuck("0", {**chain, "last": []}, {})
+    assert Counted.looks <= 4 * len(names)
+
+
+def test_a_search_among_too_many_places_is_given_up_soon():
+    places = [str(number) for number in range(LINKS_MAX + 1)]
+    looked_at = []
+
+    def look(key):
+        looked_at.append(key)
+        return Knot(need("f"), ()) if key == "new" else Knot(None, ["new"])
+
+    assert not is_stuck("new", look, lambda _: places)
+    assert looked_at == ["new"]

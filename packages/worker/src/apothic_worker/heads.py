@@ -19,6 +19,9 @@ LINK = b"/v1/link"
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"})
 _TARGET = re.compile(rb"/[!-~]*")
+_ODD = re.compile(rb"//|/\.{1,2}(?:/|$)|%2[efEF]|%5[cC]|\\")
+"""What one reader of a path takes as it stands and another one resolves."""
+
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 _DIGITS = re.compile(rb"[0-9]{1,15}")
@@ -94,6 +97,8 @@ def parse_request(block: bytes) -> RequestHead:
         raise _malformed("the first line is no request of HTTP/1.1")
     method, target, _ = parts
     path = target.partition(b"?")[0]
+    if _ODD.search(path):
+        raise _malformed("its path has empty or dotted parts, or a slash that is escaped")
     if not path.startswith(API) or path == LINK or path.startswith(LINK + b"/"):
         raise Refused(404, "not_found", "Inside a function only the API below /v1/ can be reached.")
     headers = _parse(lines)

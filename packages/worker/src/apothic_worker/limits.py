@@ -144,6 +144,7 @@ class Limits:
         self._bases: dict[str, Path] = {}
         self._versions: dict[str, int] = {}
         self._record = record
+        self._owned: set[str] = set()
         for controller in CONTROLLERS:
             self._probe(controller, hierarchies, f"{_PREFIX}{tag}")
 
@@ -154,6 +155,8 @@ class Limits:
 
     def group(self, name: str, bounds: Bounds) -> Group:
         """Make a group with these bounds; `name` is unique among live groups."""
+        if self._bases:
+            self._owned.add(name)
         group = Group({key: base / name for key, base in self._bases.items()}, dict(self._versions))
         for folder in group.folders.values():
             folder.mkdir(exist_ok=True)
@@ -166,10 +169,25 @@ class Limits:
             _write_cpu(self._bases["cpu"], self._versions["cpu"], Bounds(max(1.0, cpus), None))
 
     def release(self, group: Group, tries: int = RELEASE_TRIES) -> None:
-        """Kill what is left in a group and remove it, trying again for two seconds; `close` removes the rest."""
+        """Kill what is left in a group and remove it, trying again for two seconds; `tidy` removes the rest."""
         if not group.remove() and tries:
             group.kill()
             asyncio.get_running_loop().call_later(RELEASE_PAUSE_S, self.release, group, tries - 1)
+        else:
+            self._owned -= {folder.name for folder in group.folders.values()}
+
+    def tidy(self) -> list[str]:
+        """Kill what runs in groups that nobody owns any more, and remove them where that is possible at once.
+
+        Returns:
+            Their names, in no order.
+        """
+        found: set[str] = set()
+        for base in dict.fromkeys(self._bases.values()):
+            for folder in [entry for entry in base.iterdir() if entry.is_dir() and entry.name not in self._owned]:
+                found.add(folder.name)
+                _remove_once(folder)
+        return list(found)
 
     def close(self) -> None:
         """Remove everything made here; call when no process is left in it."""
@@ -267,14 +285,17 @@ def remove_tree(base: Path) -> None:
     """Kill what runs in a folder of groups and remove it; gives up after two seconds."""
     deadline = time.monotonic() + REMOVE_WAIT_S
     while base.is_dir():
-        folders = [Path(path) for path, _, _ in os.walk(base, topdown=False)]
-        for folder in folders:
-            Group({"pids": folder}, {}).kill()
-            _remove_folder(folder)
+        _remove_once(base)
         if time.monotonic() > deadline:
             return
         if base.is_dir():
             time.sleep(0.01)
+
+
+def _remove_once(base: Path) -> None:
+    for path, _, _ in os.walk(base, topdown=False):
+        Group({"pids": Path(path)}, {}).kill()
+        _remove_folder(Path(path))
 
 
 def _remove_folder(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import ssl
 import urllib.parse
 from collections.abc import Callable
@@ -37,6 +38,9 @@ REUSE_S = 4.0
 
 EARLY_ANSWER_S = 2.0
 """Time to read an answer after the control plane stopped reading the body."""
+
+HALF_CLOSED_LOOK_S = 0.25
+"""How often is looked whether user code that writes no more still listens."""
 
 CHUNK_LINE_MAX = 1024
 RETRY_AFTER_S = 1
@@ -213,6 +217,8 @@ class Connection:
             await asyncio.sleep(EARLY_ANSWER_S)
             raise Refused(502, "answer_lost", ANSWER_LOST)
         self._early = await self._reader.read(1)
+        while not self._early and not _has_left(self._writer):  # noqa: ASYNC110 (nothing wakes us when it leaves)
+            await asyncio.sleep(HALF_CLOSED_LOOK_S)
         return bool(self._early)
 
     async def _answer(self, reader: asyncio.StreamReader, request: RequestHead) -> bool:
@@ -291,6 +297,16 @@ ANSWER_LOST = "The connection to the control plane ended before its answer; the 
 
 def _unreachable(why: str) -> Refused:
     return Refused(503, "unavailable", f"The control plane cannot be reached now: {why}.", is_retryable=True)
+
+
+def _has_left(writer: asyncio.StreamWriter) -> bool:
+    """Whether user code closed its end in both directions."""
+    descriptor = writer.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return True
+    look = select.poll()
+    look.register(descriptor, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in look.poll(0))
 
 
 async def _sent(writer: asyncio.StreamWriter, data: bytes) -> bool:

@@ -26,6 +26,7 @@ from apothic_worker.link_state import LinkState
 from apothic_worker.machine import choose_executor, describe
 from apothic_worker.relay import Relay
 from apothic_worker.supervisor import Supervisor
+from apothic_worker.tidying import Tidying
 from apothic_worker.tree import build_tree
 from apothic_worker.zygote import Site
 from apothic_worker.zygotes import Zygotes
@@ -120,6 +121,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
     stop, hurry = _stop_signals()
     linking = asyncio.ensure_future(link.run(supervisor))
     reasons = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_abandoned(config, link))]
+    tidying = asyncio.ensure_future(Tidying(prepared.limits, prepared.folders.scratch, lambda: zygotes.names).run())
     try:
         await asyncio.wait([linking, *reasons], return_when=asyncio.FIRST_COMPLETED)
         if linking.done():
@@ -130,7 +132,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         await supervisor.drain(0.0, hurry)
         raise
     finally:
-        for waiting in (linking, *reasons):
+        for waiting in (linking, tidying, *reasons):
             waiting.cancel()
         await asyncio.gather(linking, return_exceptions=True)
 

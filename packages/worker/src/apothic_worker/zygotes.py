@@ -50,6 +50,11 @@ class Zygotes:
         self._not_preloaded: set[str] = set()
         self._retired: set[Zygote] = set()
 
+    @property
+    def names(self) -> set[str]:
+        """Names of those that live."""
+        return {zygote.name for zygote in self._alive}
+
     async def get(self, spec: StartRunner) -> Zygote:
         """Return the ready zygote of the spec's deployment, starting it when there is none.
 

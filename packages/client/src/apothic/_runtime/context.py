@@ -16,7 +16,7 @@ from apothic._runtime.output import CallOutput
 
 
 class JobCancelled(BaseException):
-    """Raised inside a synchronous function whose job was cancelled while its runner executes other jobs too."""
+    """Raised inside a synchronous function whose job was cancelled, or whose attempt has to end for another reason."""
 
 
 @dataclass(frozen=True)

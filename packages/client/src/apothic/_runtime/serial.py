@@ -7,9 +7,11 @@ from contextvars import copy_context
 from typing import Any
 
 from apothic._runtime.channel import Channel
-from apothic._runtime.context import CurrentCall, enter_call_alone
+from apothic._runtime.context import CurrentCall, JobCancelled, enter_call_alone
+from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async
 from apothic._runtime.items import ItemStream
+from apothic._runtime.stopping import Stopping, raise_cancelled
 
 
 def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: bool) -> None:
@@ -18,12 +20,16 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
     Coroutines run on one event loop that lives as long as the runner, so that clients bound to it stay usable; it
     stands still between calls. `sys.exit()` inside a call fails the call and nothing else.
     """
-    loop = _Loop(channel)
+    stopping = Stopping()
+    stopping.install()
+    loop = _Loop(channel, stopping)
     try:
         while (frame := channel.receive()) is not None and frame[0]["kind"] != "stop":
             if frame[0]["kind"] == "call":
                 call = read_call(*frame)
-                channel.send(*reply(call, copy_context().run(_run, function, call, loop, is_async)))
+                outcome = copy_context().run(_run, function, call, loop, is_async)
+                stopping.end_if_asked()
+                channel.send(*reply(call, outcome))
     finally:
         loop.close()
 
@@ -32,13 +38,21 @@ def _run(function: Callable[..., Any], call: Call, loop: _Loop, is_async: bool) 
     enter_call_alone(CurrentCall(call.id, call.job, call.attempt))
     if is_async:
         return loop.drive(run_call_async(function, call, loop.open_items))
-    return run_call(function, call, loop.drive, loop.open_blocking_items)
+    stopping = loop.stopping
+    try:
+        stopping.interrupt = raise_cancelled
+        return run_call(function, call, loop.drive, loop.open_blocking_items)
+    except JobCancelled as cancelled:  # raised beside the code of the call
+        return Outcome(error=describe(cancelled))
+    finally:
+        stopping.interrupt = None
 
 
 class _Loop:
     """An event loop that is made when the first coroutine comes; and who hears which items were taken meanwhile."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, stopping: Stopping) -> None:
+        self.stopping = stopping
         self._channel = channel
         self._items: ItemStream | None = None
         self._loop: Any = None
@@ -62,9 +76,12 @@ class _Loop:
             asyncio.set_event_loop(self._loop)
         task = self._loop.create_task(coroutine)
         self._loop.add_reader(self._channel.fileno(), self._readable)
+        before = self.stopping.interrupt
         try:
+            self.stopping.interrupt = lambda: self._loop.call_soon_threadsafe(task.cancel)
             return self._run(task)
         finally:
+            self.stopping.interrupt = before
             self._loop.remove_reader(self._channel.fileno())
 
     def _run(self, task: Any) -> Any:

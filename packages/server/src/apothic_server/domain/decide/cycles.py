@@ -16,6 +16,9 @@ from apothic_server.domain.decide.placement import Need
 JOBS_MAX = 1_000
 """Jobs looked at in one search; with more of them a job counts as moving."""
 
+LINKS_MAX = 10_000
+"""Waits and places between those jobs, likewise: a search costs no more than some milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knot:
@@ -46,40 +49,48 @@ class _Search:
     def __init__(self, look: Look, holders: Holders) -> None:
         self._look = look
         self._holders = holders
-        self._knots: dict[JobId, Knot] = {}
-        self._held_by: dict[JobId, Collection[JobId]] = {}
-        self._moving: set[JobId] = set()
+        self._needed: dict[JobId, int] = {}
+        self._waiters: dict[JobId, list[JobId]] = {}
+        self._moving: list[JobId] = []
 
     def is_stuck(self, job: JobId) -> bool:
         if not self._explore(job):
             return False
-        while job not in self._moving:
-            found = {other for other in self._knots.keys() - self._moving if self._moves(other)}
-            if not found:
-                return True
-            self._moving |= found
-        return False
-
-    def _explore(self, job: JobId) -> bool:
-        """Find all that `job` depends on; false when that is too much."""
-        todo = [job]
-        while todo:
-            if len(self._knots) > JOBS_MAX:
+        done: set[JobId] = set()
+        while self._moving:
+            key = self._moving.pop()
+            if key in done:
+                continue
+            if key == job:
                 return False
-            key = todo.pop()
-            if key in self._knots or key in self._moving:
-                continue
-            knot = self._look(key)
-            holders = self._holders(knot.need) if knot is not None and knot.need is not None else ()
-            if knot is None or holders is None or (knot.need is None and not knot.awaits):
-                self._moving.add(key)
-                continue
-            self._knots[key], self._held_by[key] = knot, holders
-            todo.extend(knot.awaits if knot.need is None else holders)
+            done.add(key)
+            for waiter in self._waiters.get(key, ()):
+                self._needed[waiter] -= 1
+                if not self._needed[waiter]:
+                    self._moving.append(waiter)
         return True
 
-    def _moves(self, job: JobId) -> bool:
-        knot = self._knots[job]
-        if knot.need is not None:
-            return any(holder in self._moving for holder in self._held_by[job])
-        return all(awaited in self._moving for awaited in knot.awaits)
+    def _explore(self, job: JobId) -> bool:
+        """Find all that `job` depends on, and who waits for whom; false when that is too much."""
+        todo, seen, links = [job], {job}, 0
+        while todo:
+            key = todo.pop()
+            knot = self._look(key)
+            depends = None if knot is None else self._depends(knot)
+            if knot is None or depends is None or (knot.need is None and not depends):
+                self._moving.append(key)
+                continue
+            links += len(depends)
+            if len(seen) > JOBS_MAX or links > LINKS_MAX:
+                return False
+            depends = set(depends)
+            self._needed[key] = len(depends) if knot.need is None else 1
+            for other in depends:
+                self._waiters.setdefault(other, []).append(key)
+            todo.extend(depends - seen)
+            seen |= depends
+        return True
+
+    def _depends(self, knot: Knot) -> Collection[JobId] | None:
+        """Return the jobs it waits for, all of them, or those of which one has to free a place; none when it moves."""
+        return knot.awaits if knot.need is None else self._holders(knot.need)
