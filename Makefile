@@ -17,7 +17,7 @@ MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench chaos guarantees mutants system-packages clean
+.PHONY: help setup demo up test check format bench chaos chaos-planted guarantees mutants system-packages clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -53,8 +53,11 @@ bench: $(READY) ## run every benchmark against its peers
 	@tools/system-packages bench
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
 
-chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b or c, SEED=number)
-	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED))
+chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b, c or s, SEED=number, PLANT=bug)
+	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant "$(PLANT)")
+
+chaos-planted: $(READY) ## plant known bugs into a running cloud and see whether it turns red
+	@$(BIN)/python -m tests.chaos planted
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 	@$(BIN)/python -m apothic_server.testing.guarantees

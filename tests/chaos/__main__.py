@@ -1,16 +1,25 @@
-"""`python -m tests.chaos a|b|c [--seed N]`: one shard, a for kills, b for broken networks, c for power cuts."""
+"""`python -m tests.chaos a|b|c [--seed N]`: one shard.
+
+a kills, b breaks networks and freezes, c cuts the power, s simulates many seeds; `planted` tries the planted bugs.
+"""
 
 import argparse
 import asyncio
+import logging
 import secrets
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .plan import KILLS, NETWORK, SEED_MAX, make_plan
+import structlog
+
+from .plan import FAILPOINTS, KILLS, NETWORK, SEED_MAX, make_plan
+from .planted import PLANTED
 from .powercut import PowerCuts
 from .run import Run
+from .seeds import Seeds
+from .trials import try_all
 
 
 @dataclass(frozen=True)
@@ -26,16 +35,19 @@ class Shard:
 
 FROZEN = ("freeze-worker", "freeze-server", "worker", "server", "drain", *NETWORK)
 SHARDS = {
-    "a": Shard("kills of server, worker, user code and database", 10_000, 200, KILLS),
+    "a": Shard("kills of server, worker, user code and database", 10_000, 230, (*KILLS * 25, *FAILPOINTS)),
     "b": Shard("cut off, frozen, drained and killed", 4_000, 65, FROZEN, is_spread=True),
 }
+LONG_SHARE = 0.015
+SEEDS, SEEDS_BUDGET_S = 1_000, 900.0
 CUTS, CUT_JOBS = 100, 1_000
 
 
 def main():
     """Run what the command line says; exit 0 when it was good, 1 on a violation, 2 when it proves nothing."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("shard", choices=[*sorted(SHARDS), "c"])
+    parser.add_argument("shard", choices=[*sorted(SHARDS), "c", "s", "planted"])
+    parser.add_argument("--plant", choices=sorted(PLANTED), help="put this bug in; `planted` tries it alone")
     parser.add_argument("--seed", type=int, default=None, help="0 to 2**64 - 1; a fresh one without it")
     parser.add_argument("--jobs", type=int, default=0, help="instead of the shard's own number")
     parser.add_argument("--faults", type=int, default=0, help="instead of the shard's own number")
@@ -45,6 +57,8 @@ def main():
     seed = options.seed if options.seed is not None else secrets.randbelow(SEED_MAX)
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="apothic-chaos-"))
+    if options.shard == "planted":
+        return 1 if asyncio.run(try_all(folder, [options.plant] if options.plant else [])) else 0
     report = asyncio.run(_make(options, seed, folder).run())
     print(report)
     if report.exit_code or options.keep:
@@ -53,13 +67,19 @@ def main():
 
 
 def _make(options, seed, folder):
+    if options.shard == "s":
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        return Seeds(seed, folder, count=options.jobs or SEEDS, budget_s=SEEDS_BUDGET_S)
     if options.shard == "c":
         cuts, jobs = options.faults or CUTS, options.jobs or CUT_JOBS
         return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, rate_min=options.rate_min)
     shard = SHARDS[options.shard]
     jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
     plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places)
-    return Run(plan, folder, title=shard.title, rate_min=options.rate_min, is_spread=shard.is_spread)
+    environment = {"CHAOS_PLANT": options.plant} if options.plant else {}
+    return Run(
+        plan, folder, title=shard.title, rate_min=options.rate_min, is_spread=shard.is_spread, environment=environment
+    )
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ def slow(token, seconds):
     return run(token, seconds)
 
 
+@app.function(memory_mb=64, max_containers=6, max_retries=20, max_pending_tasks=5000)
+def long(token, seconds):
+    """Outlasts the lease of a machine that is cut off."""
+    return run(token, seconds)
+
+
 @app.function(memory_mb=64, max_containers=2, max_retries=20, max_pending_tasks=5000)
 def chatty(token):
     say("start", token)
@@ -92,6 +98,12 @@ def family(token):
     told = subprocess.run([sys.executable, "-c", "print(42)"], capture_output=True, text=True, check=True).stdout
     say("end", token)
     return token if told == "42\n" else told
+
+
+@app.function(memory_mb=64, max_containers=1, max_retries=20, max_pending_tasks=5000)
+def large(token):
+    """Gives what is kept outside of the store's rows."""
+    return run(token) + "." * 100_000
 
 
 if __name__ == "__main__":

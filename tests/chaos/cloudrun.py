@@ -36,10 +36,9 @@ class CloudRun:
         environment: Added to that of the server.
         options: Added to the command line of `apothic up`.
         cpus: What the worker beside the server offers.
-        failpoints: Called before each start of the server; returns the failpoints of this one.
     """
 
-    def __init__(self, folder, *, environment=None, data=None, options=(), cpus=8.0, failpoints=None):
+    def __init__(self, folder, *, environment=None, data=None, options=(), cpus=8.0):
         self.folder = folder
         self.data = data or folder / "data"
         self.port = _free_port()
@@ -49,7 +48,7 @@ class CloudRun:
         self.environment = {**_clean_environment(folder), **(environment or {})}
         self.worker_folders = [self.data / "worker"]
         self._options = (*options, "--cpus", str(cpus), "--memory-mb", "4096")
-        self._failpoints = failpoints
+        self._failpoint = None
         self._process = None
         self._task = None
         self._is_stopping = False
@@ -79,6 +78,22 @@ class CloudRun:
             self.key = json.loads((self.folder / "endpoint.json").read_text())["key"]
             return (await self.api.ask("GET", "/readyz", deadline_s=5.0)).status == 200
         return False
+
+    async def die_at(self, failpoint, within_s):
+        """Kill the server; the next one dies where `failpoint` says. Return its process id, None when it never did."""
+        starts, self._failpoint = self.starts, failpoint
+        send(self.server, signal.SIGKILL)
+        while self.starts == starts:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        armed = self.server
+        await self.ready()
+        deadline = time.monotonic() + within_s
+        while self.starts == starts + 1:
+            if time.monotonic() > deadline:
+                send(armed, signal.SIGKILL)
+                return None
+            await asyncio.sleep(POLL_S)
+        return armed
 
     async def stop(self):
         """Stop it as Ctrl-C does."""
@@ -114,13 +129,15 @@ class CloudRun:
             str(self.data),
         ]
         command += ["--endpoint", str(self.folder / "endpoint.json"), *self._options]
-        environment = dict(self.environment)
-        if self._failpoints is not None:
-            environment |= {"APOTHIC_TEST_ONLY": "1", "APOTHIC_FAILPOINTS": self._failpoints()}
+        environment = {**self.environment, **self._armed()}
         with (self.folder / "up.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def _armed(self):
+        failpoint, self._failpoint = self._failpoint, None
+        return {} if failpoint is None else {"APOTHIC_TEST_ONLY": "1", "APOTHIC_FAILPOINTS": failpoint}
 
     async def _keep(self):
         while not self._is_stopping:

@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 
 from .cloudrun import send
 from .faultproxy import weather
-from .plan import PARTITIONS
+from .plan import FAILPOINTS, PARTITIONS
 
 OF_MACHINES = ("worker", "freeze-worker", "drain", *PARTITIONS, "delay", "lose")
 LIVE_WITHIN_S = 30.0
+MET_WITHIN_S = 25.0
+"""A failpoint that is not met for so long after the start was ready counts as missed; heartbeats come every 10 s."""
+
 POLL_S = 0.005
 
 
@@ -74,6 +77,7 @@ class Faults:
             "drain": self._drain,
             "clients-cut": self._disturb_clients,
             "clients-lose": self._disturb_clients,
+            **dict.fromkeys(FAILPOINTS, self._failpoint),
             **dict.fromkeys((*PARTITIONS, "delay", "lose"), self._disturb_worker),
         }
 
@@ -139,6 +143,9 @@ class Faults:
 
     async def _freeze_server(self, planned, _):
         return await self._freeze(self._cloud.server, planned.lasts_s)
+
+    async def _failpoint(self, planned, _):
+        return await self._cloud.die_at(f"{planned.place}=kill@{planned.turn}", MET_WITHIN_S)
 
     async def _drain(self, _, machine):
         return await machine.drain()

@@ -22,6 +22,8 @@ EXPECTED = {
     "fan": Expectation(),
     "flaky": Expectation(),
     "family": Expectation(),
+    "large": Expectation(answers_token=False),
+    "long": Expectation(),
     "fails": Expectation(ends=frozenset(), codes=frozenset({"exception"}) | USER_DEATHS),
     "once": Expectation(codes=frozenset({"worker_lost"}) | USER_DEATHS, is_once=True),
 }
@@ -37,8 +39,9 @@ KINDS = {
     "spawn fails": 3,
     "spawn once": 3,
     "spawn family": 3,
+    "spawn large": 3,
 }
-END_WITHIN_S = 240.0
+PATIENCE_S = 240.0
 """A job that has not ended so long after it was accepted is stuck."""
 
 PAUSE_S = 0.2
@@ -62,17 +65,21 @@ class Load:
         history: Gets every record.
         rate: Calls a second at most.
         at_once: Clients at once at most.
+        patience_s: They stay with a job for so long.
+        long_share: Share of calls that last up to three times the grace of the plan.
     """
 
-    def __init__(self, api, history, plan, *, rate, at_once):
+    def __init__(self, api, history, plan, *, rate, at_once, patience_s=PATIENCE_S, long_share=0.0):
         self._api = api
         self._history = history
         self._plan = plan
         self._chance = plan.random("load")
         self._rate = rate
+        self._patience_s = patience_s
         self._room = asyncio.Semaphore(at_once)
         self._changed = asyncio.Event()
         self._tries = 0
+        self._kinds = {**KINDS, "spawn long": long_share * sum(KINDS.values())}
         self._limit = None
         self.repeated = 0
         self.accepted = 0
@@ -116,7 +123,7 @@ class Load:
 
     async def _begin(self, group):
         await self._room.acquire()
-        kind = self._chance.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = self._chance.choices(list(self._kinds), list(self._kinds.values()))[0]
         group.create_task(self._client(kind, self._chance.random()))
 
     async def _client(self, kind, chance):
@@ -144,13 +151,13 @@ class Load:
         self._history.add(CancelAsked(at=time.monotonic(), job=job))
         for _ in range(2):
             answer = await self._until_answered("POST", f"/v1/jobs/jobs:{job}/cancel")
-            assert answer.status == 200, answer
-            self._history.add(CancelAnswered(at=time.monotonic(), job=job, status=answer.json["status"]))
+            if answer.status == 200:
+                self._history.add(CancelAnswered(at=time.monotonic(), job=job, status=answer.json["status"]))
         await self._end(job)
 
     async def _watch(self, function, chance):
         job = await self._accept(function, chance)
-        after, deadline = -1, time.monotonic() + END_WITHIN_S
+        after, deadline = -1, time.monotonic() + self._patience_s
         while time.monotonic() < deadline:
             seen = []
             try:
@@ -179,7 +186,7 @@ class Load:
                 token = self._new_token()
             if wait_s:
                 self.blocking.add(token)
-            arguments = [token, round(0.05 + chance * 0.6, 3)] if function in ("slow", "fan") else [token]
+            arguments = [token, *self._seconds(function, chance)]
             key = f"key-{token}" if is_keyed else ""
             answer = await self._call(function, token, arguments, key=key, wait_s=wait_s)
             if answer is None:
@@ -188,6 +195,11 @@ class Load:
             if key and self._chance.random() < AGAIN:
                 await self._call_again(function, token, arguments, key)
             return self._accepted(answer, token, function, key)
+
+    def _seconds(self, function, chance):
+        if function == "long":
+            return [round(chance * 3 * self._plan.grace_s, 3)]
+        return [round(0.05 + chance * 0.6, 3)] if function in ("slow", "fan") else []
 
     def _new_token(self):
         self._tries += 1
@@ -226,11 +238,12 @@ class Load:
         return job, told["status"]
 
     async def _end(self, job):
-        deadline = time.monotonic() + END_WITHIN_S
+        deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline:
             answer = await self._until_answered("GET", f"/v1/jobs/jobs:{job}/outcome?wait_s=20")
             if answer.status == 200:
                 self._note_end(job, answer.json)
+            if answer.status != 202:  # a job that is not there is found by the checker
                 self._has_ended()
                 return
         self.stuck.append(job)
@@ -249,7 +262,7 @@ class Load:
 
     async def _until_answered(self, method, path, body=None):
         """Ask until there is an answer that is none of a cloud that stands up again."""
-        deadline = time.monotonic() + END_WITHIN_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 answer = await self._api().ask(method, path, body, deadline_s=40)

@@ -7,6 +7,25 @@ SEED_MAX = 2**64 - 1
 
 KILLS = ("server", "worker", "user", "database")
 PARTITIONS = ("cut", "hang", "deaf", "mute")
+FAILPOINTS = {
+    "term.before": 1,
+    "term.after": 1,
+    "hello.before": 1,
+    "hello.after": 1,
+    "sweep.before": 3,
+    "sweep.after": 3,
+    "heartbeat.before": 1,
+    "heartbeat.after": 1,
+    "writer.taken": 60,
+    "writer.commit": 60,
+    "writer.committed": 60,
+    "call.accepted": 20,
+    "cancel.committed": 2,
+    "value.before": 2,
+    "value.after": 2,
+}
+"""Points at which a server that has just been started dies, the n-th time it comes there: from 1 to this."""
+
 NETWORK = (*PARTITIONS, "delay", "lose", "clients-cut", "clients-lose")
 
 GRACE_S = 9.0
@@ -21,7 +40,7 @@ def lasting(place: str, grace_s: float) -> tuple[tuple[float, float], ...]:
     that the server gives the work away.
     """
     if place in (*PARTITIONS, "freeze-worker"):
-        return (0.02 * grace_s, short_s(grace_s)), (0.2 * grace_s, 0.95 * grace_s), (grace_s + 2.5, grace_s + 5.0)
+        return (0.02 * grace_s, short_s(grace_s)), (0.2 * grace_s, 0.95 * grace_s), (grace_s + 3.5, grace_s + 6.0)
     return LASTS.get(place, ())
 
 
@@ -49,6 +68,7 @@ class Planned:
         wait_s: Waited after that, so that it falls anywhere in what is going on.
         lasts_s: How long it lasts; 0 for a kill.
         resets: Connections that it met are reset in the end, instead of going on.
+        turn: Of a failpoint: it acts so many times it is met.
     """
 
     after_jobs: int
@@ -56,6 +76,7 @@ class Planned:
     wait_s: float
     lasts_s: float = 0.0
     resets: bool = False
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +115,7 @@ def make_plan(seed: int, *, jobs: int, faults: int, places: tuple[str, ...] = KI
             wait_s=chance.uniform(0.0, 0.4),
             lasts_s=_lasts_s(place, turn, chance),
             resets=chance.random() < 0.5,
+            turn=chance.randint(1, FAILPOINTS.get(place, 1)),
         )
         for number, (place, turn) in enumerate(order)
     )

@@ -5,16 +5,35 @@ slot that is not given back, a live worker taken for a dead one.
 """
 
 import asyncio
+import random
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.leases import Leases
 from apothic_server.services.dispatch.recovery import Recovery
+from apothic_server.services.jobs import Jobs
 from apothic_server.services.links import Links
 from apothic_server.store import flush
 from apothic_server.store.writer import Writer
+from apothic_worker.control_link import ControlLink
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A small real run in which a bug has to show.
+
+    Attributes:
+        faults: Place, seconds, and whether connections are reset in the end.
+        failpoints: Armed at each start of the server.
+    """
+
+    jobs: int = 150
+    faults: tuple[tuple[str, float, bool], ...] = ()
+    is_spread: bool = False
+    failpoints: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,8 @@ class Bug:
         make: Makes the broken one from the right one.
         finds: Invariants that tell of it.
         is_of_worker: It lives in the worker, not in the server.
+        trial: The real run that finds it; None when only the simulation does.
+        is_simulated: The simulation finds it.
     """
 
     owner: Any
@@ -34,6 +55,8 @@ class Bug:
     make: Any
     finds: frozenset[str]
     is_of_worker: bool = False
+    trial: Trial | None = None
+    is_simulated: bool = True
 
     def plant(self):
         """Put it in; returns what takes it out again."""
@@ -99,6 +122,52 @@ def _forgetful_start(_):
     return look_at_nothing
 
 
+def _keyless(submit):
+    async def submit_without_key(self, *args, key=None, **named):
+        return await submit(self, *args, key=None, **named)
+
+    return submit_without_key
+
+
+def _fenceless(_):
+    def go_on(self):
+        """Cut off, and user code runs on."""
+
+    return go_on
+
+
+def _hasty(after):
+    def stop_at_once(self, reason):
+        if self._obeys is not None:
+            self._obeys.fence(is_final=True)
+        after(self, reason)
+
+    return stop_at_once
+
+
+def _impatient(over):
+    def half_as_long(self, live):
+        for worker in self._board.fleet.workers.values():
+            worker.lease_expires_at -= self._grace_s / 2
+        try:
+            return over(self, live)
+        finally:
+            for worker in self._board.fleet.workers.values():
+                worker.lease_expires_at += self._grace_s / 2
+
+    return half_as_long
+
+
+def _hoarder(append):
+    kept = []
+
+    def append_and_keep(self, record):
+        kept.append(bytearray(random.randbytes(16_384)))
+        return append(self, record)
+
+    return append_and_keep
+
+
 def _done(value):
     future = asyncio.get_running_loop().create_future()
     future.set_result(value)
@@ -110,11 +179,47 @@ def _look_at(future):
         future.exception()
 
 
+KILLED = (("server", 0.0, False),) * 6
+CUT = (("cut", 0.1, True),) * 3
+GRACE_S = 4.0
+BEYOND = (("hang", GRACE_S + 4.0, False),) * 2
+MIDDLE = (("cut", 2.0, True),) * 3
+SLOW_DISK = "writer.taken=delay:0.05"
+SLOWLY_KILLED = Trial(400, KILLED, failpoints=SLOW_DISK)
+I1, I2, I4 = frozenset({"I1"}), frozenset({"I2"}), frozenset({"I4"})
+
 PLANTED = {
-    "answered before the commit": Bug(Writer, "append", _answered_before_commit, frozenset({"I1"})),
-    "cancel without compare": Bug(Calls, "cancel", _cancel_without_compare, frozenset({"I1"})),
-    "index beside the row": Bug(flush, "SQL", _index_beside_the_row, frozenset({"I1", "I5", "I2"})),
-    "slot leak": Bug(Board, "release", _slot_leak, frozenset({"I2", "G2.7"})),
-    "granted twice": Bug(Links, "closed", _granted_twice, frozenset({"I4"})),
-    "start that reads nothing": Bug(Recovery, "_sweep_page", _forgetful_start, frozenset({"I2"})),
+    "answered before the commit": Bug(
+        Writer, "append", _answered_before_commit, I1, trial=Trial(400, KILLED, failpoints=SLOW_DISK)
+    ),
+    "cancel without compare": Bug(
+        Calls, "cancel", _cancel_without_compare, I1, trial=Trial(400, KILLED, failpoints=SLOW_DISK)
+    ),
+    "index beside the row": Bug(flush, "SQL", _index_beside_the_row, frozenset({"I1", "I5", "I2"}), trial=Trial(40)),
+    "slot leak": Bug(
+        Board, "release", _slot_leak, frozenset({"I2", "G2.7"}), trial=Trial(200, (("worker", 0.0, False),) * 3)
+    ),
+    "granted twice": Bug(Links, "closed", _granted_twice, I4, trial=Trial(150, MIDDLE, is_spread=True)),
+    "start that reads nothing": Bug(Recovery, "_sweep_page", _forgetful_start, I2, trial=Trial(200, KILLED)),
+    "key that is forgotten": Bug(Jobs, "submit", _keyless, frozenset({"I11"}), trial=Trial(60), is_simulated=False),
+    "worker that never stops itself": Bug(
+        ControlLink,
+        "_check_lease",
+        _fenceless,
+        I4,
+        is_of_worker=True,
+        trial=Trial(150, BEYOND, True),
+        is_simulated=False,
+    ),
+    "worker that stops itself at once": Bug(
+        ControlLink,
+        "_after",
+        _hasty,
+        frozenset({"G3.2"}),
+        is_of_worker=True,
+        trial=Trial(150, CUT, True),
+        is_simulated=False,
+    ),
+    "lease half as long": Bug(Leases, "over", _impatient, I4, trial=Trial(150, BEYOND, True), is_simulated=False),
+    "memory that is kept": Bug(Writer, "append", _hoarder, frozenset({"I15"}), trial=Trial(8_000), is_simulated=False),
 }

@@ -9,7 +9,7 @@ from .cloudrun import ROOT, below, send
 from .faultproxy import FaultProxy
 
 NAMES = ("left", "right")
-CPUS = "4"
+CPUS = "10"
 STOP_S = 45.0
 POLL_S = 0.02
 RESTART_S = 0.3

@@ -13,7 +13,7 @@ from .faults import Faults
 from .growth import Growth
 from .history import HistoryFile
 from .host import Host
-from .load import EXPECTED, Load
+from .load import EXPECTED, PATIENCE_S, Load
 from .plan import PARTITIONS, short_s
 from .remote import NAMES, RemoteWorker
 from .report import OPERATIONS_PER_S_MIN, Report
@@ -55,7 +55,8 @@ class Run:
         rate: Calls a second at most.
         is_spread: The work is done by workers of other machines, each with a way of its own that can be broken; the
             clients have one, too.
-        failpoints: Called before each start of the server; returns the failpoints of this one.
+        long_share: Share of calls that last up to three times the grace.
+        patience_s: A job that has not ended so long after it was accepted is stuck.
     """
 
     def __init__(
@@ -69,18 +70,21 @@ class Run:
         rate_min=OPERATIONS_PER_S_MIN,
         is_spread=False,
         environment=None,
-        failpoints=None,
+        patience_s=PATIENCE_S,
+        long_share=0.0,
     ):
         self.plan = plan
         self.folder = folder
         spread = {"options": ("--disconnect-grace-s", str(plan.grace_s), "--public-url", NOWHERE), "cpus": 0.1}
-        self.cloud = CloudRun(folder, environment=environment, failpoints=failpoints, **(spread if is_spread else {}))
+        self.cloud = CloudRun(folder, environment=environment, **(spread if is_spread else {}))
         self.startlog = StartLog(make_address(plan.seed))
         self.history = HistoryFile(folder / "history.jsonl")
         self.clients = FaultProxy(self.cloud.port, plan.random("clients"))
         self.workers = [RemoteWorker(self.cloud, name, plan.random(name)) for name in NAMES] if is_spread else []
         self.cloud.worker_folders += [worker.data for worker in self.workers]
-        self.load = Load(self._api, self.history, plan, rate=rate, at_once=at_once)
+        self.load = Load(
+            self._api, self.history, plan, rate=rate, at_once=at_once, patience_s=patience_s, long_share=long_share
+        )
         self.faults = Faults(
             self.cloud,
             self.startlog,
@@ -92,6 +96,7 @@ class Run:
         )
         self.growth = Growth()
         self._title = title
+        self._settle_s = min(SETTLE_S, patience_s)
         self._rate_min = rate_min
         self._began = time.monotonic()
 
@@ -150,7 +155,7 @@ class Run:
 
     async def _settle(self):
         """Wait until no job is left: those whose callers never heard of them, too."""
-        deadline = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + self._settle_s
         while time.monotonic() < deadline:
             stored = await read_store(self.cloud.address())
             if not checker.nothing_is_stuck(stored) and not self.startlog.running:

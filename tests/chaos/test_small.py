@@ -19,6 +19,8 @@ RATE_MIN = 5.0
 @guarantee("G1.2", "no_stuck_jobs")
 @guarantee("G2.1", "overlap_only_when_frozen")
 @guarantee("G2.2", "at_most_once_no_second_grant")
+@guarantee("G2.7", "slots_never_leak")
+@guarantee("G4.2", "no_process_left")
 @guarantee("G4.4", "no_leaked_resources")
 @guarantee("G5.2", "watch_model_check")
 async def test_a_thousand_jobs_survive_twenty_kills(tmp_path):

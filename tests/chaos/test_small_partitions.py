@@ -10,7 +10,7 @@ from .run import Run
 pytestmark = pytest.mark.anyio
 
 SEED, JOBS, GRACE_S = 21, 250, 4.0
-BEYOND_S = GRACE_S + 2.5
+BEYOND_S = GRACE_S + 3.5
 FAULTS = (
     ("clients-lose", 0.7, False),
     ("cut", 0.1, True),
@@ -26,6 +26,7 @@ RATE_MIN = 5.0
 
 @guarantee("G1.3", "stale_attempt_rejected")
 @guarantee("G2.5", "drain_no_lost_no_penalty")
+@guarantee("G2.7", "slots_never_leak")
 @guarantee("G3.2", "self_fence_on_partition")
 @guarantee("G6.1", "idem_crash_every_point")
 async def test_jobs_survive_cut_frozen_and_drained_workers_and_lost_answers(tmp_path):
