@@ -7,6 +7,7 @@ import pytest
 
 from .clouds import until
 from .people import APOTHIC
+from .tls import CERTIFICATE, tls_in_front_of
 
 
 class JoinedWorker:
@@ -121,3 +122,21 @@ def test_a_removed_worker_ends_with_the_reason_and_stays_out(own_cloud, stranger
     assert "removed from the cloud" in box.said
     assert "join again" in again.err
     assert listed(stranger) == {}
+
+
+def test_a_worker_joins_and_works_through_a_proxy_that_does_tls_and_trusts_no_other(own_cloud, stranger, workers):
+    cloud = own_cloud("--no-worker")
+    stranger.python(stranger.copy("tests/system/nested_app.py")).ok()
+    token = token_file(stranger)
+    with tls_in_front_of(cloud.url) as url:
+        options = ("--server", url, "--token-file", token)
+        wary = stranger.apothic("worker", "join", *options, "--name", "wary", "--data", stranger.home / "wary")
+        box = workers(*options, name="box", env={"SSL_CERT_FILE": str(CERTIFICATE)})
+        # A function that calls another one: archive, link and what user code asks of the API all go through the proxy.
+        called = cloud.outcome(cloud.spawn("nested", "quadruple", 3))
+        stopped = box.end()
+
+    assert wary.status == 9
+    assert "certificate" in wary.err.lower()
+    assert called["result"] == 12
+    assert stopped == 0

@@ -45,10 +45,11 @@ async def start_worker(
     *options: str | Path,
     token: str | None = None,
     path: str | None = None,
+    verb: str = "run",
 ) -> WorkerProcess:
-    """Start `apothic-worker run` against the server, if one is named, with another PATH when given."""
-    address = ["--url", server.url] if server else []
-    command = [sys.executable, "-m", "apothic_worker.cli", "run", *address, "--data", str(data), *map(str, options)]
+    """Start `apothic-worker run` against the server, if one is named, with another PATH when given; or `join`."""
+    address = ["--url", server.url] if server and verb == "run" else []
+    command = [sys.executable, "-m", "apothic_worker.cli", verb, *address, "--data", str(data), *map(str, options)]
     given = token or (server.token if server else "")
     environment = {**os.environ, "APOTHIC_WORKER_TOKEN": given, "PATH": path or os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(

@@ -109,6 +109,30 @@ async def test_a_refusal_is_final_and_told(tmp_path, refusal, code):
     assert "both must be of one release" in written
 
 
+async def test_a_worker_that_joined_begins_anew_when_it_was_given_up_because_nobody_else_starts_it(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    async with ScriptedServer() as server:
+        joined = {"server": server.url, "name": "box", "token": server.token, "is_insecure": False, "is_joined": True}
+        (data / "credential.json").write_text(json.dumps(joined))
+        (data / "credential.json").chmod(0o600)
+        usual = server.welcome
+        server.welcome = lambda _: {"refused": [link.Refused("fenced", "the lease of this incarnation ended")]}
+        server.closes_after_welcome = True
+        worker = await start_worker(server, data, verb="join")
+        first = await server.wait_for_hello(worker.process)
+        server.welcome, server.closes_after_welcome = usual, False
+        server.items.clear()
+        second = await server.wait_for_hello(worker.process)
+        while second.incarnation == first.incarnation:
+            server.items.clear()
+            second = await server.wait_for_hello(worker.process)
+        code = await worker.stop()
+
+    assert second.name == "box"
+    assert code == 0
+
+
 async def test_a_worker_that_was_moved_dials_the_other_address(tmp_path):
     async with ScriptedServer() as first, ScriptedServer(token=first.token) as second:
         first.welcome = lambda _: {"refused": [link.Refused("moved", "over there", second.url)]}

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         config = _joined_config(options) if options.command == "join" else _config(options)
         config.where()
-        uvloop.run(run(config))
+        while _was_given_up(config, is_alone=options.command == "join"):
+            journal.warning("worker.starts_again", reason="its lease had ended: it was away for too long")
     except ConfigError as error:
         return _fail(options, str(error), "config_invalid", EXIT_USAGE)
     except JoinRefused as error:
@@ -69,6 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataFolderBusy, ExecutorUnavailable, OSError) as error:
         return _fail(options, str(error), "worker_failed", EXIT_FAILED)
     return 0
+
+
+def _was_given_up(config: Config, *, is_alone: bool) -> bool:
+    """Work to the end; true when the server had given this start up and nobody else begins another one."""
+    try:
+        uvloop.run(run(config))
+    except LinkRefused as error:
+        if not is_alone or error.code != "fenced":
+            raise
+        return True
+    return False
 
 
 def _fail(options: argparse.Namespace, text: str, code: str, exit_code: int) -> int:
