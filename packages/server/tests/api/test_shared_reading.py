@@ -9,6 +9,7 @@ from apothic.wire.ids import OrgId
 from apothic.wire.limits import LOG_PAGE_LINES_MAX
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.domain.views import Batch
+from apothic_server.services.alarm import Alarm
 from apothic_server.services.tails import Tail
 from apothic_server.testing.cloud import ScriptedWorker
 from apothic_server.testing.guarantees import guarantee
@@ -108,7 +109,7 @@ async def test_when_a_reading_fails_another_one_that_waits_is_called():
     tail.wake()
 
     with suppress(OSError), tail.reading(4):
-        waiting = asyncio.ensure_future(tail.wait(asyncio.get_running_loop().create_future(), FAR_S))
+        waiting = asyncio.ensure_future(tail.wait(asyncio.get_running_loop().create_future()))
         await asyncio.sleep(0)
         assert not tail.has_unread
         raise OSError
@@ -166,3 +167,25 @@ async def test_those_who_wait_get_what_nobody_told_them_of_with_the_next_reading
     async with asyncio.timeout(10):
         batches = await asyncio.gather(*(task for _, task in found))
     assert [lines_of(batch) for batch in batches] == [["untold"]] * 3
+
+
+async def test_an_alarm_rings_once_at_the_moment_that_was_set_last():
+    loop, rung = asyncio.get_running_loop(), asyncio.Queue()
+    alarm = Alarm(lambda: rung.put_nowait(loop.time()))
+    began = loop.time()
+    alarm.set(began + FAR_S)
+    alarm.set(began + 0.01)
+    alarm.set(began + 0.05)
+
+    async with asyncio.timeout(10):
+        assert await rung.get() >= began + 0.05
+    alarm.set(loop.time())
+    alarm.stop()
+    alarm.set(loop.time() + 0.01)
+    async with asyncio.timeout(10):
+        await rung.get()
+    alarm.set(loop.time())
+    alarm.close()
+    await asyncio.wait_for(loop.run_in_executor(None, int), 10)
+
+    assert rung.empty()

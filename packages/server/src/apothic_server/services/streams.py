@@ -18,6 +18,7 @@ from apothic_server.domain.jobs import StoredEvent, StoredValue
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.domain.views import AppView, Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.ports.blobs import Blobs
+from apothic_server.services.alarm import Alarm
 from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
 from apothic_server.services.jobs import Jobs
@@ -204,6 +205,7 @@ class Watch:
         self._has_read = False
         self._is_woken = False
         self._waiter: asyncio.Future[None] | None = None
+        self._alarm = Alarm(self._resolve)
 
     async def next(self, after: int, *, timeout_s: float, kinds: frozenset[str] | None = None) -> Batch | Gap:
         """Return what follows `after`; an empty batch when nothing came within `timeout_s`.
@@ -226,25 +228,29 @@ class Watch:
                 self._has_read, must_read = True, False
             if isinstance(found, Gap) or found.events or found.is_final:
                 return found
-            left = until - loop.time()
-            if left <= 0 or self._is_woken:
+            if self._is_woken or loop.time() >= until:
                 self._is_woken = False
                 return found
             if tail.hints == seen if is_read else not tail.has_unread:
+                self._alarm.set(until)
                 self._waiter = loop.create_future()
-                await tail.wait(self._waiter, left)
+                await tail.wait(self._waiter)
 
     def wake(self) -> None:
         """Let the `next` that waits, or the one that comes, return without waiting."""
         self._is_woken = True
-        if self._waiter is not None:
-            resolve(self._waiter)
+        self._resolve()
 
     def close(self) -> None:
         """Give the place back; twice is fine."""
         if self._is_open:
             self._is_open = False
+            self._alarm.close()
             self._streams.close(self._actor, self._tail, has_turn=self._has_turn)
+
+    def _resolve(self) -> None:
+        if self._waiter is not None:
+            resolve(self._waiter)
 
     async def _read(self, after: int, kinds: frozenset[str] | None) -> Batch | Gap:
         """Read from the store; at the front of the stream one reader reads for all."""

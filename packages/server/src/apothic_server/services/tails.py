@@ -58,6 +58,7 @@ class Tail:
         self._events: deque[Streamed | ItemRun] = deque()
         self._item_bytes = 0
         self._is_final = False
+        self._front: Batch | None = None
         self._given: tuple[int, Batch] | None = None
         self.hints = 1
         self._seen = 0
@@ -91,12 +92,10 @@ class Tail:
             if self.has_unread:
                 self._call_one()
 
-    async def wait(self, waiter: asyncio.Future[None], timeout_s: float) -> None:
-        """Return when there is something to read or to have, when somebody resolves `waiter`, or after `timeout_s`."""
-        loop = asyncio.get_running_loop()
+    async def wait(self, waiter: asyncio.Future[None]) -> None:
+        """Return when there is something to read or to have, or when somebody resolves `waiter`."""
         if self._timer is None:
-            self._timer = loop.call_later(self._reread_s, self._read_again)
-        expiry = loop.call_later(timeout_s, resolve, waiter)
+            self._timer = asyncio.get_running_loop().call_later(self._reread_s, self._read_again)
         self._waiting[waiter] = None
         try:
             await waiter
@@ -105,17 +104,20 @@ class Tail:
                 self._call_one()
             raise
         finally:
-            expiry.cancel()
             del self._waiting[waiter]
 
     def after(self, index: int) -> Batch | None:
         """Return what the tail holds after `index`; None when it does not reach back that far, or knows nothing yet."""
-        if self._given is not None and self._given[0] == index:
-            return self._given[1]
-        found = self._after(index)
-        if found is not None:
+        if self.newest is None or index > self.newest:
+            return None
+        if index == self.newest:
+            return self._front
+        if self._given is None or self._given[0] != index:
+            found = self._after(index)
+            if found is None:
+                return None
             self._given = index, found
-        return found
+        return self._given[1]
 
     def extend(self, after: int, batch: Batch) -> None:
         """Take in what was read after an index at the front, and tell those who wait if there is anything.
@@ -131,6 +133,7 @@ class Tail:
         while len(self._events) > TAIL_EVENTS_MAX or (self._item_bytes > TAIL_ITEM_BYTES_MAX and len(self._events) > 1):
             self._item_bytes -= item_bytes(self._events.popleft())
         self.newest, self._is_final, self._given = batch.last_index, batch.is_final, None
+        self._front = Batch((), batch.last_index, batch.is_final)
         self.hints += batch.has_more
         if batch.events or batch.is_final:
             self._tell_all()
@@ -147,10 +150,6 @@ class Tail:
             self._timer.cancel()
 
     def _after(self, index: int) -> Batch | None:
-        if self.newest is None or index > self.newest:
-            return None
-        if index == self.newest:
-            return Batch((), index, self._is_final)
         if not self._events or index + 1 < self._events[0].index:
             return None
         place = bisect_right(self._events, index, key=_last_index)
