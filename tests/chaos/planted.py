@@ -182,7 +182,7 @@ def _look_at(future):
 KILLED = (("server", 0.0, False),) * 6
 CUT = (("cut", 0.1, True),) * 3
 GRACE_S = 4.0
-BEYOND = (("hang", GRACE_S + 4.0, False),) * 2
+BEYOND = (("hang", GRACE_S + 8.0, False),) * 2
 MIDDLE = (("cut", 2.0, True),) * 3
 SLOW_DISK = "writer.taken=delay:0.05"
 SLOWLY_KILLED = Trial(400, KILLED, failpoints=SLOW_DISK)
