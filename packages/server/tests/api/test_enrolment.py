@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from apothic.wire.attempts import ATTEMPT_HEADER
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.names import is_worker_name
-from apothic.wire.tokens import new_token, token_kind
+from apothic.wire.tokens import AttemptName, attempt_token, new_token, token_kind
 from apothic_server.api.runtime.document import read_document
 from apothic_server.domain.access import Role
 from apothic_server.domain.errors import Unauthenticated, Unavailable
@@ -392,6 +393,23 @@ async def test_a_removed_worker_is_cut_at_once_and_what_it_ran_runs_elsewhere_af
     assert await enrolled(client) == {}
     with pytest.raises(Unauthenticated):
         await cloud.services.authenticate(credential, "")
+
+
+async def test_user_code_on_a_removed_worker_may_nothing_from_then_on(cloud, client):
+    worker = await linked(cloud, client, "box")
+    key = (await worker.next("welcome")).attempt_key
+    await cloud.deploy()
+    job = await cloud.spawn()
+    assign = await worker.take()
+    name = AttemptName(worker.incarnation, assign.job, assign.fence)
+    user_code = AsgiClient(cloud.asgi, attempt_token(key, assign.job, assign.fence))
+    request = ("GET", f"/v1/jobs/jobs:{job.job}")
+
+    before = await user_code.request(*request, headers={ATTEMPT_HEADER: str(name)})
+    await client.request("DELETE", "/v1/workers/box")
+    after = await user_code.request(*request, headers={ATTEMPT_HEADER: str(name)})
+
+    assert (before.status, after.status) == (200, 401)
 
 
 async def test_a_removed_worker_does_not_link_again_even_where_its_key_is_still_remembered(cloud, client):

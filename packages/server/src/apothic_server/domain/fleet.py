@@ -76,6 +76,7 @@ class Worker:
         is_draining: It stops soon and takes nothing more.
         enrolled: The enrolled worker whose start this is; None for one beside a server.
         is_cordoned: An operator wants it to get nothing new.
+        is_removed: An operator removed it; nothing that it or its user code asks for is done any more.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
         is_impaired: It sends heartbeats, but orders do not reach its supervisor; it gets no new work (G3.4).
         answers: Welcomes and heartbeat answers sent to it.
@@ -100,6 +101,7 @@ class Worker:
     finishing: set[JobId] = field(default_factory=set[JobId])
     enrolled: EnrolledId | None = None
     is_cordoned: bool = False
+    is_removed: bool = False
 
     @property
     def held(self) -> int:

@@ -18,6 +18,7 @@ from apothic.wire.tokens import AttemptName, attempt_token, parse_attempt_name, 
 from apothic_server.domain.access import ATTEMPT_SCOPES, Actor, Attempt
 from apothic_server.domain.errors import Fenced, Unauthenticated, Unavailable
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.cordons import REMOVED
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.keys import Keys
 from apothic_server.store import recovery as rows
@@ -58,7 +59,8 @@ class Attempts:
             name: What the request says of the attempt, unchecked.
 
         Raises:
-            Unauthenticated: The token is not that of this attempt, or the key of its job is no longer valid.
+            Unauthenticated: The token is not that of this attempt, the key of its job is no longer valid, or the worker
+                was removed.
             Fenced: The attempt is over.
             Unavailable: Another process dispatches.
         """
@@ -67,6 +69,9 @@ class Attempts:
             raise Unauthenticated("The token does not belong to the attempt that the request names.")
         if not self._board.dispatches:
             raise Unavailable("another server dispatches, and user code is served there; try again", retry_after_s=1)
+        worker = self._board.fleet.workers.get(IncarnationId(attempt.incarnation))
+        if worker is not None and worker.is_removed:
+            raise Unauthenticated(REMOVED)
         live = await self._live(attempt)
         if live is None:
             self._board.fenced_reports += 1

@@ -55,7 +55,7 @@ class Cordons:
                 self._grants.stop_runner(runner)
 
     def _cut(self, worker: Worker) -> None:
-        worker.is_linked = False
+        worker.is_removed, worker.is_linked = True, False
         link = self._board.links.pop(worker.id, None)
         if link is not None:
             link.close("unauthenticated", REMOVED)
