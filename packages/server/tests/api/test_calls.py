@@ -92,7 +92,7 @@ class Stage:
 
     def client(self) -> AsgiClient:
         unused = dict.fromkeys(("apps", "deployments", "archives", "streams", "workers", "health", "metrics"))
-        services: Any = SimpleNamespace(keys=self, jobs=self, **unused)
+        services: Any = SimpleNamespace(keys=self, jobs=self, enrolment=None, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)
         face = Face(
             table, authenticate=self.authenticate, make_request_id=lambda: "request", log=structlog.get_logger()
