@@ -66,7 +66,13 @@ def _home() -> Path:
     return Path(os.environ.get("APOTHIC_HOME", "~/.apothic")).expanduser()
 
 
-def _data_option(command: click.decorators.FC) -> click.decorators.FC:
+def data_folder(given: Path | None) -> Path:
+    """Return the data folder that was named, or the usual one."""
+    return (given or _home() / "data").absolute()
+
+
+def data_option(command: click.decorators.FC) -> click.decorators.FC:
+    """Add the option `--data`."""
     return click.option(
         "--data",
         type=click.Path(path_type=Path, file_okay=False),
@@ -76,7 +82,7 @@ def _data_option(command: click.decorators.FC) -> click.decorators.FC:
 
 
 @click.command()
-@_data_option
+@data_option
 @click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
@@ -158,7 +164,7 @@ def up(
         # Whoever waits for the end of this pipe must not wait for the children that we start.
         os.set_inheritable(ready_fd, False)
     settings = Settings(
-        data=(data or _home() / "data").absolute(),
+        data=data_folder(data),
         host=host,
         port=port,
         behind_proxy=behind_proxy,
@@ -179,7 +185,7 @@ def up(
     if detach:
         _detach(settings, form)
         return
-    with _telling_failure(ready_fd):
+    with telling_failure(ready_fd):
         _check_host(settings)
         identity.make_folder(settings.data, guest=pg_user)
         with identity.locked(settings.data):
@@ -187,11 +193,11 @@ def up(
 
 
 @click.command()
-@_data_option
+@data_option
 @click.pass_obj
 def down(form: Form, data: Path | None) -> None:
     """Stop the cloud that `apothic up` runs in this data folder; jobs in progress get 15 s."""
-    folder = (data or _home() / "data").absolute()
+    folder = data_folder(data)
     pid = identity.lock_holder(folder)
     if pid is not None:
         if not stop_process(pid, STOP_DEADLINE_S):
@@ -200,7 +206,7 @@ def down(form: Form, data: Path | None) -> None:
         return
     left: list[str] = []
     if folder.is_dir():
-        with _telling_failure(None), identity.locked(folder, is_cloud=False):
+        with telling_failure(None), identity.locked(folder, is_cloud=False):
             left = end_leftovers(folder, STOP_DEADLINE_S)
     what = " and the ".join(left)
     said = f"no cloud ran in {folder}; stopped the {what} that was left" if left else f"no cloud runs in {folder}"
@@ -341,7 +347,8 @@ def _open_log(data: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _telling_failure(ready_fd: int | None) -> Generator[None]:
+def telling_failure(ready_fd: int | None = None) -> Generator[None]:
+    """Tell an error of ours as one sentence with its code and exit status."""
     try:
         yield
     except PlatformError as error:

@@ -34,7 +34,9 @@ _COMMANDS = {
     "version": ("apothic.cli.version:version", "Print the version."),
 }
 _SERVER_COMMANDS = {
+    "backup": "Copy the cloud of this machine, running or not.",
     "down": "Stop the cloud that runs on this machine.",
+    "restore": "Make a cloud of a backup.",
     "up": "Run a cloud on this machine.",
 }
 
