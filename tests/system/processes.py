@@ -35,6 +35,12 @@ def descendants(pid):
     return below
 
 
+def newcomers(others):
+    """Return the processes below this one, but not `others` and what those have started meanwhile."""
+    theirs = {pid for other in others for pid in (other, *descendants(other))}
+    return [pid for pid in descendants(os.getpid()) if pid not in theirs]
+
+
 def command_of(pid):
     """Return the command line of a process; empty when it is gone."""
     with suppress(OSError):

@@ -13,7 +13,7 @@ from apothic_server.testing.guarantees import guarantee
 
 from .clouds import server_log, until, with_pid
 from .people import APOTHIC, ROOT
-from .processes import adopting, command_of, descendants, name_of, wait_gone
+from .processes import adopting, command_of, descendants, name_of, newcomers, wait_gone
 
 READY_S_MAX = 10.0
 
@@ -76,10 +76,10 @@ def test_jobs_go_on_while_the_server_is_killed_and_started_again(deployed, own_c
 def test_down_ends_the_worker_that_a_killed_server_left(deployed, stranger):
     began = _began(deployed, "gate")
     with adopting():
-        own = set(descendants(os.getpid()))
+        others = set(descendants(os.getpid()))
         deployed.kill()
         down = stranger.apothic("down", "--data", deployed.data).ok()
-        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+        left = [command_of(pid) for pid in newcomers(others)]
 
     assert began
     assert "stopped the worker and the database that was left" in down.err

@@ -4,18 +4,21 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from .people import ROOT
-from .processes import adopting, command_of, descendants, parents
+from .processes import adopting, command_of, descendants, newcomers, parents
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
+@pytest.mark.alone
 def test_the_demo_shows_the_sample_and_leaves_nothing(stranger):
     before = _traces(stranger)
     with adopting():
-        own = set(descendants(os.getpid()))
+        others = set(descendants(os.getpid()))
         ran = stranger.python("-m", "apothic_server.demo", cwd=ROOT, deadline_s=120).ok()
-        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+        left = [command_of(pid) for pid in newcomers(others)]
 
     assert left == []
     assert re.search(r"^deployments:[0-9a-z]{26}$", ran.out, re.M)

@@ -14,7 +14,7 @@ from apothic_server.testing.skips import needs
 
 from .clouds import RunningCloud
 from .people import ROOT, Person, says_no_traceback
-from .processes import adopting, command_of, descendants
+from .processes import adopting, command_of, descendants, newcomers
 
 SAMPLE = ROOT / "examples/hello_world.py"
 NOBODY = 65534
@@ -31,11 +31,11 @@ def plain_user(stranger):
 
 def test_a_detached_cloud_runs_until_down_and_leaves_no_process(stranger):
     with adopting():
-        own = set(descendants(os.getpid()))
+        others = set(descendants(os.getpid()))
         up = stranger.apothic("up", "--detach", "--port", "0").ok()
         ran = stranger.python(SAMPLE).ok()
         down = stranger.apothic("down").ok()
-        left = [command_of(pid) for pid in descendants(os.getpid()) if pid not in own]
+        left = [command_of(pid) for pid in newcomers(others)]
         again = stranger.apothic("down").ok()
 
     assert "is ready" in up.err
