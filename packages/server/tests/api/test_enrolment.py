@@ -162,7 +162,11 @@ async def test_a_name_that_a_worker_may_not_have_leaves_the_token_as_it_was(clou
     assert (await try_join(client, token, name="fine")).status == 201
 
 
-@pytest.mark.parametrize("credential", ["lw_short", new_token("lk"), new_token("lw")[:-1] + "~"])
+@pytest.mark.parametrize(
+    "credential",
+    ["lw_short", new_token("lk"), new_token("lw")[:-1] + "~"],
+    ids=["short", "a key", "no sign of a token"],
+)
 async def test_a_credential_that_is_none_is_refused(client, credential):
     token = await token_of(client)
 
