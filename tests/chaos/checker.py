@@ -131,15 +131,13 @@ def nothing_is_stuck(stored: Stored) -> list[Violation]:
 
 
 def attempts_are_dense(stored: Stored) -> list[Violation]:
-    """I3: grants are numbered 1..n in order, fences never fall behind them, the result is the newest attempt's."""
+    """I3: grants are numbered 1..n in order, fences never fall behind them, the result is the newest attempt's.
+
+    A grant that never reached user code uses no number: the next one has the same.
+    """
     found = []
     for job in stored.values():
-        numbers = [
-            event.data.get("attempt")
-            for event in job.events
-            if event.kind == "job.status" and event.data.get("status") == "starting"
-        ]
-        if not job.first_index and numbers != list(range(1, job.attempt + 1)):
+        if not job.first_index and (numbers := _numbers_out_of_order(job)):
             found.append(Violation("I3", job.id, f"has {job.attempt} attempts and was granted as {numbers}"))
         if job.fence < job.attempt:
             found.append(Violation("I3", job.id, f"has fence {job.fence} below attempt {job.attempt}"))
@@ -147,6 +145,20 @@ def attempts_are_dense(stored: Stored) -> list[Violation]:
         if any(attempt != job.attempt for attempt in results):
             found.append(Violation("I3", job.id, f"took the result of attempt {results} at attempt {job.attempt}"))
     return found
+
+
+def _numbers_out_of_order(job):
+    """Return the numbers of the grants of a job when they are wrong, else nothing."""
+    numbers, last, begun, is_right = [], 0, 0, True
+    for event in job.events:
+        if event.kind == "job.running":
+            begun = last
+        elif event.kind == "job.status" and event.data.get("status") == "starting":
+            number = event.data.get("attempt")
+            is_right &= number == last + 1 or begun < number == last
+            numbers.append(last := number)
+    is_right &= job.attempt == last or begun < last == job.attempt + 1
+    return [] if is_right else [*numbers, "begun", begun]
 
 
 def executions_fit_attempts(executions: list[Execution], stored: Stored) -> list[Violation]:

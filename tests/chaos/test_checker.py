@@ -54,6 +54,18 @@ def job(**changes):
     return dataclasses.replace(known, **changes)
 
 
+TWICE = events(
+    ("job.queued", {}),
+    granted(1),
+    ("job.running", {"attempt": 1}),
+    ("job.status", {"status": "retrying", "attempt": 1}),
+    granted(1),
+    ("job.running", {"attempt": 1}),
+    ("job.result", {"attempt": 1}),
+    ("job.end", {"status": "succeeded"}),
+)
+
+
 def failed(code="exception", **changes):
     told = events(
         ("job.queued", {}),
@@ -149,6 +161,8 @@ BAD_ROWS = {
     "told otherwise": (stored(job(result='"other"'), failed()), "I1"),
     "still running": (stored(job(status="running"), failed()), "I2"),
     "an attempt too many": (stored(job(attempt=3, fence=3), failed()), "I3"),
+    "an attempt that user code began and nobody counts": (stored(job(attempt=1, fence=2), failed()), "I3"),
+    "a number that is given again after user code began": (stored(job(attempt=1, events=TWICE), failed()), "I3"),
     "a fence that fell behind": (stored(job(fence=1), failed()), "I3"),
     "an unexpected failure": (stored(job(), failed(code="internal")), "I1"),
     "a hole in the stream": (stored(job(events=without(2)), failed()), "I5"),
@@ -161,6 +175,24 @@ def test_a_store_that_lost_or_changed_something_is_found(name):
     rows, invariant = BAD_ROWS[name]
 
     assert invariant in {one.invariant for one in everything(GOOD, rows, RUNS)}
+
+
+def test_a_grant_that_never_reached_user_code_has_no_number_of_its_own():
+    told = events(
+        ("job.queued", {}),
+        granted(1),
+        ("job.status", {"status": "retrying", "attempt": 1}),
+        granted(1),
+        ("job.running", {"attempt": 1}),
+        ("job.error", {"code": "worker_lost"}),
+        ("job.status", {"status": "retrying", "attempt": 1}),
+        granted(2),
+        ("job.cancelled", {}),
+    )
+
+    assert checker.attempts_are_dense(stored(job(attempt=1, events=told))) == []
+    assert checker.attempts_are_dense(stored(job(attempt=2, events=told))) == []
+    assert checker.attempts_are_dense(stored(job(attempt=3, fence=3, events=told))) != []
 
 
 BAD_HISTORY = {

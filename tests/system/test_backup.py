@@ -60,13 +60,13 @@ def test_a_running_cloud_is_copied_and_its_copy_goes_on_without_giving_an_index_
     deployed.wait_line(running, "waiting")
     told = read(deployed, ended)
     folder, target = stranger.home / "backup", stranger.home / "restored"
-    made = stranger.apothic("backup", folder, "--data", deployed.data)
+    made = stranger.apothic("backup", folder, "--data", deployed.data, "--json")
     _open_gate(deployed)
     later = deployed.outcome(running)
     told_later = read(deployed, running)
     deployed.kill_everything()
 
-    restored = stranger.apothic("restore", folder, "--data", target)
+    restored = stranger.apothic("restore", folder, "--data", target, "--json")
     again = own_cloud(data=target)
     reset = events(again, ended, 1)[0]
     beyond = events(again, running, max(told_later))[0]
@@ -76,6 +76,11 @@ def test_a_running_cloud_is_copied_and_its_copy_goes_on_without_giving_an_index_
     anew, anew_later = read(again, ended), read(again, running)
 
     assert (made.status, restored.status) == (0, 0), (made, restored)
+    assert made.json == {
+        "folder": str(folder),
+        "files": len(json.loads((folder / "manifest.json").read_text())["files"]),
+    }
+    assert restored.json == {"folder": str(folder), "data": str(target)}
     assert again.key == deployed.key
     assert [again.outcome(job_id) for job_id in (ended, large)] == outcomes
     assert outcome["result"] == later["result"] == "opened"

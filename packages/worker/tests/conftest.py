@@ -60,7 +60,8 @@ async def start_worker(
 
 def cgroups_of(pid: int) -> list[Path]:
     """Return the cgroups that a worker process made."""
-    return list(Path("/sys/fs/cgroup").rglob(f"apothic-{pid}-*"))
+    folders = (Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    return [folder for folder in folders if folder.match(f"apothic-{pid}-*")]
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ ELSEWHERE = {
     "down": "tests/system/test_up.py",
     "app watch": "test_deployments.py",
     "worker join": "test_workers.py",
+    "backup": "tests/system/test_backup.py",
+    "restore": "tests/system/test_backup.py",
 }
 """Commands whose documents are tested with real clouds, or by Ctrl-C, or that become another program."""
 
@@ -54,7 +56,7 @@ APP = "from apothic import App\napp = App('hello-world')\n@app.function()\ndef g
 def names(group: click.Group, prefix: str = "") -> Iterator[str]:
     ctx = click.Context(group)
     for name in group.list_commands(ctx):
-        found = group.get_command(ctx, name) if prefix or name not in {"up", "down"} else None
+        found = group.get_command(ctx, name) if prefix or name not in {"up", "down", "backup", "restore"} else None
         if isinstance(found, click.Group):
             yield from names(found, f"{name} ")
         else:

@@ -17,13 +17,14 @@ from apothic_server.store.backup import load_backup, read_manifest, write_backup
 from apothic_server.store.errors import StoreError
 from apothic_server.store.launcher import DATABASE, USER, EmbeddedPostgres
 from apothic_server.store.postmaster import find_postmaster
-from apothic_server.up import data_folder, data_option, telling_failure
+from apothic_server.up import Form, data_folder, data_option, telling_failure
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @data_option
-def backup(folder: Path, data: Path | None) -> None:
+@click.pass_obj
+def backup(form: Form, folder: Path, data: Path | None) -> None:
     """Copy the cloud of this data folder, running or not, into the new folder FOLDER.
 
     Whoever can read FOLDER can act as the owner of the cloud.
@@ -31,13 +32,15 @@ def backup(folder: Path, data: Path | None) -> None:
     source = data_folder(data)
     with telling_failure():
         found = asyncio.run(_backup(source, folder.absolute()))
-    click.echo(f"wrote {len(found.files)} files to {folder}", err=True)
+    said = f"wrote {len(found.files)} files to {folder}"
+    _say(form, {"folder": str(folder.absolute()), "files": len(found.files)}, said)
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @data_option
-def restore(folder: Path, data: Path | None) -> None:
+@click.pass_obj
+def restore(form: Form, folder: Path, data: Path | None) -> None:
     """Make a data folder of the backup in FOLDER; start it with `apothic up` then.
 
     The data folder must be empty. Readers of events are reset, and jobs that ran at the time of the backup run again.
@@ -45,7 +48,15 @@ def restore(folder: Path, data: Path | None) -> None:
     target = data_folder(data)
     with telling_failure():
         asyncio.run(_restore(folder.absolute(), target))
-    click.echo(f"restored into {target}; `apothic up --data {target}` starts it", err=True)
+    said = f"restored into {target}; `apothic up --data {target}` starts it"
+    _say(form, {"folder": str(folder.absolute()), "data": str(target)}, said)
+
+
+def _say(form: Form, document: dict[str, str | int], said: str) -> None:
+    if form.is_for_programs:
+        form.print_document(document)
+    else:
+        click.echo(said, err=True)
 
 
 async def _backup(source: Path, folder: Path):  # noqa: ANN202
