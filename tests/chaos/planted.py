@@ -5,6 +5,7 @@ slot that is not given back, a live worker taken for a dead one.
 """
 
 import asyncio
+import math
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,8 +139,8 @@ def _fenceless(_):
 
 def _hasty(after):
     def stop_at_once(self, reason):
-        if self._obeys is not None:
-            self._obeys.fence(is_final=True)
+        if self._obeys is not None and self.state.session is not None:
+            self._obeys.guard(math.inf, self.state.session)
         after(self, reason)
 
     return stop_at_once

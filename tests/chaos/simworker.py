@@ -7,6 +7,7 @@ from collections import deque
 
 import msgspec
 
+from apothic.wire.lease import HEARTBEAT_S, grace_of
 from apothic.wire.link import (
     Assign,
     Cancel,
@@ -30,7 +31,6 @@ from apothic_worker.link_state import Drop, LinkState
 from .checker import Execution
 
 MACHINE = Machine("host", "sandbox", [], [], {}, 4, 8192, ["3.11"])
-HEARTBEAT_S = 10.0
 
 
 class SimLink:
@@ -170,10 +170,12 @@ class SimWorker:
         session, renewed = self.state.session, self.state.renewed_at_ms
         if self.is_frozen or session is None or renewed is None:
             return
-        if stage((self._now_ms() - renewed) / 1000, session.grace_s) is not Stage.LIVE:
-            for run in list(self.runs.values()):
-                self.finish(run, "lost")
-            self.specs.clear()
+        age_s = (self._now_ms() - renewed) / 1000
+        for runner, spec in list(self.specs.items()):
+            if stage(age_s, grace_of(spec.disconnect_grace_s, session.grace_s, session.heartbeat_s)) is not Stage.LIVE:
+                for run in [run for run in self.runs.values() if run.assign.runner == runner]:
+                    self.finish(run, "lost")
+                del self.specs[runner]
 
     # --- what happens in it
 

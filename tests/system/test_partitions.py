@@ -40,6 +40,10 @@ class Proxy:
     def cut(self):
         self._is_cut.set()
 
+    def mend(self):
+        """Relay new connections again; those that were cut stay so."""
+        self._is_cut = threading.Event()
+
     def close(self):
         for one in self._open:
             with suppress(OSError):
@@ -52,13 +56,13 @@ class Proxy:
                 here, _ = self._listener.accept()
                 there = socket.create_connection(self._target)
                 self._open += [here, there]
-                for source, sink in ((here, there), (there, here)):
-                    threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
+                for ends in ((here, there), (there, here)):
+                    threading.Thread(target=self._relay, args=(*ends, self._is_cut), daemon=True).start()
 
-    def _relay(self, source, sink):
+    def _relay(self, source, sink, is_cut):
         with suppress(OSError):
             while data := source.recv(65536):
-                if self._is_cut.is_set():
+                if is_cut.is_set():
                     continue
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
@@ -90,12 +94,12 @@ def remote_worker(stranger):
     """Start workers that count as those of other machines; they end with the test."""
     running = []
 
-    def start(cloud, url, name):
+    def start(cloud, url, name, cpus=1):
         token = cloud.data / "secrets" / "worker-token"
         command = [sys.executable, "-m", "apothic_worker.cli", "run", "--url", url, "--token-file", token]
         with (stranger.home / f"{name}.log").open("w") as log:
             data = stranger.home / f"worker-{name}"
-            running.append(stranger.popen(*command, "--data", data, "--name", name, "--cpus", "1", stderr=log))
+            running.append(stranger.popen(*command, "--data", data, "--name", name, "--cpus", str(cpus), stderr=log))
         until(lambda: _is_live(cloud, name), f"worker {name} is linked")
         return running[-1]
 
@@ -129,6 +133,40 @@ def test_user_code_of_a_worker_that_is_cut_off_is_dead_before_its_job_begins_aga
         wait_gone(below)
 
         assert died_at < began
+
+
+@guarantee("G3.2", "self_fence_on_partition")
+def test_a_function_with_a_long_grace_goes_on_while_its_worker_is_cut_off_and_its_neighbour_runs_elsewhere(
+    own_cloud, stranger, remote_worker
+):
+    cloud = own_cloud("--cpus", "0.1", "--disconnect-grace-s", str(GRACE_S))
+    stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
+    with closing(Proxy(cloud.url)) as proxy:
+        far = remote_worker(cloud, proxy.url, "far", cpus=2)
+        kept, lost = cloud.spawn("jobs", "patient"), cloud.spawn("jobs", "stubborn")
+        for job_id in (kept, lost):
+            cloud.wait_line(job_id, "waiting")
+        patient, stubborn = (_below(far, name) for name in ("patient", "stubborn"))
+        died = Death(stubborn)
+        remote_worker(cloud, cloud.url, "near")
+        proxy.cut()
+        began = _second_start(cloud, lost)
+        died_at, during = died.at(), cloud.job(kept)
+        is_same = _below(far, "patient") == patient
+        proxy.mend()
+        os.kill(patient, signal.SIGUSR1)
+        outcome, after = cloud.outcome(kept), cloud.job(kept)
+        cloud.request("POST", f"/v1/jobs/{lost}/cancel")
+
+    assert died_at < began
+    assert is_same
+    assert (during["attempt"], during["status"]) == (1, "running")
+    assert (outcome["result"], after["attempt"]) == ("opened", 1)
+
+
+def _below(worker, name):
+    """Return the process of user code that calls itself so."""
+    return next(pid for pid in descendants(worker.pid) if name_of(pid) == name)
 
 
 def _is_live(cloud, name):

@@ -1,5 +1,7 @@
 """When a worker that is cut off stops user code."""
 
+import math
+
 import pytest
 
 from apothic_server.testing.guarantees import guarantee
@@ -24,6 +26,7 @@ def test_each_check_leads_to_the_next_stage_before_the_lease_ends(grace_s):
 
     assert seen == [Stage.LIVE, Stage.TERM, Stage.KILL]
     assert age_s < grace_s
+    assert next_check_s(age_s, grace_s) == math.inf
 
 
 @pytest.mark.parametrize(

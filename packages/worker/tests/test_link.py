@@ -68,9 +68,9 @@ async def ended(worker) -> tuple[int, str]:
     return worker.process.returncode, written.decode()
 
 
-async def running(server: ScriptedServer, function: str, *args: object) -> link.Assign:
-    """Start an attempt and return when user code has it."""
-    runner = await server.started_runner(server.deploy({"app.py": APP}), function)
+async def running(server: ScriptedServer, function: str, *args: object, **changes: object) -> link.Assign:
+    """Start an attempt in a runner with these changes and return when user code has it."""
+    runner = await server.started_runner(server.deploy({"app.py": APP}), function, **changes)
     order = server.assignment(runner, *args)
     await server.send(assign=[order])
     await server.wait_for(link.Logs, lambda item: item.job == order.job)
@@ -296,6 +296,29 @@ async def test_user_code_is_stopped_before_an_unrenewed_lease_can_end(tmp_path):
         code = await worker.stop()
 
     assert (end.outcome, end.error.code) == ("lost", "worker_lost")
+    assert code == 0
+
+
+@guarantee("G3.2", "self_fence_on_partition")
+async def test_a_runner_with_a_grace_of_its_own_goes_on_when_its_neighbour_is_stopped(tmp_path):
+    async with ScriptedServer() as server:
+        server.welcome = lambda _: {"welcome": [link.Welcome("w1", 0.3, 1.5, 1)]}
+        worker = await start_worker(server, tmp_path / "data", *REMOTE)
+        await server.wait_for_hello(worker.process)
+        kept = await running(server, "wait", "kept", disconnect_grace_s=600)
+        lost = await running(server, "wait", "lost")
+        port = server.port
+        await server.shut()
+        await worker_wrote(worker, "lease.lost", lost.runner)
+        await server.listen(port)
+        end = await server.finished(lost)
+        server.items.clear()
+        await server.send(cancel=[link.Cancel(kept.job, kept.fence, 5.0)])
+        stopped = await server.finished(kept)
+        code = await worker.stop()
+
+    assert (end.outcome, end.error.code) == ("lost", "worker_lost")
+    assert stopped.outcome == "cancelled"
     assert code == 0
 
 

@@ -127,6 +127,7 @@ class App:
         queue_timeout_s: int = 86_400,
         startup_timeout_s: int = 60,
         deadline_s: int | None = None,
+        disconnect_grace_s: int = 0,
         retries: int | Retries | None = None,
         max_retries: int = 0,
         at_most_once: bool = False,
@@ -145,6 +146,8 @@ class App:
             queue_timeout_s: Seconds a job may wait for a runner, each time it waits.
             startup_timeout_s: Seconds the start of a runner may take.
             deadline_s: Seconds from the call to the end of the job, over all attempts; None for no limit.
+            disconnect_grace_s: Seconds for which the server may hear nothing of an attempt's machine before the attempt
+                counts as lost; 0 for the cloud's.
             retries: Further attempts after a failure of the function; wins over `max_retries`.
             at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
             schedule, liv, image, secrets, volumes: Not in this release; only None.
@@ -183,6 +186,7 @@ class App:
             queue_timeout_s=queue_timeout_s,
             startup_timeout_s=startup_timeout_s,
             deadline_s=deadline_s,
+            disconnect_grace_s=disconnect_grace_s,
             retries=retries_of(retries, max_retries),
             at_most_once=at_most_once,
             concurrent_requests=concurrent_requests,

@@ -12,6 +12,7 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import (
     CONTAINERS_MAX,
     CPU_MAX,
+    DISCONNECT_GRACE_S_MAX,
     MEMORY_MB_MAX,
     MEMORY_MB_MIN,
     PENDING_PER_FUNCTION_DEFAULT,
@@ -74,6 +75,9 @@ class FunctionOptions:
             not count.
         startup_timeout_s: Seconds the start of a runner may take, 1 to 604,800.
         deadline_s: Seconds from the call to the end of the job, over all attempts, 1 to 604,800; None for no limit.
+        disconnect_grace_s: Seconds for which the server may hear nothing of the machine that executes an attempt before
+            the attempt counts as lost, up to 86,400; 0 for the cloud's own number (30 unless it was set). The server
+            refuses less than three heartbeats (30, or the cloud's number when that is less).
         retries: Further attempts after a failure of user code; None for none.
         at_most_once: A job gets one attempt only, also when its machine is lost; excludes `retries`.
         concurrent_requests: Requests one runner serves at once, 1 to 1,000; for services.
@@ -89,6 +93,7 @@ class FunctionOptions:
     queue_timeout_s: int = QUEUE_TIMEOUT_S_DEFAULT
     startup_timeout_s: int = STARTUP_TIMEOUT_S_DEFAULT
     deadline_s: int | None = None
+    disconnect_grace_s: int = 0
     retries: Retries | None = None
     at_most_once: bool = False
     concurrent_requests: int = 1
@@ -105,6 +110,7 @@ class FunctionOptions:
         whole("startup_timeout_s", self.startup_timeout_s, 1, TIMEOUT_S_MAX)
         if self.deadline_s is not None:
             whole("deadline_s", self.deadline_s, 1, TIMEOUT_S_MAX)
+        whole("disconnect_grace_s", self.disconnect_grace_s, 0, DISCONNECT_GRACE_S_MAX)
         whole("concurrent_requests", self.concurrent_requests, 1, TASKS_PER_CONTAINER_MAX)
         whole("max_pending_tasks", self.max_pending_tasks, 1, QUEUED_JOBS_PER_ORG_MAX)
         whole("max_containers", self.max_containers, 1, CONTAINERS_MAX)
@@ -137,6 +143,7 @@ class FunctionOptions:
             queue_timeout_s=self.queue_timeout_s,
             startup_timeout_s=self.startup_timeout_s,
             deadline_s=self.deadline_s,
+            disconnect_grace_s=self.disconnect_grace_s,
             max_retries=retries.max_retries,
             retry_initial_delay_s=float(retries.initial_delay),
             retry_backoff_coefficient=float(retries.backoff_coefficient),

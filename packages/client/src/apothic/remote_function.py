@@ -115,6 +115,11 @@ class RemoteFunction:
         return self._info.deadline_s
 
     @property
+    def disconnect_grace_s(self) -> int:
+        """Seconds for which nothing may be heard of an attempt's machine, as of the look-up; 0 for the cloud's."""
+        return self._info.disconnect_grace_s
+
+    @property
     def retries(self) -> Retries | None:
         """Further attempts after a failure, as of the look-up; None for none."""
         return retries_of_spec(self._info)

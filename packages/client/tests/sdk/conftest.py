@@ -168,7 +168,7 @@ def function_json(name: str = "greet", **more: Any) -> dict[str, Any]:
     spec = {
         "function_id": FUNCTION, "app": "hello-world", "deployment_id": DEPLOYMENT, "name": name, "kind": "function",
         "qualname": name, "cpu": 1, "memory_mb": 1024, "timeout_s": 600, "queue_timeout_s": 86_400,
-        "startup_timeout_s": 60, "deadline_s": None, "max_retries": 0,
+        "startup_timeout_s": 60, "deadline_s": None, "disconnect_grace_s": 0, "max_retries": 0,
         "retry_initial_delay_s": 1, "retry_backoff_coefficient": 2.0, "retry_max_delay_s": 60.0, "at_most_once": False,
         "max_containers": 1,
         "tasks_per_container": 1, "concurrent_requests": 1, "max_pending_tasks": 100, "is_async": False,

@@ -96,6 +96,7 @@ WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("timeout_s", 0), ("timeout_s", 604_801), ("timeout_s", 1.5),
     ("queue_timeout_s", 0), ("queue_timeout_s", None), ("startup_timeout_s", 0.5), ("startup_timeout_s", True),
     ("deadline_s", 0), ("deadline_s", 604_801), ("deadline_s", "60"), ("max_retries", -1), ("max_retries", 101),
+    ("disconnect_grace_s", -1), ("disconnect_grace_s", 86_401), ("disconnect_grace_s", None),
     ("at_most_once", 1), ("at_most_once", None),
     ("retries", True), ("retries", "3"), ("retries", -1), ("concurrent_requests", 0), ("max_pending_tasks", 0),
     ("max_containers", 10_001), ("tasks_per_container", 1_001), ("gpu", ""), ("gpu", []), ("gpu", [1]), ("gpu", 7),
@@ -397,13 +398,14 @@ def test_the_sample_runs_as_a_script(server: ScriptedServer, tmp_path: Path) -> 
 
 
 def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, client: ControlPlaneClient) -> None:
-    info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, deadline_s=90, tasks_per_container=3)
+    info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, deadline_s=90, disconnect_grace_s=600)
+    info["tasks_per_container"] = 3
     server.scripts.append(lambda wire, _: wire.answer(200, info))
     remote = Function.from_name("hello-world", "greet", client=client)
 
     assert isinstance(remote, RemoteFunction)
     assert (remote.name, remote.app_name, remote.kind, remote.timeout_s) == ("greet", "hello-world", "function", 7)
-    assert remote.at_most_once is False
+    assert (remote.at_most_once, remote.disconnect_grace_s) == (False, 600)
     assert (remote.queue_timeout_s, remote.startup_timeout_s, remote.deadline_s) == (86_400, 60, 90)
     assert remote.function_id.startswith("functions:")
     assert remote.retries == Retries(max_retries=2, initial_delay=5.0)

@@ -270,6 +270,7 @@ class Cloud:
             new_key=key,
             changed=lambda stream: board.hints.changed(stream),
             is_alone=lambda: self.peers.is_alone,
+            grace_s=self._grace_s,
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)

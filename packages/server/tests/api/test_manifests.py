@@ -54,6 +54,7 @@ def test_every_field_is_kept():
         "queue_timeout_s": 61,
         "startup_timeout_s": 62,
         "deadline_s": 63,
+        "disconnect_grace_s": 64,
         "max_retries": 3,
         "retry_initial_delay_s": 2,
         "retry_backoff_coefficient": 1.5,

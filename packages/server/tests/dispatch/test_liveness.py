@@ -3,9 +3,9 @@
 import pytest
 
 from apothic.wire.functions import FunctionSpec
+from apothic.wire.lease import HEARTBEAT_S
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.liveness import ECHO_S
-from apothic_server.services.links import HEARTBEAT_S
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee

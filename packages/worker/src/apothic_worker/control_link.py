@@ -25,7 +25,7 @@ from apothic.wire.link import (
 )
 from apothic_worker import journal
 from apothic_worker.addresses import Addresses, is_http
-from apothic_worker.lease import Stage, next_check_s, stage
+from apothic_worker.lease import LOOK_S
 from apothic_worker.link_codec import LinkBroken, ServerItem
 from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
 from apothic_worker.link_state import Drop, LinkState
@@ -39,9 +39,6 @@ BACKOFF_SEVERAL_MAX_S = 2.0
 
 BACKOFF_LOCAL_MAX_S = 1.0
 """A server on the same host is looked for more often: it costs nobody else anything."""
-
-LOOK_S = 1.0
-"""The loop's timers stand still while the machine sleeps, the lease does not: it is looked at this often."""
 
 AUTH_CODES = ("unauthenticated", "forbidden")
 RETRY_CODES = ("unavailable", "moved")
@@ -96,8 +93,8 @@ class Obeys(Protocol):
         """Stop attempts and runners and report nothing."""
         ...
 
-    def fence(self, *, is_final: bool) -> None:
-        """The lease runs out: stop all user code, with KILL when final."""
+    def guard(self, age_s: float, session: Welcome) -> float:
+        """Stop user code whose lease, renewed `age_s` ago, runs out; return when to look again, in seconds."""
         ...
 
 
@@ -366,13 +363,8 @@ class ControlLink:
             self._fence_timer = None
         if session is None or renewed is None or self._obeys is None:
             return
-        age_s = (boot_ms() - renewed) / 1000
-        now = stage(age_s, session.grace_s)
-        if now is not Stage.LIVE:
-            self._obeys.fence(is_final=now is Stage.KILL)
-        if now is not Stage.KILL:
-            delay_s = min(next_check_s(age_s, session.grace_s), LOOK_S)
-            self._fence_timer = asyncio.get_running_loop().call_later(delay_s, self._check_lease)
+        delay_s = min(self._obeys.guard((boot_ms() - renewed) / 1000, session), LOOK_S)
+        self._fence_timer = asyncio.get_running_loop().call_later(delay_s, self._check_lease)
 
     def _cancel_timers(self) -> None:
         for timer in (self._flush_timer, self._beat_timer):

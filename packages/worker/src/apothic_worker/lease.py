@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 
 MARGIN_S = 10.0
+
+LOOK_S = 1.0
+"""The loop's timers stand still while the machine sleeps, leases do not: they are looked at this often."""
 
 ALONE_S = 60.0
 """A worker beside its server that holds nothing ends when no server was there for this long."""
@@ -35,10 +39,10 @@ def stage(age_s: float, grace_s: float) -> Stage:
 
 
 def next_check_s(age_s: float, grace_s: float) -> float:
-    """Return the seconds until the stage changes next; 0 when it has already."""
+    """Return the seconds until the stage changes next; infinity after the last one."""
     margin = margin_s(grace_s)
     edges = (grace_s - margin, grace_s - margin / 2)
-    return next((edge - age_s for edge in edges if edge > age_s), 0.0)
+    return next((edge - age_s for edge in edges if edge > age_s), math.inf)
 
 
 def is_abandoned(away_s: float, *, executes: bool, owes: bool, alone_s: float = ALONE_S) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
-from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner
+from apothic.wire.lease import grace_of
+from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
 from apothic_worker.failures import StartFailed, failure
+from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.limits import Limits
 from apothic_worker.link_state import Drop
 from apothic_worker.runner import Phase, Runner
@@ -107,12 +110,22 @@ class Supervisor:
             if runner := self._runners.get(name):
                 runner.drop_all()
 
-    def fence(self, *, is_final: bool) -> None:
-        """Stop all user code, because the lease runs out."""
-        journal.error("lease.lost", is_final=is_final, runners=len(self._runners))
-        for runner in list(self._runners.values()):
-            if runner.holds:
-                runner.end("the server was out of reach", is_final=is_final)
+    def guard(self, age_s: float, session: Welcome) -> float:
+        """Stop the runners whose lease runs out, and return the seconds until the next one's may.
+
+        Args:
+            age_s: Since the leases were renewed.
+            session: What the server says of them.
+        """
+        next_s = math.inf
+        for runner in [runner for runner in self._runners.values() if runner.holds]:
+            grace_s = grace_of(runner.spec.disconnect_grace_s, session.grace_s, session.heartbeat_s)
+            next_s = min(next_s, next_check_s(age_s, grace_s))
+            now = stage(age_s, grace_s)
+            if now is not Stage.LIVE:
+                journal.error("lease.lost", runner=runner.spec.runner, is_final=now is Stage.KILL)
+                runner.end("the server was out of reach", is_final=now is Stage.KILL)
+        return next_s
 
     async def drain(self, finish_s: float, hurry: asyncio.Event) -> None:
         """Take nothing more, give back what waits, let the rest finish, then stop it.

@@ -25,6 +25,8 @@ class FunctionSpec:
         queue_timeout_s: Seconds a job may wait for a runner, each time it waits; delays before retries do not count.
         startup_timeout_s: Seconds the start of a runner may take, app loaded.
         deadline_s: Seconds from the call to the end of the job, over all attempts; None for no limit.
+        disconnect_grace_s: Seconds for which nothing may be heard of an attempt's worker before the attempt is given to
+            another one; 0 for the cloud's. At least three heartbeats.
         max_retries: Further attempts after a failure of user code.
         retry_initial_delay_s: Delay before the first retry (G2.4).
         retry_backoff_coefficient: Factor from one retry to the next, 1 to 10.
@@ -49,6 +51,7 @@ class FunctionSpec:
     queue_timeout_s: int = QUEUE_TIMEOUT_S_DEFAULT
     startup_timeout_s: int = STARTUP_TIMEOUT_S_DEFAULT
     deadline_s: int | None = None
+    disconnect_grace_s: int = 0
     max_retries: int = 0
     retry_initial_delay_s: float = 1.0
     retry_backoff_coefficient: float = 2.0

@@ -84,6 +84,9 @@ TIMEOUT_S_MAX = 7 * 86_400
 
 QUEUE_TIMEOUT_S_DEFAULT = 86_400
 STARTUP_TIMEOUT_S_DEFAULT = 60
+
+DISCONNECT_GRACE_S_MAX = 86_400
+"""A day: so long a job may hang on a worker that is gone for good."""
 CPU_MAX = 1_024
 MEMORY_MB_MIN = 32
 MEMORY_MB_MAX = 16 * 1024 * 1024

@@ -244,6 +244,7 @@ class StartRunner:
         module: Module to import; `qualname` is looked up in it.
         python: `major.minor` that the archive was deployed from.
         startup_timeout_s: Bound from this order until the runner takes calls.
+        disconnect_grace_s: As in `FunctionSpec`; see `wire.lease`.
     """
 
     runner: str
@@ -261,6 +262,7 @@ class StartRunner:
     tasks: int
     is_async: bool
     startup_timeout_s: int
+    disconnect_grace_s: int = 0
 
 
 @dataclass(frozen=True)

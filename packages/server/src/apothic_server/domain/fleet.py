@@ -72,7 +72,8 @@ class Worker:
 
     Attributes:
         credits: Attempts it may hold at once (flow control of the link).
-        lease_expires_at: Monotonic seconds after which its attempts are given to others.
+        lease_expires_at: Monotonic seconds after which its attempts are given to others; those of a function with a
+            grace of its own that much later or earlier.
         is_draining: It stops soon and takes nothing more.
         enrolled: The enrolled worker whose start this is; None for one beside a server.
         is_cordoned: An operator wants it to get nothing new.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, OrgId
+from apothic.wire.lease import HEARTBEATS, heartbeat_of
 from apothic.wire.names import APP_NAME_RULE, is_app_name, near_matches
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function
@@ -31,6 +32,7 @@ class Apps:
 
     Args:
         changed: Told the key of a stream that something was committed to.
+        grace_s: `disconnect_grace_s` of this cloud.
         is_alone: Whether certainly no other process deploys. While others may, every use of a remembered function asks
             the store whether its deployment is still the active one, so a deploy that was answered is what the next
             call runs on every process (G11.1).
@@ -45,7 +47,9 @@ class Apps:
         new_key: Callable[[], str],
         changed: Callable[[str], None],
         is_alone: Callable[[], bool],
+        grace_s: float,
     ) -> None:
+        self._grace_s_min = HEARTBEATS * heartbeat_of(grace_s)
         self._database = database
         self._changed = changed
         self._clock = clock
@@ -87,12 +91,13 @@ class Apps:
         Raises:
             KeyInProgress: The key of `keep` is at work.
             KeyReused: It was used for another deployment.
-            Invalid: The app's name breaks the rule.
+            Invalid: The app's name breaks the rule, or a function's `disconnect_grace_s` is below three heartbeats.
             Conflict: The archive was not uploaded (`archive_missing`).
             DiskLow: The disk is nearly full.
         """
         if not is_app_name(app_name):
             raise Invalid(f"an app name is {APP_NAME_RULE}", code="invalid_name")
+        self._check_graces(manifest)
         async with self._database.request_unit(actor.org) as unit:
             kept = await held(unit, actor, keep)
             if kept is not None:
@@ -111,6 +116,16 @@ class Apps:
             if key is not None:
                 self._changed(key)
         return deployment
+
+    def _check_graces(self, manifest: Manifest) -> None:
+        """A shorter grace than this would end with the first heartbeat that is late (G3.1)."""
+        shortest = self._grace_s_min
+        for spec in manifest.functions:
+            if 0 < spec.disconnect_grace_s < shortest:
+                raise Invalid(
+                    f"disconnect_grace_s of {spec.name} is {spec.disconnect_grace_s}; in this cloud it must be 0 or at "
+                    f"least {shortest:g}, three heartbeats of a worker"
+                )
 
     async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment:
         """Raises: NotFound."""

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from apothic.wire.ids import IncarnationId, is_key
+from apothic.wire.lease import heartbeat_of
 from apothic.wire.link import Heartbeat, HeartbeatAnswer, Hello, Welcome, WorkerFrame
 from apothic.wire.version import LINK_PROTOCOL
 from apothic_server.domain.access import Actor
@@ -31,7 +32,6 @@ from apothic_server.store.enrolment import EnrolledWorker
 
 log = structlog.get_logger("apothic.links")
 
-HEARTBEAT_S = 10.0
 UNASKED = -1
 """Send time in an answer to no heartbeat, which renews no lease."""
 
@@ -261,11 +261,6 @@ class Links:
         key = self._attempts.key_of(worker.id)
         term, grace_s, servers = self._board.term or 0, self._grace_s, self._servers()
         return Welcome(worker.id, heartbeat_of(grace_s), grace_s, term, unknown, unknown_runners, servers, key)
-
-
-def heartbeat_of(grace_s: float) -> float:
-    """Return the seconds between heartbeats: never more than a third of the lease, so that two may be lost (G3.1)."""
-    return min(HEARTBEAT_S, grace_s / 3)
 
 
 def _check_hello(hello: Hello) -> None:

@@ -43,6 +43,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "queue_timeout_s": (1, limits.TIMEOUT_S_MAX),
     "startup_timeout_s": (1, limits.TIMEOUT_S_MAX),
     "deadline_s": (1, limits.TIMEOUT_S_MAX),
+    "disconnect_grace_s": (0, limits.DISCONNECT_GRACE_S_MAX),
     "max_retries": (0, limits.RETRIES_MAX),
     "retry_initial_delay_s": (0, limits.TIMEOUT_S_MAX),
     "retry_backoff_coefficient": (1, 10),

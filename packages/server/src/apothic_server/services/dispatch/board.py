@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId
+from apothic.wire.lease import grace_of, heartbeat_of
 from apothic.wire.link import Lent
 from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.deployments import Closed
@@ -84,8 +85,7 @@ class Board:
         to_look_at: Jobs of which another process wrote something.
         to_feed: Attempts (job, fence) whose arguments wait to be read from the blob store.
         to_reload: Jobs to be read again from the store, because a record of theirs was refused.
-        late_s: What a worker may take to end an overdue attempt and to say so. Longer than a lease, so that the loss of
-            a worker, which costs no retry, is noticed first (G4.3).
+        grace_s: `disconnect_grace_s` of this cloud.
         alarms: When to look at which job because of its time limits.
         ended: Jobs that ended most recently, so that a row read before their last commit is not taken in again.
         fenced_reports: Worker reports refused for an old fence (G1.3).
@@ -105,7 +105,8 @@ class Board:
         self.records = records
         self.new_key = new_key
         self.random = random
-        self.late_s = grace_s + NOTICED_S
+        self.grace_s = grace_s
+        self._heartbeat_s = heartbeat_of(grace_s)
         self.term: int | None = None
         self.term_until = 0.0
         self.is_shared = False
@@ -135,6 +136,17 @@ class Board:
     @property
     def takes_work(self) -> bool:
         return self.dispatches and not self.is_draining
+
+    def grace_of(self, job: LiveJob) -> float:
+        """Return the seconds of silence of its worker that an attempt of the job outlives (G3.2)."""
+        return grace_of(job.need.spec.disconnect_grace_s, self.grace_s, self._heartbeat_s)
+
+    def late_of(self, job: LiveJob) -> float:
+        """Return the seconds that a worker may take to end an overdue attempt of the job and to say so.
+
+        Longer than its lease, so that the loss of a worker, which costs no retry, is noticed first (G4.3).
+        """
+        return self.grace_of(job) + NOTICED_S
 
     def write(self, change: JobChange | NewItems, then: Callable[[Settled], None]) -> None:
         """Record a move that memory has made already; `then` gets the answer, never before this returns.
@@ -217,9 +229,8 @@ class Board:
 
     def limit_of(self, job: LiveJob) -> Limit | None:
         """Return the time limit that a job meets next."""
-        return next_limit(
-            job.status, since=job.since, deadline_at=job.deadline_at, spec=job.need.spec, late_s=self.late_s
-        )
+        spec, late_s = job.need.spec, self.late_of(job)
+        return next_limit(job.status, since=job.since, deadline_at=job.deadline_at, spec=spec, late_s=late_s)
 
     def watch(self, job: LiveJob, *, not_before: float = 0.0) -> None:
         """Have the job's next time limit enforced; called whenever that may have come nearer."""
@@ -234,7 +245,7 @@ class Board:
             self.retry_after(job, delay_s)
             return
         # Its worker may have ended it in time and not been able to say so (G3.5).
-        self.watch(job, not_before=self.clock.monotonic() + self.late_s)
+        self.watch(job, not_before=self.clock.monotonic() + self.late_of(job))
         if job.runner is None:
             self.fleet.miss(job.need.group, job.id)
 

@@ -168,4 +168,5 @@ def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
         tasks=spec.tasks_per_container,
         is_async=spec.is_async,
         startup_timeout_s=spec.startup_timeout_s,
+        disconnect_grace_s=spec.disconnect_grace_s,
     )

@@ -24,7 +24,7 @@ from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
-from apothic_server.services.dispatch.leases import Leases
+from apothic_server.services.dispatch.leases import Leases, Over
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.restored import delay_s, restored
@@ -175,16 +175,39 @@ class Recovery:
         async with self._database.system_unit() as unit:
             live = await rows.live_workers(unit)
             over = self._leases.over(live)
-            seen = {worker: live[worker] for worker in over if worker in live}
+            self._give_back(over)
+            # Before all rows were read once nobody knows who holds attempts with a longer grace.
+            incarnations = [] if self._is_first else over.incarnations
+            seen = {worker: live[worker] for worker in incarnations if worker in live}
             ended = await rows.end_workers(unit, seen, self._board.clock.now())
         self._leases.end_look()
-        for incarnation in over:
+        for incarnation in incarnations:
             if incarnation in ended or incarnation not in live:  # not when it was renewed meanwhile
                 self._lose_worker(incarnation)
 
         for worker in known:
             if worker.id not in live and self._board.fleet.workers.get(worker.id) is worker:
                 self._lose_ended(worker)
+
+    def _give_back(self, over: Over) -> None:
+        """Take from silent workers what is over, while some of their attempts go on.
+
+        Runners that hold nothing go, too: places of their functions are free for others. The worker hears of it when
+        it dials in again.
+        """
+        board = self._board
+        for worker in over.silent:  # first, so that it gets none of that again
+            if worker.is_linked:
+                board.dial_again(worker, "nothing was heard of this worker; dial again")
+            for runner in [runner for runner in worker.runners.values() if runner.is_idle]:
+                self._grants.runner_gone(runner)
+        for job in over.attempts:
+            reason = f"worker {job.worker} was not heard of for {board.grace_of(job):g} s"
+            log.warning("attempt.lost", job=job.id, worker=job.worker)
+            if job.runner is not None:
+                self._reports.forget_runner(job.runner, reason)
+            else:
+                self._reports.lose(job.id, reason)
 
     def _lose_ended(self, worker: Worker) -> None:
         """Another process has proof that the worker is dead, and said so in its row."""
@@ -197,7 +220,7 @@ class Recovery:
         if worker is not None and worker.lease_expires_at > board.clock.monotonic():
             return
         self._leases.forget(incarnation)
-        reason = f"worker {incarnation} was not heard of for {self._grace_s:g} s"
+        reason = f"worker {incarnation} was not heard of for {self._grace_s:g} s or more"
         link = board.links.get(incarnation)
         if link is not None:
             link.close("fenced", reason)

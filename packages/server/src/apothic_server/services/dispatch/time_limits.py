@@ -40,7 +40,7 @@ class TimeLimits:
             if limit is None or limit.at > now:
                 board.watch(job)
             elif stood_still and not job.waits:
-                board.watch(job, not_before=now + board.late_s)
+                board.watch(job, not_before=now + board.late_of(job))
             else:
                 self._end(job, limit)
         wait_s = board.alarms.next_at - now
