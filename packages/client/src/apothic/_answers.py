@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from apothic.wire.functions import FunctionSpec
@@ -83,6 +83,8 @@ class DeploymentInfo:
 
     Attributes:
         created_by: A key's id.
+        restored_from: Version whose content a rollback brought back; None when it was uploaded for this version.
+        manifest: What was deployed besides the files, as JSON; empty when the server does not tell.
     """
 
     deployment_id: str
@@ -97,6 +99,8 @@ class DeploymentInfo:
     created_at: str
     stopped_at: str | None = None
     deleted_at: str | None = None
+    restored_from: int | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class DeploymentEntry:
     status: str
     created_at: str
     stopped_at: str | None
+    restored_from: int | None = None
 
 
 @dataclass(frozen=True)

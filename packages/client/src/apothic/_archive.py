@@ -17,7 +17,7 @@ import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -47,10 +47,11 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class PackedFile:
-    """One file of an archive: its path there, with `/` between names, and its size."""
+    """One file of an archive: its path there, with `/` between names, its size, and once packed its SHA-256 in hex."""
 
     path: str
     size_bytes: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,15 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
     folders = _folders(files)
     _check_size(files, len(files) + len(folders), limits)
     in_memory = sum(file.size_bytes for file in files) <= limits.in_memory_bytes
+    digests: dict[str, str] = {}
     data: bytes | Path
     if in_memory:
         sink = io.BytesIO()
-        gzip = _write(sink, sources, folders)
+        gzip = _write(sink, sources, folders, digests)
         data = sink.getvalue()
     else:
-        data, gzip = _write_temporary(sources, folders)
+        data, gzip = _write_temporary(sources, folders, digests)
+    files = tuple(replace(file, sha256=digests[file.path]) for file in files)
     packed = Packed(data, gzip.sha256, gzip.size_bytes, files, sources.module, sources.notes)
     if isinstance(data, Path):
         weakref.finalize(packed, _remove, data)
@@ -138,20 +141,21 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
     return packed
 
 
-def _write(sink: BinaryIO, sources: Sources, folders: Sequence[str]) -> _StoredGzip:
+def _write(sink: BinaryIO, sources: Sources, folders: Sequence[str], digests: dict[str, str]) -> _StoredGzip:
+    """Write the archive, and into `digests` the SHA-256 of each file."""
     gzip = _StoredGzip(sink)
-    for chunk in _tar(sources.files, folders):
+    for chunk in _tar(sources.files, folders, digests):
         gzip.write(chunk)
     gzip.finish()
     return gzip
 
 
-def _write_temporary(sources: Sources, folders: Sequence[str]) -> tuple[Path, _StoredGzip]:
+def _write_temporary(sources: Sources, folders: Sequence[str], digests: dict[str, str]) -> tuple[Path, _StoredGzip]:
     descriptor, name = tempfile.mkstemp(prefix="apothic-", suffix=".tar.gz")
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as sink:
-            return path, _write(sink, sources, folders)
+            return path, _write(sink, sources, folders, digests)
     except BaseException:
         _remove(path)
         raise
@@ -186,17 +190,17 @@ def _folders(files: Sequence[PackedFile]) -> list[str]:
     return sorted(found - {"."})
 
 
-def _tar(sources: Sequence[Source], folders: Sequence[str]) -> Iterator[bytes]:
+def _tar(sources: Sequence[Source], folders: Sequence[str], digests: dict[str, str]) -> Iterator[bytes]:
     """Yield the bytes of a tar, each folder before what it holds."""
     size = 0
-    for part in _entries(sources, folders):
+    for part in _entries(sources, folders, digests):
         size += len(part)
         yield part
     end = 2 * _BLOCK
     yield bytes(end + -(size + end) % _RECORD)
 
 
-def _entries(sources: Sequence[Source], folders: Sequence[str]) -> Iterator[bytes]:
+def _entries(sources: Sequence[Source], folders: Sequence[str], digests: dict[str, str]) -> Iterator[bytes]:
     by_path: dict[str, Source | None] = {**dict.fromkeys(folders), **{one.archive_path: one for one in sources}}
     for path in sorted(by_path):
         source = by_path[path]
@@ -204,7 +208,11 @@ def _entries(sources: Sequence[Source], folders: Sequence[str]) -> Iterator[byte
             yield _header(path, 0, is_folder=True)
             continue
         yield _header(path, source.stamp.size_bytes, is_folder=False)
-        yield from _content(source)
+        digest = hashlib.sha256()
+        for chunk in _content(source):
+            digest.update(chunk)
+            yield chunk
+        digests[path] = digest.hexdigest()
         yield bytes(-source.stamp.size_bytes % _BLOCK)
 
 

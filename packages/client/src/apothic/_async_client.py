@@ -232,9 +232,31 @@ class AsyncControlPlaneClient:
         """Upload an archive; a digest that does not fit is refused. Uploading it again changes nothing."""
         return await self.run(_operations.put_archive(self._core, source, sha256))
 
-    async def create_deployment(self, app: str, manifest: Manifest, sha256: str) -> DeploymentInfo:
-        """Make an uploaded archive the live version of an app, which is made when it is new."""
-        return await self.run(_operations.create_deployment(self._core, app, manifest, sha256))
+    async def create_deployment(
+        self, app: str, manifest: Manifest, sha256: str, *, if_changed: bool = False
+    ) -> DeploymentInfo:
+        """Make an uploaded archive the live version of an app, which is made when it is new.
+
+        Args:
+            if_changed: Make none when the live one has the same manifest and archive; return that one.
+        """
+        steps = _operations.create_deployment(self._core, app, manifest, sha256, flag("if_changed", if_changed))
+        return (await self.run(steps))[0]
+
+    async def rollback(self, app: str, version: int | None = None) -> DeploymentInfo:
+        """Make the content of an earlier version live again, as a new deployment; nothing is uploaded or built.
+
+        Args:
+            version: Whose content, from 1; None for the newest one before what is live, so that a second rollback goes
+                back one further. The content that is live already stays, and no deployment is made.
+
+        Raises:
+            NotFoundError: No such app, or it has no such version or that was deleted.
+            ConflictError: Without `version`: there is none before (`no_earlier_version`), or the app is stopped
+                (`app_stopped`).
+        """
+        wanted = None if version is None else whole("version", version, 1, 2**31 - 1)
+        return await self.run(_operations.rollback(self._core, app, wanted))
 
     async def call(self, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Outcome:
         """Run a function and return how its job ended; cancelling the task leaves the job running."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ from apothic import _operations
 from apothic._answers import DeploymentInfo
 from apothic._results import note_main_module
 from apothic._steps import Say, Steps, work
-from apothic.errors import ConflictError, InvalidRequestError
+from apothic.errors import ConflictError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from apothic.wire.functions import FunctionSpec, Manifest
-from apothic.wire.limits import FUNCTIONS_PER_APP_MAX
+from apothic.wire.limits import FUNCTIONS_PER_APP_MAX, MANIFEST_FILES_MAX
 from apothic.wire.version import VERSION
 
 if TYPE_CHECKING:
     from apothic._archive import Packed, PackedFile
     from apothic._core import Core
+    from apothic._difference import Difference
 
 _NAMES_SHOWN = 3
 
@@ -48,17 +50,32 @@ class Deployed:
         deployment: The new live version.
         packed: The archive.
         was_present: The server had the archive already, so nothing was uploaded.
+        is_new: A version was made; False when the live one has this content already.
+        difference: From the version that was live before, if it was asked for; None without such a version.
     """
 
     deployment: DeploymentInfo
     packed: Packed
     was_present: bool
+    is_new: bool
+    difference: Difference | None = None
 
 
 def deploy(
-    core: Core, name: str, source: AppFile, functions: Sequence[FunctionSpec], *, is_quiet: bool
+    core: Core,
+    name: str,
+    source: AppFile,
+    functions: Sequence[FunctionSpec],
+    *,
+    is_quiet: bool,
+    compares: bool = False,
+    if_changed: bool = True,
 ) -> Steps[Deployed]:
     """Deploy an app; says on standard error what it uploads unless `is_quiet`.
+
+    Args:
+        compares: Look up the live version first and say what changes.
+        if_changed: Make no version when the live one has the same content.
 
     Raises:
         InvalidRequestError: The app or its files cannot be deployed; nothing was uploaded.
@@ -70,20 +87,37 @@ def deploy(
     packed = yield from work(lambda: pack(source.path))
     if source.module == "__main__":
         note_main_module(str(getattr(sys.modules["__main__"], "__file__", source.path)), packed.module)
-    manifest = manifest_of(packed.module, source.variable, functions)
+    manifest = manifest_of(packed.module, source.variable, functions, packed.files)
+    difference = (yield from difference_to_live(core, name, manifest)) if compares else None
     was_present = yield from _upload(core, packed, is_quiet=is_quiet)
     try:
-        deployment = yield from _operations.create_deployment(core, name, manifest, packed.sha256)
+        deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
     except ConflictError as error:
         if error.code != "archive_missing":
             raise
         yield from _operations.put_archive(core, packed.data, packed.sha256)
-        deployment = yield from _operations.create_deployment(core, name, manifest, packed.sha256)
-    return Deployed(deployment, packed, was_present)
+        deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
+    return Deployed(deployment, packed, was_present, is_new, difference)
 
 
-def manifest_of(module: str, variable: str, functions: Sequence[FunctionSpec]) -> Manifest:
-    """Return what a deployment is besides its files.
+def difference_to_live(core: Core, name: str, manifest: Manifest) -> Steps[Difference | None]:
+    """Return what a deploy of `manifest` would change; None when no version is live or the key may not read it."""
+    from apothic._difference import difference
+
+    try:
+        live = (yield from _operations.get_app(core, name)).deployment_id
+        if live is None:
+            return None
+        before = (yield from _operations.get_deployment(core, live)).manifest
+    except (NotFoundError, PermissionDeniedError):
+        return None
+    return difference(before, json.loads(json.dumps(asdict(manifest)))) if before else None
+
+
+def manifest_of(
+    module: str, variable: str, functions: Sequence[FunctionSpec], files: Sequence[PackedFile] = ()
+) -> Manifest:
+    """Return what a deployment is besides the content of its files.
 
     Raises:
         InvalidRequestError: There is no function, or there are too many.
@@ -98,7 +132,8 @@ def manifest_of(module: str, variable: str, functions: Sequence[FunctionSpec]) -
             f"The app has {len(functions):,} functions; at most {FUNCTIONS_PER_APP_MAX:,} can be."
         )
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return Manifest(module, variable, python, VERSION, tuple(functions))
+    digests = {file.path: file.sha256 for file in files} if len(files) <= MANIFEST_FILES_MAX else {}
+    return Manifest(module, variable, python, VERSION, tuple(functions), digests)
 
 
 def find_app_file(app: object, module_name: str) -> AppFile:

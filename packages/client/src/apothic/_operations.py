@@ -260,11 +260,21 @@ def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
         raise failure(core, response)
 
 
-def create_deployment(core: Core, app: str, manifest: Manifest, sha256: str) -> Steps[DeploymentInfo]:
+def create_deployment(
+    core: Core, app: str, manifest: Manifest, sha256: str, if_changed: bool
+) -> Steps[tuple[DeploymentInfo, bool]]:
+    """Return the live deployment, and whether it was made; with `if_changed` it is not when nothing would change."""
     body = json.dumps({"manifest": asdict(manifest), "archive_sha256": sha256}, separators=(",", ":")).encode()
-    path = target(core, f"/v1/apps/{part(app)}/deployments")
+    path = target(core, f"/v1/apps/{part(app)}/deployments", {"if_changed": "true"} if if_changed else None)
     response = yield from perform(core, _once(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body)))
-    return _read(core, response, DeploymentInfo, 201)
+    return _read(core, response, DeploymentInfo, 201, 200), response.status == 201
+
+
+def rollback(core: Core, app: str, version: int | None) -> Steps[DeploymentInfo]:
+    """Make the content of an earlier version live; without one, of the newest before what is live."""
+    path = target(core, f"/v1/apps/{part(app)}/rollback", None if version is None else {"version": str(version)})
+    response = yield from perform(core, _once(core, Request("POST", path, (ACCEPT_JSON,))))
+    return _read(core, response, DeploymentInfo, 201, 200)
 
 
 def spawn(core: Core, function_id: str, value: Value) -> Steps[str]:

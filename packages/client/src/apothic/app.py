@@ -200,6 +200,7 @@ class App:
     def deploy(self) -> str:
         """Upload the app's files, make them the app's live version and return the deployment's id.
 
+        When the live version has the same files and options already, nothing changes and its id is returned.
         Says on standard error what it uploads; `APOTHIC_QUIET=1` silences that. While a runner or the CLI loads the
         file, ends the load instead.
 
@@ -218,23 +219,29 @@ class App:
         return self.client.run(steps)
 
     def manifest(self) -> Manifest:
-        """Return what a deploy would say about the functions; reads the app's files, sends nothing.
+        """Return what a deploy would say about functions and files; reads the app's files, sends nothing.
 
         Raises:
             InvalidRequestError: As `deploy`.
+            TooLargeError: As `deploy`.
         """
-        from apothic._sources import find_sources
+        from apothic._archive import pack
 
         specs, source = self._specs(), self._file()
-        return manifest_of(find_sources(source.path).module, source.variable, specs)
+        packed = pack(source.path)
+        return manifest_of(packed.module, source.variable, specs, packed.files)
 
-    def deploy_steps(self, client: ControlPlaneClient, *, is_quiet: bool) -> Steps[Deployed]:
+    def deploy_steps(
+        self, client: ControlPlaneClient, *, is_quiet: bool, compares: bool = False, if_changed: bool = True
+    ) -> Steps[Deployed]:
         """Return the deploy as an operation; for this package's own modules."""
         if client.endpoint.socket is not None:
             raise NotSupportedError(f"{self._name}: apps are deployed from outside, not from inside a function.")
         specs = self._specs()
         manifest_of("", "", specs)
-        done = yield from deploy(client.core, self._name, self._file(), specs, is_quiet=is_quiet)
+        done = yield from deploy(
+            client.core, self._name, self._file(), specs, is_quiet=is_quiet, compares=compares, if_changed=if_changed
+        )
         self._deployment_id = done.deployment.deployment_id
         self._function_ids = {info.name: info.function_id for info in done.deployment.functions}
         return done

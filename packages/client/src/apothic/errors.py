@@ -253,6 +253,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "conflict": ConflictError,
     "archive_missing": ConflictError,
     "app_stopped": ConflictError,
+    "no_earlier_version": ConflictError,
     "deployment_active": ConflictError,
     "deployment_busy": ConflictError,
     "fenced": ConflictError,

@@ -18,11 +18,13 @@ from apothic.cli.main import main
 from apothic.wire.frames import decode_frame, encode_frame
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.values import OUTCOME_TYPE
+from apothic.wire.version import VERSION
 
 KEY = "lk_scripted"
 JOB = "jobs:01jc5v0000000000000000job1"
 FUNCTION = "functions:01jc5v000000000000000func1"
 DEPLOYMENT = "deployments:01jc5v00000000000000depl01"
+OLDER = "deployments:01jc5v00000000000000depl00"
 TIME = "2026-01-02T03:04:05.678Z"
 
 
@@ -133,11 +135,19 @@ def function_document(name: str = "greet") -> dict[str, Any]:
     return {**spec, "function_id": FUNCTION, "app": "hello-world", "deployment_id": DEPLOYMENT}
 
 
+def manifest_document(**changes: Any) -> dict[str, Any]:
+    spec = {**asdict(FunctionSpec("greet", qualname="greet", memory_mb=512, timeout_s=60)), "cpu": 2}
+    files = {"hello_world.py": "ab" * 32, "gone.py": "cd" * 32}
+    found = {"module": "hello_world", "app_variable": "app", "python": "3.9", "client_version": VERSION}
+    return {**found, "functions": [spec], "files": files, **changes}
+
+
 def deployment_document(**changes: Any) -> dict[str, Any]:
     return {
         "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "active",
         "archive_sha256": "ab" * 32, "python": "3.11", "client_version": "0.1.0",
-        "functions": [function_document()], "created_by": "01key", "created_at": TIME, **changes,
+        "functions": [function_document()], "created_by": "01key", "created_at": TIME, "restored_from": None,
+        "manifest": manifest_document(), **changes,
     }  # fmt: skip
 
 
@@ -230,13 +240,16 @@ def standard_script() -> dict[tuple[str, str], Script]:
     listed = {name: value for name, value in job_document().items() if name in LISTED}
     listed_deployment = {
         "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "active", "created_at": TIME,
-        "stopped_at": None,
+        "stopped_at": None, "restored_from": None,
     }  # fmt: skip
+    older_deployment = {**listed_deployment, "deployment_id": OLDER, "version": 2, "status": "superseded"}
     ended = (0, "deployment.end", {"status": "deleted", "time": TIME})
     return {
         ("GET", "/v1/jobs"): Answer(document={"items": [listed], "next_cursor": None}),
         ("POST", f"/v1/jobs/{JOB}/retry"): Answer(202, {"job_id": JOB, "status": "queued"}),
-        ("GET", "/v1/deployments"): Answer(document={"items": [listed_deployment], "next_cursor": None}),
+        ("GET", "/v1/deployments"): Answer(
+            document={"items": [listed_deployment, older_deployment], "next_cursor": None}
+        ),
         ("GET", f"/v1/deployments/{DEPLOYMENT}/events"): stream(ended),
         ("POST", f"/v1/deployments/{DEPLOYMENT}/stop"): Answer(
             document={"deployment": deployment_document(status="stopped"), "unfinished_jobs": 0}
@@ -251,6 +264,7 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ("GET", "/v1/identity"): Answer(document=identity),
         ("GET", "/v1/workers"): Answer(document={"items": [worker], "enrolled": []}),
         ("GET", "/v1/apps"): Answer(document={"items": [app], "next_cursor": None}),
+        ("GET", f"/v1/deployments/{OLDER}"): Answer(document=deployment_document(deployment_id=OLDER, version=2)),
         ("GET", f"/v1/deployments/{DEPLOYMENT}"): Answer(document=deployment_document()),
         ("GET", "/v1/apps/hello-world/functions/greet"): Answer(document=function_document()),
         ("POST", f"/v1/functions/{FUNCTION}/calls"): Answer(202, {"job_id": JOB, "status": "queued"}),
@@ -259,6 +273,7 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ("GET", f"/v1/jobs/{JOB}/events"): stream(*WHOLE),
         ("GET", f"/v1/jobs/{JOB}/logs"): Answer(document=log_document(0, "first", "second")),
         ("POST", f"/v1/jobs/{JOB}/cancel"): Answer(document={"job_id": JOB, "status": "cancelled"}),
+        ("POST", "/v1/apps/hello-world/rollback"): Answer(201, deployment_document(version=4, restored_from=2)),
         ("POST", "/v1/apps/hello-world/deployments"): Answer(201, deployment_document()),
     }
 

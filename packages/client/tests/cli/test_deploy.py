@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -173,3 +174,86 @@ def test_the_address_option_wins_over_the_environment(connected, archives, run_p
     monkeypatch.setenv("APOTHIC_BASE_URL", "http://127.0.0.1:9")
 
     assert run_process("deploy", str(hello), "--base-url", connected.url).code == 0
+
+
+def live(connected, shapes, **manifest):
+    """Let the scripted cloud have a live version with this manifest."""
+    app = {
+        "app_id": "apps:01jc5v0000000000000000app1", "name": "hello-world", "deployment_id": shapes.DEPLOYMENT,
+        "version": 3, "functions": ["greet"], "created_at": shapes.TIME,
+    }  # fmt: skip
+    connected.script["GET", "/v1/apps/hello-world"] = shapes.Answer(document=app)
+    answer = shapes.deployment_document(manifest=shapes.manifest_document(**manifest))
+    connected.script["GET", f"/v1/deployments/{shapes.DEPLOYMENT}"] = shapes.Answer(document=answer)
+
+
+def changed(python: str) -> list[str]:
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [
+        "~ function greet: cpu 2 → 1",
+        f"~ python {python} → {mine}",
+        "- file gone.py",
+        "~ file hello_world.py",
+    ]
+
+
+def test_deploy_and_diff_say_what_differs_from_the_live_version(connected, archives, run_process, hello, shapes):
+    live(connected, shapes)
+
+    shown = run_process("diff", str(hello))
+    done = run_process("deploy", str(hello))
+    found = run_process("diff", str(hello), "--json").json["changes"]
+
+    assert shown.out.splitlines() == changed("3.9")
+    assert done.out.splitlines()[4:] == [f"  {line}" for line in changed("3.9")]
+    assert found["options"] == {"greet": {"cpu": [2, 1]}}
+    assert found["files"] == {"added": [], "removed": ["gone.py"], "changed": ["hello_world.py"]}
+    assert len([asked for asked in connected.asked if asked.method in {"PUT", "POST"}]) == 2
+
+
+def test_functions_that_come_and_go_are_named_and_files_may_be_unknown(connected, run_process, hello, shapes):
+    hello.write_text(HELLO.replace("def greet(", "def welcome("))
+    live(connected, shapes, python=f"{sys.version_info.major}.{sys.version_info.minor}", files={})
+
+    found = run_process("diff", str(hello))
+
+    assert found.out.splitlines() == ["+ function welcome", "- function greet", "? files cannot be compared"]
+
+
+def test_a_deploy_that_changes_nothing_says_so(connected, archives, run_process, hello, shapes):
+    connected.script["POST", "/v1/apps/hello-world/deployments"] = shapes.Answer(200, shapes.deployment_document())
+
+    found = run_process("deploy", str(hello))
+    asked = [asked.query for asked in connected.asked if asked.method == "POST"]
+    run_process("deploy", str(hello), "--force")
+
+    assert "app         hello-world version 3 is live already, and nothing changed" in found.out.splitlines()
+    assert asked == ["if_changed=true"]
+    assert connected.last("POST", "/v1/apps/hello-world/deployments").query == ""
+
+
+def test_a_file_without_a_live_version_has_no_difference(connected, run_process, hello):
+    found = run_process("diff", str(hello))
+
+    assert (found.code, found.out) == (0, "")
+    assert "no live version" in found.err
+
+
+def test_versions_that_do_not_exist_are_told(connected, run):
+    missing = run("diff", "hello-world", "--from", "9")
+    older = run("diff", "hello-world", "--to", "2")
+
+    assert (missing.code, older.code) == (5, 5)
+    assert "has no version 9" in missing.err
+    assert "no version before 2" in older.err
+    assert run("diff", "x.py", "--from", "1").code == 2
+    assert run("rollback", "hello-world", "--to", "0").code == 2
+
+
+def test_history_and_rollback_speak_of_versions(connected, run, shapes):
+    listed = run("history", "hello-world").out.splitlines()
+    back = run("rollback", "hello-world", "--to", "2")
+
+    assert [line.split()[:3] for line in listed[1:]] == [["3", "active", "3"], ["2", "superseded", "2"]]
+    assert back.out == f"{shapes.DEPLOYMENT} (app hello-world version 4 with the content of version 2) is active\n"
+    assert connected.last("POST", "/v1/apps/hello-world/rollback").query == "version=2"

@@ -10,7 +10,10 @@ import threading
 
 import pytest
 
-ENTRY = {"deployment_id": "", "app": "hello-world", "version": 3, "status": "active", "stopped_at": None}
+ENTRY = {
+    "deployment_id": "", "app": "hello-world", "version": 3, "status": "active", "stopped_at": None,
+    "restored_from": None,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -66,7 +69,8 @@ def test_stop_says_what_is_left(ending, run, shapes):
 
 @pytest.mark.parametrize("verb", ["stop", "delete"])
 def test_now_is_passed_on(ending, run, shapes, verb):
-    assert run("deployment", verb, shapes.DEPLOYMENT, "-y", "--now").code == 0
+    now = "--force" if verb == "delete" else "--now"
+    assert run("deployment", verb, shapes.DEPLOYMENT, "-y", now).code == 0
 
     assert ending.asked[-1].query == "now=true"
 
@@ -98,7 +102,7 @@ def test_what_may_not_be_deleted_says_what_to_do(connected, run, shapes):
     found = run("deployment", "delete", shapes.DEPLOYMENT, "-y")
 
     assert found.code == 6
-    assert "--now" in found.err
+    assert "--force" in found.err
 
 
 def test_an_app_that_is_stopped_says_so(connected, run, shapes):

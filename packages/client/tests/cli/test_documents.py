@@ -29,6 +29,9 @@ COMMANDS = {
     "app list": ["app list"],
     "api": ["api GET /v1/apps"],
     "deploy": ["deploy APP_FILE", "deploy APP_FILE --dry-run"],
+    "diff": ["diff hello-world", "diff APP_FILE"],
+    "history": ["history hello-world"],
+    "rollback": ["rollback hello-world", "rollback hello-world --to 2"],
     "deployment list": ["deployment list"],
     "deployment inspect": ["deployment inspect DEPLOYMENT"],
     "deployment stop": ["deployment stop DEPLOYMENT --yes"],
@@ -104,9 +107,13 @@ def answering(connected, shapes):
 @pytest.fixture
 def do(run, run_process, words):
     """Run a line; one that loads a file runs in a process of its own."""
-    return lambda line, *options: (run_process if line.startswith("deploy ") else run)(*words(line), *options)
+    return lambda line, *options: (run_process if line.startswith(("deploy ", "diff APP_FILE")) else run)(
+        *words(line), *options
+    )
 
 
+NOTHING_REFUSED = {"version", "doctor", "deploy APP_FILE --dry-run", "diff APP_FILE"}
+"""Commands that ask nothing, or that take it as an answer when there is no such thing."""
 CASES = [(name, line) for name, lines in COMMANDS.items() for line in lines]
 
 
@@ -139,9 +146,7 @@ def test_a_document_in_one_line_is_the_same(answering, do, name, line):
         assert lines == ([document] if several is None else several)
 
 
-@pytest.mark.parametrize(
-    ("name", "line"), [case for case in CASES if case[0] not in {"version", "doctor"} and "dry-run" not in case[1]]
-)
+@pytest.mark.parametrize(("name", "line"), [case for case in CASES if not NOTHING_REFUSED & {case[0], case[1]}])
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
 def test_an_error_is_one_line_with_the_fields_of_the_reference(connected, do, name, line, form):
     connected.script = {}

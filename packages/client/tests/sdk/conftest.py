@@ -185,6 +185,9 @@ def deployment_json(**more: Any) -> dict[str, Any]:
             "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 1, "status": "active",
             "archive_sha256": "0" * 64, "python": "3.11", "client_version": "0.1.0", "functions": [function_json()],
             "created_by": f"keys:{KEY}", "created_at": TIME, "stopped_at": None, "deleted_at": None,
+            "restored_from": None,
+            "manifest": {"module": "hello", "app_variable": "app", "python": "3.11", "client_version": "0.1.0",
+                         "functions": [{"name": "greet"}], "files": {}},
         } | more,
     )  # fmt: skip
 
@@ -275,7 +278,7 @@ class ScriptedServer:
                 )
             elif request.method == "PUT":
                 put(wire, request)
-            elif request.path.endswith("/deployments"):
+            elif request.path.partition("?")[0].endswith("/deployments"):
                 body = check("NewDeployment", json.loads(request.body))
                 names = [spec["name"] for spec in body["manifest"]["functions"]]
                 wire.answer(201, deployment_json(functions=[function_json(name) for name in names]))

@@ -54,7 +54,7 @@ APP = {
 END = {"deployment": deployment_json(), "unfinished_jobs": 2}
 ENTRY = {
     "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "stopped", "created_at": TIME,
-    "stopped_at": TIME,
+    "stopped_at": TIME, "restored_from": None,
 }  # fmt: skip
 JOB_JSON = {
     "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
@@ -93,6 +93,7 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
         f"GET /v1/deployments/{DEPLOYMENT}": ("Deployment", deployment_json()),
         f"POST /v1/deployments/{DEPLOYMENT}/stop": ("DeploymentEnd", END),
         f"DELETE /v1/deployments/{DEPLOYMENT}": ("DeploymentEnd", END),
+        "POST /v1/apps/hello-world/rollback": ("Deployment", deployment_json(restored_from=2)),
         "GET /v1/deployments": ("DeploymentList", {"items": [ENTRY], "next_cursor": None}),
         "GET /v1/apps/hello-world/functions/greet": ("Function", function_json()),
         f"GET /v1/functions/{FUNCTION}": ("Function", function_json()),
@@ -115,6 +116,10 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.delete_deployment(DEPLOYMENT, now=True).deployment.deployment_id == DEPLOYMENT
     assert server.received[-1].path.endswith("?now=true")
     assert client.list_deployments()[0].version == 3
+    assert client.rollback("hello-world", 2).manifest["module"] == "hello"
+    assert server.received[-1].path.endswith("?version=2")
+    with pytest.raises(InvalidRequestError, match="version"):
+        client.rollback("hello-world", 0)
     assert client.get_function("hello-world", "greet").retry_initial_delay_s == 1.0
     assert client.function_by_id(FUNCTION).name == "greet"
     assert client.get_job(JOB).error == remote_error()

@@ -65,6 +65,8 @@ async def post_of(operation: str, client: AsgiClient) -> Post:
     second = (await client.request("POST", calls, json=call)).json["job_id"]
     busy, idle = [(await deploy(client, app, "one")).json["deployment_id"] for app in ("busy", "idle")]
     await client.request("POST", "/v1/apps/busy/functions/one/calls?wait_s=0", json=call)
+    for names in ("one",), ("one", "two"), ("one", "two", "three"):
+        await deploy(client, "twice", *names)
     ended, other_ended = [(await client.request("POST", calls, json=call)).json["job_id"] for _ in range(2)]
     for job in (ended, other_ended):
         await client.request("POST", f"/v1/jobs/{job}/cancel")
@@ -74,6 +76,7 @@ async def post_of(operation: str, client: AsgiClient) -> Post:
             "/v1/apps/hello-world/functions/greet/calls?wait_s=0", call, other_body={"args": [2]}
         ),
         "create_deployment": Post("/v1/apps/fresh/deployments", deployment, other_target="/v1/apps/other/deployments"),
+        "rollback_app": Post("/v1/apps/twice/rollback?version=1", other_target="/v1/apps/twice/rollback?version=2"),
         "stop_deployment": Post(
             f"/v1/deployments/{busy}/stop?now=true", other_target=f"/v1/deployments/{idle}/stop?now=true"
         ),

@@ -59,6 +59,7 @@ def inspect(settings: Settings, deployment_id: str) -> None:
         "created": f"{found.created_at} by {found.created_by or 'unknown'}",
         "stopped": found.stopped_at,
         "deleted": found.deleted_at,
+        "content of": f"version {found.restored_from}" if found.restored_from else None,
         "archive": f"sha256 {found.archive_sha256}",
         "deployed from": f"Python {found.python}, client {found.client_version}",
     }
@@ -95,7 +96,9 @@ def stop(settings: Settings, deployment_id: str, now: bool, yes: bool) -> None:
 
 @deployment.command()
 @click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
-@click.option("--now", is_flag=True, help="Delete it even if it is active or has jobs, and cancel those.")
+@click.option(
+    "--now", "--force", "now", is_flag=True, help="Delete it even if it is active or has jobs, and cancel those."
+)
 @yes_option
 @common_options
 @click.pass_obj

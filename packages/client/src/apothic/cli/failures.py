@@ -65,9 +65,10 @@ EXIT_CODES: tuple[tuple[type[ApothicError], int], ...] = (
 _HINTS = {
     "unauthenticated": "`apothic doctor` shows which key is used and from where; APOTHIC_API_KEY sets another.",
     "forbidden": "`apothic status` shows the role of your key; use one whose role and scopes allow this.",
+    "no_earlier_version": "`apothic history APP` lists the versions; `apothic rollback APP --to VERSION` takes one.",
     "app_stopped": "`apothic deploy FILE` makes the app answer calls again.",
-    "deployment_active": "`apothic deployment stop` first, or delete it with --now.",
-    "deployment_busy": "Wait until its jobs have ended, or delete it with --now, which cancels them.",
+    "deployment_active": "`apothic deployment stop` first, or delete it with --force.",
+    "deployment_busy": "Wait until its jobs have ended, or delete it with --force, which cancels them.",
     "too_many_pending": "Wait until waiting calls have run, or deploy with a larger max_pending_tasks.",
     "unreachable": "Is the address right, and does the cloud run? `apothic doctor` checks the way to it.",
     "unavailable": "`apothic doctor` checks the way to the cloud.",

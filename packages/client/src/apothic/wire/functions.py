@@ -76,6 +76,8 @@ class Manifest:
         python: `major.minor` of the deploying interpreter.
         client_version: Version of the deploying SDK.
         functions: At least one.
+        files: Digest (SHA-256 in hex) of each file of the archive by its path there, so that two deployments can be
+            compared; empty when there are more than `MANIFEST_FILES_MAX`.
     """
 
     module: str
@@ -83,3 +85,4 @@ class Manifest:
     python: str
     client_version: str
     functions: tuple[FunctionSpec, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]

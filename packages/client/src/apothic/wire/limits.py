@@ -36,6 +36,9 @@ ITEMS_KEPT_MAX = 1024 * MIB
 ARCHIVE_PACKED_MAX = 512 * MIB
 ARCHIVE_UNPACKED_MAX = 2048 * MIB
 ARCHIVE_ENTRIES_MAX = 50_000
+MANIFEST_FILES_MAX = 2_000
+"""Files whose digests a deployment tells; with more it tells none, so that its record stays small."""
+FILE_PATH_MAX = 1_024
 
 JSON_DEPTH_MAX = 64
 HEADER_BLOCK_MAX = 16 * KIB

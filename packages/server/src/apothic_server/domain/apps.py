@@ -29,6 +29,7 @@ class Deployment:
         status: `active`, `superseded`, `stopped` or `deleted`.
         archive: SHA-256 of the uploaded files, in hex.
         functions: Function ids by name.
+        restored_from: Version that a rollback took the content from; None when it was uploaded for this version.
     """
 
     id: DeploymentId
@@ -44,6 +45,26 @@ class Deployment:
     created_at: datetime
     stopped_at: datetime | None
     deleted_at: datetime | None
+    restored_from: int | None = None
+
+    @property
+    def content_version(self) -> int:
+        """Version that was the first with this content, as far as rollbacks are concerned."""
+        return self.version if self.restored_from is None else self.restored_from
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The active deployment after a deploy or a rollback.
+
+    Attributes:
+        is_new: It was made; False when the app ran this content already, so nothing changed.
+        superseded: The one that was active before.
+    """
+
+    deployment: Deployment
+    is_new: bool
+    superseded: DeploymentId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,3 +52,4 @@ class DeploymentEntry:
     status: str
     created_at: datetime
     stopped_at: datetime | None
+    restored_from: int | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, OrgId
 from apothic.wire.lease import HEARTBEATS, heartbeat_of
 from apothic.wire.names import APP_NAME_RULE, is_app_name, near_matches
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.errors import Conflict, Invalid, NotFound, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.domain.views import AppView
@@ -84,9 +85,14 @@ class Apps:
         app_name: str,
         manifest: Manifest,
         archive_sha256: str,
-        keep: Keep[Deployment] | None = None,
-    ) -> Deployment | KeptAnswer:
+        keep: Keep[Switch] | None = None,
+        *,
+        if_changed: bool = False,
+    ) -> Switch | KeptAnswer:
         """Make a deployment and switch the app to it, in one commit (G11.1), in which the answer is kept with `keep`.
+
+        Args:
+            if_changed: Make none when the active deployment has the same manifest and archive; return that one.
 
         Raises:
             KeyInProgress: The key of `keep` is at work.
@@ -105,17 +111,70 @@ class Apps:
             self._disk.require_room()
             if not await archives.has_archive(unit, actor.org, archive_sha256):
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
-            new = self._new_deployment(actor, app_name, manifest, archive_sha256)
-            deployment, superseded = await rows.create_deployment(unit, new)
-            await tell_deployed(unit, deployment, superseded)
-            await keep_result(unit, actor, keep, deployment, self._clock)
+            active = await _locked_active(unit, actor.org, app_name) if if_changed else None
+            if active is not None and (active.archive, active.manifest) == (archive_sha256, manifest):
+                switch = Switch(active, is_new=False)
+            else:
+                switch = await self._switch(unit, self._new_deployment(actor, app_name, manifest, archive_sha256))
+            await keep_result(unit, actor, keep, switch, self._clock)
             await fp("deploy.before")
         await fp("deploy.after")
-        self.forget(actor.org, deployment.app)
-        for key in (deployment.app, superseded, deployment.id):
+        self._tell(switch)
+        return switch
+
+    async def rollback(
+        self, actor: Actor, app_name: str, *, version: int | None, keep: Keep[Switch] | None = None
+    ) -> Switch | KeptAnswer:
+        """Make a deployment with the content of an earlier one and switch the app to it, in one commit (G11.4).
+
+        Nothing is uploaded and nothing is built. When the active deployment has that content, nothing changes.
+
+        Args:
+            version: The one whose content the app shall run; None takes the newest that is older than what it runs
+                now, so that a second rollback goes back one further.
+
+        Raises:
+            KeyInProgress: The key of `keep` is at work.
+            KeyReused: It was used for another rollback.
+            NotFound: No such app, or it has no such version or that was deleted.
+            Conflict: Without `version`: there is none before (`no_earlier_version`), or the app is stopped
+                (`app_stopped`).
+            DiskLow: The disk is nearly full.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
+            self._disk.require_room()
+            locked = await rows.lock_active(unit, actor.org, app_name)
+            if locked is None:
+                raise await _no_app(unit, actor.org, app_name)
+            app, active_key = locked
+            active = None if active_key is None else await rows.get_deployment(unit, actor.org, active_key)
+            wanted = await _wanted(unit, actor.org, app, app_name, active, version)
+            if active is not None and active.content_version == wanted.content_version:
+                switch = Switch(active, is_new=False)
+            else:
+                new = self._new_deployment(actor, app_name, wanted.manifest, wanted.archive)
+                switch = await self._switch(unit, replace(new, restored_from=wanted.content_version))
+            await keep_result(unit, actor, keep, switch, self._clock)
+            await fp("deploy.before")
+        await fp("deploy.after")
+        self._tell(switch)
+        return switch
+
+    async def _switch(self, unit: Connection, new: rows.NewDeployment) -> Switch:
+        deployment, superseded = await rows.create_deployment(unit, new)
+        await tell_deployed(unit, deployment, superseded)
+        return Switch(deployment, is_new=True, superseded=superseded)
+
+    def _tell(self, switch: Switch) -> None:
+        if not switch.is_new:
+            return
+        self.forget(switch.deployment.org, switch.deployment.app)
+        for key in (switch.deployment.app, switch.superseded, switch.deployment.id):
             if key is not None:
                 self._changed(key)
-        return deployment
 
     def _check_graces(self, manifest: Manifest) -> None:
         """A shorter grace than this would end with the first heartbeat that is late (G3.1)."""
@@ -214,6 +273,31 @@ class Apps:
 def app_view(found: rows.ActiveApp) -> AppView:
     """Return a row as services answer it."""
     return AppView(found.app, found.version, found.functions)
+
+
+async def _locked_active(unit: Connection, org: OrgId, app_name: str) -> Deployment | None:
+    locked = await rows.lock_active(unit, org, app_name)
+    if locked is None or locked[1] is None:
+        return None
+    return await rows.get_deployment(unit, org, locked[1])
+
+
+async def _wanted(
+    unit: Connection, org: OrgId, app: AppId, app_name: str, active: Deployment | None, version: int | None
+) -> Deployment:
+    """Return the deployment whose content a rollback asks for."""
+    if version is not None:
+        found = await rows.get_version(unit, org, app, version)
+        if found is None:
+            raise NotFound(f"app {app_name} has no version {version}, or it was deleted")
+        return found
+    if active is None:
+        raise _app_stopped(app_name)
+    found = await rows.get_version_before(unit, org, app, active.content_version)
+    if found is None:
+        detail = f"app {app_name} has no version before {active.content_version} that is not deleted"
+        raise Conflict(detail, code="no_earlier_version")
+    return found
 
 
 async def _no_app(unit: Connection, org: OrgId, name: str) -> NotFound:

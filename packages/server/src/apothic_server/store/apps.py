@@ -37,6 +37,7 @@ class NewDeployment:
     Attributes:
         app_id: Id for the app if this is its first deploy.
         function_ids: An id for each function of the manifest, used for names that the app never had before.
+        restored_from: As in `Deployment`.
     """
 
     id: DeploymentId
@@ -48,6 +49,7 @@ class NewDeployment:
     function_ids: Mapping[str, FunctionId]
     created_by: KeyId
     created_at: datetime
+    restored_from: int | None = None
 
 
 async def list_apps(connection: Connection, org: OrgId, *, after: str = "", limit: int) -> list[ActiveApp]:
@@ -111,6 +113,28 @@ async def is_active(connection: Connection, org: OrgId, app: AppId, deployment: 
     return bool(await connection.fetchval(SQL["is_active"], org, app, deployment))
 
 
+async def lock_active(connection: Connection, org: OrgId, name: str) -> tuple[AppId, DeploymentId | None] | None:
+    """Let nobody else change an app's deployments until the transaction ends; None when there is no such app.
+
+    Returns:
+        The app and its active deployment; None for that when the app is stopped.
+    """
+    row = await connection.fetchrow(SQL["lock_app_by_name"], org, name)
+    return None if row is None else (AppId(row["id"]), row["active"])
+
+
+async def get_version(connection: Connection, org: OrgId, app: AppId, version: int) -> Deployment | None:
+    """Return one version of an app; None when there never was one or it is deleted."""
+    found: DeploymentId | None = await connection.fetchval(SQL["get_version"], org, app, version)
+    return None if found is None else await get_deployment(connection, org, found)
+
+
+async def get_version_before(connection: Connection, org: OrgId, app: AppId, version: int) -> Deployment | None:
+    """Return the newest version below `version` that is not deleted; None without one."""
+    found: DeploymentId | None = await connection.fetchval(SQL["get_version_before"], org, app, version)
+    return None if found is None else await get_deployment(connection, org, found)
+
+
 async def create_deployment(connection: Connection, new: NewDeployment) -> tuple[Deployment, DeploymentId | None]:
     """Make a new version of an app and activate it; the app is made by its first deploy.
 
@@ -137,7 +161,7 @@ async def create_deployment(connection: Connection, new: NewDeployment) -> tuple
 
 async def _add_deployment(connection: Connection, new: NewDeployment, app: AppId, version: int) -> None:
     manifest = msgspec.json.encode(new.manifest).decode()
-    columns = (new.id, new.org, app, version, new.archive, manifest, new.created_by, new.created_at)
+    columns = (new.id, new.org, app, version, new.archive, manifest, new.created_by, new.created_at, new.restored_from)
     await connection.execute(SQL["add_deployment"], *columns)
 
 

@@ -35,7 +35,7 @@ from apothic.wire.version import LINK_PROTOCOL, VERSION
 from apothic_server.api.shared.asgi import Face
 from apothic_server.bootstrap import Cloud, Services, Sources
 from apothic_server.domain.access import Actor, Role
-from apothic_server.domain.apps import Deployment
+from apothic_server.domain.apps import Deployment, Switch
 from apothic_server.domain.fleet import Worker
 from apothic_server.domain.jobs import JobChange, JobFields, JobStatus, StreamEvent
 from apothic_server.domain.views import Outcome, Submitted
@@ -107,8 +107,8 @@ class CloudUnderTest:
         functions = specs or (FunctionSpec("work", qualname="work"),)
         manifest = Manifest("shop", "app", "3.11", VERSION, functions)
         made = await self.services.apps.deploy(who, app, manifest, digest)
-        assert isinstance(made, Deployment)
-        return made
+        assert isinstance(made, Switch)
+        return made.deployment
 
     async def spawn(self, function: str = "work", app: str = "shop", *, blocking: bool = False) -> Submitted:
         """Call a function with no arguments; returns when the job is durable unless `blocking`."""

@@ -7,11 +7,14 @@ from apothic.wire.names import APP_NAME_RULE, is_app_name, is_function_name
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.manifests import is_sha256, read_deployment
 from apothic_server.api.shared.idempotency import answer_once
-from apothic_server.api.shared.query import refusal, whole_number
+from apothic_server.api.shared.query import refusal, truth, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, empty_response, json_response
 from apothic_server.api.shared.services import Services
+from apothic_server.domain.apps import Switch
 from apothic_server.domain.errors import Invalid, no_such, problem
+
+VERSION_MAX = 2**31 - 1
 
 
 class AppHandlers:
@@ -38,16 +41,27 @@ class AppHandlers:
         return json_response(records.app_record(await self._apps.get_app(request.actor, app_name(request))))
 
     async def create_deployment(self, request: Request) -> Response:
-        """Make a new live version of an app."""
+        """Make a new live version of an app, unless it shall be and is the same as the live one."""
         name = request.params["app"]
         if not is_app_name(name):
             raise Invalid("The app's name is not valid.", problems=[problem(["path", "app"], APP_NAME_RULE, "pattern")])
         body = await request.body()
         manifest, digest = read_deployment(body)
+        if_changed = truth(request.query, "if_changed")
         return await answer_once(
             request.key(body),
-            lambda keep: self._apps.deploy(request.actor, name, manifest, digest, keep),
-            lambda deployment: json_response(records.deployment_record(deployment), status=201),
+            lambda keep: self._apps.deploy(request.actor, name, manifest, digest, keep, if_changed=if_changed),
+            _switched,
+        )
+
+    async def rollback_app(self, request: Request) -> Response:
+        """Make the content of an earlier version live again."""
+        name = app_name(request)
+        version = whole_number(request.query, "version", 1, VERSION_MAX, 0) or None
+        return await answer_once(
+            request.key(),
+            lambda keep: self._apps.rollback(request.actor, name, version=version, keep=keep),
+            _switched,
         )
 
     async def get_app_function(self, request: Request) -> Response:
@@ -75,6 +89,10 @@ class AppHandlers:
             raise Invalid("The digest is not valid.", problems=[problem(["path", "sha256"], detail, "pattern")])
         size, created = await self._archives.put(request.actor, digest, request.chunks())
         return json_response({"sha256": digest, "size_bytes": size}, status=201 if created else 200)
+
+
+def _switched(switch: Switch) -> Response:
+    return json_response(records.deployment_record(switch.deployment), status=201 if switch.is_new else 200)
 
 
 def app_name(request: Request) -> str:

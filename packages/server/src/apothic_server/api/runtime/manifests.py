@@ -132,7 +132,19 @@ def _manifest_problems(manifest: Manifest) -> Problems:
         problems.append(problem([*loc, "python"], "must be a version like 3.11", "pattern"))
     if len(manifest.client_version) > VERSION_LENGTH_MAX or not _VERSION.fullmatch(manifest.client_version):
         problems.append(problem([*loc, "client_version"], "must be a version like 0.1.0", "pattern"))
-    return problems + _functions_problems(manifest, [*loc, "functions"])
+    return problems + _functions_problems(manifest, [*loc, "functions"]) + _files_problems(manifest, [*loc, "files"])
+
+
+def _files_problems(manifest: Manifest, loc: list[str | int]) -> Problems:
+    if len(manifest.files) > limits.MANIFEST_FILES_MAX:
+        return [problem(loc, f"must hold at most {limits.MANIFEST_FILES_MAX} files", "too_long")]
+    problems: Problems = []
+    for path, digest in manifest.files.items():
+        if not path or len(path.encode()) > limits.FILE_PATH_MAX:
+            problems.append(problem(loc, f"has a path that is not 1 to {limits.FILE_PATH_MAX} bytes long", "too_long"))
+        elif not is_sha256(digest):
+            problems.append(problem([*loc, path[:128]], "must be 64 lower-case hexadecimal digits", "pattern"))
+    return problems
 
 
 def _functions_problems(manifest: Manifest, loc: list[str | int]) -> Problems:

@@ -87,6 +87,8 @@ def deployment_record(deployment: Deployment) -> dict[str, Any]:
         "created_at": time_text(deployment.created_at),
         "stopped_at": _time_or_none(deployment.stopped_at),
         "deleted_at": _time_or_none(deployment.deleted_at),
+        "restored_from": deployment.restored_from,
+        "manifest": dataclasses.asdict(manifest),
     }
 
 
@@ -99,6 +101,7 @@ def deployment_entry(entry: DeploymentEntry) -> dict[str, Any]:
         "status": entry.status,
         "created_at": time_text(entry.created_at),
         "stopped_at": _time_or_none(entry.stopped_at),
+        "restored_from": entry.restored_from,
     }
 
 

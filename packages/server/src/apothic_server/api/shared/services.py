@@ -13,7 +13,7 @@ from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Deployment, Function
+from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import JobEntry, JobFilter, JobStatus
@@ -54,9 +54,22 @@ class Apps(Protocol):
     async def app_key(self, actor: Actor, name: str) -> AppId: ...
 
     async def deploy(
-        self, actor: Actor, app_name: str, manifest: Manifest, archive_sha256: str, keep: Keep[Deployment] | None = None
-    ) -> Deployment | KeptAnswer:
+        self,
+        actor: Actor,
+        app_name: str,
+        manifest: Manifest,
+        archive_sha256: str,
+        keep: Keep[Switch] | None = None,
+        *,
+        if_changed: bool = False,
+    ) -> Switch | KeptAnswer:
         """Raises `Conflict` with code `archive_missing` when the archive is not stored in the actor's org."""
+        ...
+
+    async def rollback(
+        self, actor: Actor, app_name: str, *, version: int | None, keep: Keep[Switch] | None = None
+    ) -> Switch | KeptAnswer:
+        """Raises `NotFound`, and without `version` `Conflict` with code `no_earlier_version` or `app_stopped`."""
         ...
 
     async def get_deployment(self, actor: Actor, key: DeploymentId) -> Deployment: ...

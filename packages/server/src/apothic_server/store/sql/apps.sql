@@ -37,7 +37,7 @@ SELECT name FROM apps WHERE org = $1 AND active_deployment IS NOT NULL ORDER BY 
 -- name: get_deployment
 SELECT deployment.id, deployment.org, deployment.app, app.name AS app_name, deployment.version, deployment.status,
     deployment.archive, deployment.manifest, deployment.created_by, deployment.created_at,
-    deployment.stopped_at, deployment.deleted_at
+    deployment.stopped_at, deployment.deleted_at, deployment.restored_from
 FROM deployments AS deployment JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
 WHERE deployment.org = $1 AND deployment.id = $2;
 
@@ -91,8 +91,19 @@ UPDATE apps SET versions = versions + 1 WHERE org = $1 AND name = $2 RETURNING i
 UPDATE deployments SET status = 'superseded' WHERE org = $1 AND app = $2 AND status = 'active' RETURNING id;
 
 -- name: add_deployment
-INSERT INTO deployments (id, org, app, version, status, archive, manifest, created_by, created_at)
-VALUES ($1, $2, $3, $4, 'active', $5, $6::jsonb, $7, $8);
+INSERT INTO deployments (id, org, app, version, status, archive, manifest, created_by, created_at, restored_from)
+VALUES ($1, $2, $3, $4, 'active', $5, $6::jsonb, $7, $8, $9);
+
+-- name: lock_app_by_name
+-- As a deploy does, so that who looks at the active deployment decides before anybody changes it.
+SELECT id, active_deployment AS active FROM apps WHERE org = $1 AND name = $2 FOR UPDATE;
+
+-- name: get_version
+SELECT id FROM deployments WHERE org = $1 AND app = $2 AND version = $3 AND status <> 'deleted';
+
+-- name: get_version_before
+SELECT id FROM deployments WHERE org = $1 AND app = $2 AND version < $3 AND status <> 'deleted'
+ORDER BY version DESC LIMIT 1;
 
 -- name: add_functions
 INSERT INTO functions (id, org, app, name, created_at)

@@ -2,7 +2,7 @@
 
 -- name: list_deployments
 SELECT deployment.id, app.name AS app_name, deployment.version, deployment.status,
-    deployment.created_at, deployment.stopped_at
+    deployment.created_at, deployment.stopped_at, deployment.restored_from
 FROM deployments AS deployment JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
 WHERE deployment.org = $1 AND deployment.id < $2 AND deployment.status <> 'deleted'
     AND ($3::text IS NULL OR app.name = $3)
