@@ -196,7 +196,8 @@ class EventPage:
     """Events in order; pass `last_index` as `after` to read on. `is_final`: no event will ever follow.
 
     Attributes:
-        next_ordinal: The ordinal after the greatest among items before the page; None when items were not asked for.
+        next_ordinal: The ordinal after the greatest among items before the page; None when items were not asked for, or
+            the job's function yields none.
     """
 
     events: tuple[EventRecord, ...]

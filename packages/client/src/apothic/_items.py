@@ -28,7 +28,7 @@ from apothic._position import Position
 from apothic._ranges import wrong
 from apothic._results import decode, result_of
 from apothic._steps import Pause, Say, Steps
-from apothic.errors import ApothicError, JobStreamResetError, ProtocolError
+from apothic.errors import ApothicError, InvalidRequestError, JobStreamResetError, ProtocolError
 from apothic.streams import JobResetEvent, JobStreamCheckpoint, JobStreamEvent, JobStreamItemEvent
 from apothic.wire.values import ENCODINGS, Value
 
@@ -138,6 +138,9 @@ class ItemEvents(EventReader):
 
     def _page(self) -> Steps[list[JobStreamEvent]]:
         page: EventPage = yield from event_page(self._core, self._path, self.last_index, self._types())
+        if self._query and page.next_ordinal is None:
+            text = f"The function of {self.job_id} yields no items; wait for its one result instead."
+            raise InvalidRequestError(text, code="not_a_generator")
         place = (self.last_index, _ALIVE, {"last_index": self.last_index, "next_ordinal": page.next_ordinal})
         found = self._taken([place, *((entry.index, entry.event, entry.data) for entry in page.events)])
         self.last_index = max(self.last_index, page.last_index)

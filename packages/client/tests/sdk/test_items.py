@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from apothic import ControlPlaneClient, Job, JobStreamResetError, RemoteExecutionError
+from apothic import ControlPlaneClient, InvalidRequestError, Job, JobStreamResetError, RemoteExecutionError
 from apothic._blocking import Interrupts, perform
 from apothic._items import FIRST_S_MAX, ItemEvents
 from apothic._steps import Receive
@@ -64,6 +64,7 @@ class Pages:
     Attributes:
         kept_from: Events with smaller indexes are gone.
         seen: How many of the events are there yet; one more after every page that had nothing new.
+        yields: The job's function is a generator.
     """
 
     def __init__(self, server: ScriptedServer, no_stream: Callable[[Wire], Any], *events: Event) -> None:
@@ -72,6 +73,7 @@ class Pages:
         self.kept_from = 0
         self.seen = len(events)
         self.limit = 100
+        self.yields = True
         self.afters: list[int] = []
         self.streams = 0
         server.routes[f"GET /v1/jobs/{JOB}/events"] = self._answer
@@ -96,10 +98,11 @@ class Pages:
         if not found:
             self.seen += 1
         before = [data["ordinal"] + 1 for index, kind, data in there if index <= after and kind == "job.stream_item"]
-        return page(wire, found, after, is_final=is_final, next_ordinal=max(before, default=0))
+        next_ordinal = max(before, default=0) if self.yields else None
+        return page(wire, found, after, is_final=is_final, next_ordinal=next_ordinal)
 
 
-def page(wire: Wire, events: list[Event], after: int = -1, *, is_final: bool, next_ordinal: int = 0) -> None:
+def page(wire: Wire, events: list[Event], after: int = -1, *, is_final: bool, next_ordinal: int | None = 0) -> None:
     made = [{"index": index, "event": kind, "data": data} for index, kind, data in events]
     last = events[-1][0] if events else after
     told = {"events": made, "last_index": last, "is_final": is_final, "next_ordinal": next_ordinal}
@@ -132,6 +135,19 @@ def test_items_come_by_pages_where_no_stream_gets_through(
     assert pages.streams == 1, "what did not get through once is not tried again"
     assert pages.afters[0] == -1
     assert pages.afters == sorted(set(pages.afters))
+
+
+@NO_STREAM
+def test_pages_of_a_function_that_yields_none_are_the_same_error_as_its_stream(
+    read: Read, server: ScriptedServer, no_stream: Any
+) -> None:
+    pages = Pages(server, no_stream, (3, "job.result", {"value": 1}), end(4))
+    pages.yields = False
+
+    with pytest.raises(InvalidRequestError, match="yields no items") as caught:
+        read()
+
+    assert caught.value.code == "not_a_generator"
 
 
 def test_items_that_come_later_are_looked_for_again(read: Read, server: ScriptedServer) -> None:

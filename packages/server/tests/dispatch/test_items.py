@@ -379,8 +379,11 @@ async def test_items_of_a_function_that_yields_none_are_refused(cloud, client, h
 
     answer = await client.request("GET", f"/v1/jobs/jobs:{job.job}/events?items=packed", headers=SSE)
 
+    page = await client.request("GET", f"/v1/jobs/jobs:{job.job}/events?types=job.stream_item,job.end")
+
     assert (answer.status, answer.json["code"]) == (422, "not_a_generator")
     assert "yields no items" in answer.json["detail"]
+    assert page.json["next_ordinal"] is None
 
 
 @pytest.mark.parametrize(("query", "headers"), [("?items=loose", SSE), ("?items=packed", {})])

@@ -93,7 +93,9 @@ class EventHandlers:
                 return stream_response(feed, SSE_TYPE, reader_idle_s=ITEM_READER_IDLE_S if is_packed else None)
             page = await feed.page(limit, wait_s)
             if words is JOB and ITEM in chosen:
-                page["next_ordinal"] = await self._streams.next_ordinal(request.actor, JobId(key), upto=after)
+                yields = (await self._jobs.get(request.actor, JobId(key))).is_generator
+                ordinal = self._streams.next_ordinal
+                page["next_ordinal"] = await ordinal(request.actor, JobId(key), upto=after) if yields else None
         finally:
             if not is_handed_on:
                 feed.close()
