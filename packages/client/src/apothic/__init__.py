@@ -22,6 +22,7 @@ TYPE_CHECKING = False  # as in `typing`, whose import would cost more than all t
 if TYPE_CHECKING:
     from typing import Any
 
+    from apothic._composition import AppNamespace, LocalEntrypoint
     from apothic.app import App
     from apothic.client import ControlPlaneClient
     from apothic.errors import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from apothic.function import Function
     from apothic.job import Job
     from apothic.options import ConcurrencySpec, FunctionOptions, Retries
+    from apothic.remote_app import Deployment, RemoteApp
     from apothic.remote_function import RemoteFunction
     from apothic.streams import (
         JobEndEvent,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ApothicError",
     "App",
+    "AppNamespace",
     "AuthError",
     "CapacityError",
     "CloudNotRunning",
@@ -78,6 +81,7 @@ __all__ = [
     "ConflictError",
     "ConnectionLostError",
     "ControlPlaneClient",
+    "Deployment",
     "Function",
     "FunctionOptions",
     "InvalidRequestError",
@@ -95,11 +99,13 @@ __all__ = [
     "JobStreamItemEvent",
     "JobStreamResetError",
     "JobTimeoutError",
+    "LocalEntrypoint",
     "NotDeployedError",
     "NotFoundError",
     "NotSupportedError",
     "PermissionDeniedError",
     "ProtocolError",
+    "RemoteApp",
     "RemoteExecutionError",
     "RemoteFunction",
     "Retries",
@@ -113,8 +119,10 @@ __all__ = [
 
 _HOMES = {
     "App": "apothic.app",
+    "AppNamespace": "apothic._composition",
     "ConcurrencySpec": "apothic.options",
     "ControlPlaneClient": "apothic.client",
+    "Deployment": "apothic.remote_app",
     "Function": "apothic.function",
     "FunctionOptions": "apothic.options",
     "Job": "apothic.job",
@@ -128,6 +136,8 @@ _HOMES = {
     "JobStreamCursor": "apothic.streams",
     "JobStreamEvent": "apothic.streams",
     "JobStreamItemEvent": "apothic.streams",
+    "LocalEntrypoint": "apothic._composition",
+    "RemoteApp": "apothic.remote_app",
     "RemoteFunction": "apothic.remote_function",
     "Retries": "apothic.options",
     "StreamEvent": "apothic.streams",

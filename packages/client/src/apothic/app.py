@@ -5,23 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType, MappingProxyType
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
+from apothic._composition import Composition
 from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads
 from apothic._loading import is_in_runner, stop_if_loading
 from apothic._ranges import wrong
 from apothic._steps import Steps
 from apothic.client import ControlPlaneClient, shared_client
-from apothic.errors import ConflictError, InvalidRequestError, NotDeployedError, NotSupportedError
+from apothic.errors import InvalidRequestError, NotDeployedError, NotSupportedError
 from apothic.function import AsyncFunction, Function
 from apothic.options import FunctionOptions, Retries, retries_of
 from apothic.placement import Placement
 from apothic.wire.attempts import SOCKET_VARIABLE
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
+
+if TYPE_CHECKING:
+    from apothic.remote_app import RemoteApp
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +42,7 @@ class FunctionDecorator(Protocol):
     def __call__(self, python_function: Callable[P, Any], /) -> Any: ...
 
 
-class App:
+class App(Composition):
     """A named group of functions.
 
     Args:
@@ -52,9 +57,9 @@ class App:
     def __init__(self, name: str, *, client: ControlPlaneClient | None = None) -> None:
         if not isinstance(name, str) or not is_app_name(name):  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
             raise wrong("name", name, APP_NAME_RULE)
+        super().__init__()
         self._name = name
         self._given_client = client
-        self._functions: dict[str, Function[..., Any]] = {}
         self._function_ids: dict[str, str] = {}
         self._deployment_id: str | None = None
         self._module = _caller_module(inspect.currentframe())
@@ -73,10 +78,23 @@ class App:
         """Name of the app on the server."""
         return self._name
 
-    @property
-    def functions(self) -> Mapping[str, Function[..., Any]]:
-        """The functions decorated so far, by name; read-only."""
-        return MappingProxyType(self._functions)
+    @staticmethod
+    def lookup(name: str, *, client: ControlPlaneClient | None = None, base_url: str | None = None) -> RemoteApp:
+        """Return the handle of a deployed app.
+
+        Args:
+            client: Connection to use; wins over `base_url`.
+            base_url: Address to use instead of the configured one.
+
+        Raises:
+            NotFoundError: There is no such app; the message names near matches.
+            CloudNotRunning: Nothing names an address.
+        """
+        from apothic.remote_app import RemoteApp
+
+        found = RemoteApp(name, shared_client(client, base_url))
+        found.info()
+        return found
 
     @functools.cached_property
     def client(self) -> ControlPlaneClient:
@@ -227,7 +245,8 @@ class App:
         """
         from apothic._archive import pack
 
-        specs, source = self._specs(), self._file()
+        source = self._file()
+        specs = self._specs(source.variable)
         packed = pack(source.path)
         return manifest_of(packed.module, source.variable, specs, packed.files)
 
@@ -237,10 +256,11 @@ class App:
         """Return the deploy as an operation; for this package's own modules."""
         if client.endpoint.socket is not None:
             raise NotSupportedError(f"{self._name}: apps are deployed from outside, not from inside a function.")
-        specs = self._specs()
-        manifest_of("", "", specs)
+        manifest_of("", "", self._specs())
+        source = self._file()
+        specs = self._specs(source.variable)
         done = yield from deploy(
-            client.core, self._name, self._file(), specs, is_quiet=is_quiet, compares=compares, if_changed=if_changed
+            client.core, self._name, source, specs, is_quiet=is_quiet, compares=compares, if_changed=if_changed
         )
         self._deployment_id = done.deployment.deployment_id
         self._function_ids = {info.name: info.function_id for info in done.deployment.functions}
@@ -256,6 +276,8 @@ class App:
             NotFoundError: Inside a function: the app's live deployment has no such function any more.
         """
         stop_if_loading()
+        if isinstance(self._includer, App):
+            return self._includer.deployed(name)
         function_id = self._function_ids.get(name)
         if function_id is None and self._is_inside:
             function_id = self._function_ids[name] = self.client.get_function(self._name, name).function_id
@@ -271,18 +293,19 @@ class App:
         """Whether this is user code of a deployed app, or a process that it started."""
         return is_in_runner() or SOCKET_VARIABLE in os.environ
 
-    def _specs(self) -> list[FunctionSpec]:
-        return [function.spec for function in self._functions.values()]
+    def _specs(self, variable: str = "app") -> list[FunctionSpec]:
+        """Return what is deployed; a function of an included app is found as an attribute of this one."""
+        return [
+            function.spec if function.app is self else replace(function.spec, qualname=f"{variable}.{name}")
+            for name, function in self._functions.items()
+        ]
 
     def _file(self) -> AppFile:
         return find_app_file(self, self._module)
 
     def _add(self, options: FunctionOptions, python_function: Any, /) -> Function[..., Any]:
         name = _checked_name(python_function, self._module)
-        if name in self._functions:
-            raise ConflictError(
-                f"The app {self._name} has a function {name} already; rename one.", code="duplicate_name"
-            )
+        self._check_free(name)
         is_async = inspect.iscoroutinefunction(python_function)
         make = AsyncFunction[..., Any] if is_async else Function[..., Any]
         function: Function[..., Any] = make(

@@ -74,6 +74,11 @@ class Function(Generic[P, R]):
         return self._name
 
     @property
+    def app(self) -> App:
+        """The app that it is decorated for."""
+        return self._app
+
+    @property
     def options(self) -> FunctionOptions:
         """What the decorator was given."""
         return self._options

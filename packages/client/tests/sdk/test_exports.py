@@ -12,13 +12,14 @@ import apothic
 from apothic import ApothicError, errors
 
 PUBLIC = [
-    "ApothicError", "App", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec", "ConfigError",
-    "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Function", "FunctionOptions", "InvalidRequestError",
-    "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent", "JobLogEvent", "JobResetEvent", "JobResultEvent",
-    "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor", "JobStreamEvent", "JobStreamItemEvent",
-    "JobStreamResetError", "JobTimeoutError", "NotDeployedError", "NotFoundError", "NotSupportedError",
-    "PermissionDeniedError", "ProtocolError", "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError",
-    "StreamEvent", "StreamResetEvent", "TooLargeError", "UnavailableError", "__version__",
+    "ApothicError", "App", "AppNamespace", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec",
+    "ConfigError", "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Deployment", "Function",
+    "FunctionOptions", "InvalidRequestError", "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent",
+    "JobLogEvent", "JobResetEvent", "JobResultEvent", "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor",
+    "JobStreamEvent", "JobStreamItemEvent", "JobStreamResetError", "JobTimeoutError", "LocalEntrypoint",
+    "NotDeployedError", "NotFoundError", "NotSupportedError", "PermissionDeniedError", "ProtocolError", "RemoteApp",
+    "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError", "StreamEvent", "StreamResetEvent",
+    "TooLargeError", "UnavailableError", "__version__",
 ]  # fmt: skip
 
 
