@@ -15,6 +15,7 @@ from apothic.wire.tokens import AttemptName, attempt_token, new_token, token_kin
 from apothic_server.api.runtime.document import read_document
 from apothic_server.domain.access import Role
 from apothic_server.domain.errors import Unauthenticated, Unavailable
+from apothic_server.loops.retention import WORKERS_KEPT
 from apothic_server.services import enrolment
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -414,6 +415,52 @@ async def test_user_code_on_a_removed_worker_may_nothing_from_then_on(cloud, cli
     after = await user_code.request(*request, headers={ATTEMPT_HEADER: str(name)})
 
     assert (before.status, after.status) == (200, 401)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+async def test_user_code_on_a_removed_worker_may_nothing_after_a_restart_either(cloud, client, restart, is_removed):
+    worker = await linked(cloud, client, "box")
+    key = (await worker.next("welcome")).attempt_key
+    await cloud.deploy()
+    job = await cloud.spawn()
+    assign = await worker.take()
+    name = AttemptName(worker.incarnation, assign.job, assign.fence)
+    await cloud.settle()
+    if is_removed:
+        await client.request("DELETE", "/v1/workers/box")
+    await restart()
+    user_code = AsgiClient(cloud.asgi, attempt_token(key, assign.job, assign.fence))
+
+    answer = await user_code.request("GET", f"/v1/jobs/jobs:{job.job}", headers={ATTEMPT_HEADER: str(name)})
+
+    assert answer.status == (401 if is_removed else 200)
+
+
+async def test_of_former_workers_nothing_is_kept_for_ever(cloud, client):
+    gone = await linked(cloud, client, "gone")
+    credential = await join(client, "kept")
+    actor = await cloud.services.authenticate(credential, "")
+    first = await ScriptedWorker(cloud).connect(actor=actor)
+    await client.request("DELETE", "/v1/workers/gone")
+    await cloud.advance(31)
+
+    async def stored():
+        async with cloud.inner.database.system_unit() as unit:
+            starts = await unit.fetch("SELECT id FROM workers")
+            names = await unit.fetch("SELECT name FROM enrolled_workers ORDER BY name")
+            keys = await unit.fetch("SELECT name FROM api_keys WHERE kind = 'lw' ORDER BY name")
+        return {row["id"] for row in starts}, [row["name"] for row in names], [row["name"] for row in keys]
+
+    cloud.clock.advance(WORKERS_KEPT.total_seconds() - 60)
+    await cloud.step()
+    early = await stored()
+    again = await ScriptedWorker(cloud).connect(actor=actor)
+    cloud.clock.advance(120)
+    await cloud.step()
+    late = await stored()
+
+    assert early == ({gone.incarnation, first.incarnation}, ["gone", "kept"], ["gone", "kept", "worker"])
+    assert late == ({again.incarnation}, ["kept"], ["kept", "worker"])
 
 
 async def test_a_removed_worker_does_not_link_again_even_where_its_key_is_still_remembered(cloud, client):

@@ -1,4 +1,4 @@
-"""Keeps what grows within its bounds: event streams, live and ended (G5.4), idempotency keys (G6.1)."""
+"""Keeps what grows within its bounds: event streams, live and ended (G5.4), idempotency keys (G6.1), former workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from apothic_server.ports.clock import Clock
 from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
+from apothic_server.store.enrolment import forget_removed
 from apothic_server.store.idempotency import forget_keys
 
 EVENTS_MAX = 10_000
@@ -28,14 +29,18 @@ WEIGHED_FROM = 128
 KEYS_KEPT = timedelta(hours=24)
 """An idempotency key is kept this long after its work was complete."""
 
+WORKERS_KEPT = timedelta(days=30)
+"""Starts of workers that ended, and workers that were removed, are kept this long: as long as their jobs."""
+
 PAGE = 100
+STARTS_PAGE = 1_000
 KEYS_PAGE = 10_000
 SEGMENTS_PAGE = 1_000
 Find = Callable[[Connection, str], Awaitable[list[rows.Trim]]]
 
 
 class Retention:
-    """One step trims every stream that is too long, too large or too old, and forgets old keys.
+    """One step trims every stream that is too long, too large or too old, and forgets old keys and workers.
 
     Args:
         item_bytes_max: Bytes of items kept of one job, at least 8 MiB.
@@ -64,6 +69,8 @@ class Retention:
         await self._trim_heavy()
         await self._trim_items()
         await self._forget_keys()
+        async with self._database.system_unit() as unit:
+            await forget_removed(unit, before=self._clock.now() - WORKERS_KEPT, limit=STARTS_PAGE)
         return None
 
     async def _forget_keys(self) -> None:

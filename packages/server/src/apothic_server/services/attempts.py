@@ -21,6 +21,7 @@ from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.cordons import REMOVED
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.keys import Keys
+from apothic_server.store import enrolment
 from apothic_server.store import recovery as rows
 from apothic_server.store.database import Database
 
@@ -69,8 +70,7 @@ class Attempts:
             raise Unauthenticated("The token does not belong to the attempt that the request names.")
         if not self._board.dispatches:
             raise Unavailable("another server dispatches, and user code is served there; try again", retry_after_s=1)
-        worker = self._board.fleet.workers.get(IncarnationId(attempt.incarnation))
-        if worker is not None and worker.is_removed:
+        if await self._is_removed(IncarnationId(attempt.incarnation)):
             raise Unauthenticated(REMOVED)
         live = await self._live(attempt)
         if live is None:
@@ -88,6 +88,14 @@ class Attempts:
     def _is_genuine(self, token: str, attempt: AttemptName) -> bool:
         key = self.key_of(IncarnationId(attempt.incarnation))
         return hmac.compare_digest(attempt_token(key, attempt.job, attempt.fence), token)
+
+    async def _is_removed(self, incarnation: IncarnationId) -> bool:
+        """Whether an operator removed the worker; after a restart memory has it only when it is back, if ever."""
+        worker = self._board.fleet.workers.get(incarnation)
+        if worker is not None:
+            return worker.is_removed
+        async with self._database.system_unit() as unit:
+            return await enrolment.is_removed(unit, incarnation)
 
     async def _live(self, attempt: AttemptName) -> LiveJob | None:
         """Return the job whose current attempt this is; after a restart it is read from the store first."""

@@ -159,6 +159,21 @@ async def orders_of(connection: Connection, workers: list[EnrolledId]) -> dict[E
     return {EnrolledId(row["id"]): Order(row["is_draining"], row["is_removed"]) for row in rows}
 
 
+async def is_removed(connection: Connection, start: IncarnationId) -> bool:
+    """Whether a start is of an enrolled worker that was removed; as the tables' owner."""
+    return await connection.fetchval(SQL["is_removed"], start) is not None
+
+
+async def forget_removed(connection: Connection, *, before: datetime, limit: int) -> None:
+    """Delete starts that ended before a time, some at once, and enrolled workers removed before it with their keys.
+
+    As the tables' owner. A worker goes when no start of it is left.
+    """
+    await connection.execute(SQL["forget_starts"], before, limit)
+    await connection.execute(SQL["forget_enrolled"], before)
+    await connection.execute(SQL["forget_credentials"], before)
+
+
 def _token(row: Record | None) -> StoredJoinToken | None:
     return None if row is None else StoredJoinToken(**dict(row.items()))
 

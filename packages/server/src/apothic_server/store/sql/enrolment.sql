@@ -69,3 +69,23 @@ UPDATE enrolled_workers SET removed_at = $3 WHERE org = $1 AND id = $2 AND remov
 -- name: orders_of
 -- What was ordered of the workers that a dispatcher sees, of all orgs; as the tables' owner.
 SELECT id, is_draining, removed_at IS NOT NULL AS is_removed FROM enrolled_workers WHERE id = ANY ($1::text[]);
+
+-- name: is_removed
+SELECT true FROM workers AS start JOIN enrolled_workers AS worker ON worker.id = start.enrolled AND worker.org = start.org
+WHERE start.id = $1 AND worker.removed_at IS NOT NULL;
+
+-- name: forget_starts
+-- Starts of all workers, also of those beside servers, of all orgs; those of unfinished jobs stay.
+DELETE FROM workers WHERE id IN (
+    SELECT start.id FROM workers AS start WHERE start.ended_at < $1 AND NOT EXISTS (
+        SELECT FROM jobs WHERE jobs.worker = start.id AND jobs.org = start.org AND jobs.finished_at IS NULL
+    ) ORDER BY start.id LIMIT $2
+);
+
+-- name: forget_enrolled
+DELETE FROM enrolled_workers AS worker WHERE worker.removed_at < $1
+    AND NOT EXISTS (SELECT FROM workers AS start WHERE start.enrolled = worker.id);
+
+-- name: forget_credentials
+DELETE FROM api_keys AS key WHERE key.kind = 'lw' AND key.revoked_at < $1
+    AND NOT EXISTS (SELECT FROM enrolled_workers AS worker WHERE worker.key = key.id);
