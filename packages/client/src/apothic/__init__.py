@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from apothic.function import Function
+    from apothic.image import Image
     from apothic.job import Job
     from apothic.options import ConcurrencySpec, FunctionOptions, Retries
     from apothic.remote_app import Deployment, RemoteApp
@@ -84,6 +85,7 @@ __all__ = [
     "Deployment",
     "Function",
     "FunctionOptions",
+    "Image",
     "InvalidRequestError",
     "Job",
     "JobCancelledError",
@@ -125,6 +127,7 @@ _HOMES = {
     "Deployment": "apothic.remote_app",
     "Function": "apothic.function",
     "FunctionOptions": "apothic.options",
+    "Image": "apothic.image",
     "Job": "apothic.job",
     "JobEndEvent": "apothic.streams",
     "JobErrorEvent": "apothic.streams",

@@ -197,8 +197,8 @@ class Composition:
     def _outermost(self) -> Composition:
         """Return the app that is deployed: this one, or the one that includes it in the end."""
         found: Composition = self
-        while found._includer is not None:  # noqa: SLF001 - of this class
-            found = found._includer  # noqa: SLF001
+        while found._includer is not None:
+            found = found._includer
         return found
 
     def _check_free(self, name: str) -> None:

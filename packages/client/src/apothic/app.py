@@ -19,6 +19,7 @@ from apothic._steps import Steps
 from apothic.client import ControlPlaneClient, shared_client
 from apothic.errors import InvalidRequestError, NotDeployedError, NotSupportedError
 from apothic.function import AsyncFunction, Function
+from apothic.image import Image
 from apothic.options import FunctionOptions, Retries, retries_of
 from apothic.placement import Placement
 from apothic.wire.attempts import SOCKET_VARIABLE
@@ -153,7 +154,7 @@ class App(Composition):
         max_pending_tasks: int = 100,
         max_containers: int = 1,
         tasks_per_container: int = 1,
-        image: Any = None,
+        image: Image | None = None,
         secrets: Any = None,
         volumes: Any = None,
     ) -> FunctionDecorator:
@@ -168,7 +169,8 @@ class App(Composition):
                 counts as lost; 0 for the cloud's.
             retries: Further attempts after a failure of the function; wins over `max_retries`.
             at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
-            schedule, liv, image, secrets, volumes: Not in this release; only None.
+            image: Packages, variables and files beside the function; None for the bare interpreter.
+            schedule, liv, secrets, volumes: Not in this release; only None.
 
         Raises:
             InvalidRequestError: An option has the wrong type or range, or the function cannot be deployed.
@@ -177,7 +179,7 @@ class App(Composition):
         """
         if misplaced is not None:
             raise InvalidRequestError("Write @app.function() with parentheses; options go into them by name.")
-        _refuse(schedule=schedule, liv=liv, image=image, secrets=secrets, volumes=volumes)
+        _refuse(schedule=schedule, liv=liv, secrets=secrets, volumes=volumes)
         placement = Placement(
             gpu=gpu,
             gpu_count=gpu_count,
@@ -212,6 +214,7 @@ class App(Composition):
             max_containers=max_containers,
             tasks_per_container=tasks_per_container,
             placement=placement,
+            image=image,
         )
         return cast("FunctionDecorator", functools.partial(self._add, options))
 

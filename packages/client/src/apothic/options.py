@@ -7,6 +7,7 @@ from typing import Any
 
 from apothic._ranges import flag, number, whole, wrong
 from apothic.errors import InvalidRequestError
+from apothic.image import Image
 from apothic.placement import Placement
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import (
@@ -85,6 +86,7 @@ class FunctionOptions:
         max_containers: Runners at once, 1 to 10,000.
         tasks_per_container: Jobs one runner executes at once, 1 to 1,000.
         placement: Which machines will do.
+        image: Packages, variables and files beside the function; None for those that its app imports.
     """
 
     cpu: int = 1
@@ -101,6 +103,7 @@ class FunctionOptions:
     max_containers: int = 1
     tasks_per_container: int = 1
     placement: Placement = field(default_factory=Placement)
+    image: Image | None = None
 
     def __post_init__(self) -> None:
         whole("cpu", self.cpu, 1, CPU_MAX)
@@ -115,6 +118,8 @@ class FunctionOptions:
         whole("max_pending_tasks", self.max_pending_tasks, 1, QUEUED_JOBS_PER_ORG_MAX)
         whole("max_containers", self.max_containers, 1, CONTAINERS_MAX)
         whole("tasks_per_container", self.tasks_per_container, 1, TASKS_PER_CONTAINER_MAX)
+        if self.image is not None and not isinstance(self.image, Image):  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
+            raise wrong("image", self.image, "an Image, such as Image.debian_slim().pip_install('numpy')")
         if flag("at_most_once", self.at_most_once) and self.retries is not None and self.retries.max_retries:
             raise InvalidRequestError(
                 "at_most_once and retries exclude each other: a function that may run at most once is never tried "
@@ -156,6 +161,7 @@ class FunctionOptions:
             is_async=is_async,
             is_generator=is_generator,
             placement=self.placement.as_dict(),
+            image=None if self.image is None else self.image.spec,
         )
 
 

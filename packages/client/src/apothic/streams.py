@@ -27,7 +27,8 @@ EVENT_TYPES = (
 APP_EVENT_TYPES = ("app.deployed", "app.stopped", "app.deployment_deleted", "app.reset", "app.snapshot")
 DEPLOYMENT_EVENT_TYPES = (
     "deployment.created", "deployment.active", "deployment.superseded", "deployment.stopped", "deployment.deleted",
-    "deployment.end", "deployment.reset", "deployment.snapshot",
+    "deployment.end", "deployment.build_log", "deployment.built", "deployment.build_failed", "deployment.reset",
+    "deployment.snapshot",
 )  # fmt: skip
 
 

@@ -174,6 +174,7 @@ def function_json(name: str = "greet", **more: Any) -> dict[str, Any]:
         "tasks_per_container": 1, "concurrent_requests": 1, "max_pending_tasks": 100, "is_async": False,
         "is_generator": False,
         "placement": {},
+        "image": None,
     } | more  # fmt: skip
     return check("Function", spec)
 

@@ -30,6 +30,7 @@ from apothic_server.services.archives import Archives
 from apothic_server.services.attempts import Attempts
 from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board, Hints
+from apothic_server.services.dispatch.builds import Builds
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.cordons import Cordons
@@ -252,6 +253,7 @@ class Cloud:
         reattach = Reattach(board, grants, calls, reports, self.recovery)
         self.keys = Keys(database, clock, pepper=pepper, new_key=key)
         attempts = Attempts(database, board, self.keys, pepper=pepper)
+        builds = self.builds = Builds(database, board, grants, lambda stream: board.hints.changed(stream))
         self.links = Links(
             database,
             board,
@@ -259,6 +261,7 @@ class Cloud:
             reports,
             reattach,
             attempts,
+            builds,
             servers=lambda: self.peers.urls,
             grace_s=self._grace_s,
         )
@@ -313,6 +316,7 @@ class Cloud:
         reload = Loop("reload", upkeep.reload, interval_s=1.0)
         retries = Loop("retries", upkeep.retries, interval_s=5.0)
         limits = Loop("limits", upkeep.limits, interval_s=2.0)
+        builds = Loop("builds", self.builds.step, interval_s=5.0)
         told = Loop("peers", upkeep.tell, interval_s=1.0)
         waited = Loop("outcomes", outcomes.step, interval_s=5.0)
         news = News(board, streams, outcomes)
@@ -322,6 +326,7 @@ class Cloud:
             reload=reload.hint,
             retries=retries.hint,
             limits=limits.hint,
+            builds=builds.hint,
             changed=lambda key: _changed(streams, peers, key),
             orphaned=calls.cancel_orphans,
         )
@@ -337,6 +342,7 @@ class Cloud:
             reload,
             retries,
             values,
+            builds,
             told,
             waited,
             Loop("disk", self.disk.step, interval_s=1.0),

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from apothic.wire.link import Assign, Finished, Items, LogLine, RunnerEnded
+from apothic.wire.images import BuildLines, Prepared
+from apothic.wire.link import (
+    Assign,
+    Finished,
+    Items,
+    LogLine,
+    RunnerEnded,
+)
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_worker.items import ItemWindow
@@ -55,6 +62,10 @@ class Reports(Protocol):
 
     def runner_ended(self, item: RunnerEnded) -> None:
         """A runner is gone."""
+        ...
+
+    def build(self, item: BuildLines | Prepared) -> None:
+        """An environment is being built, or is there."""
         ...
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from apothic.wire.images import PrepareImage
 from apothic.wire.link import (
     Assign,
     Cancel,
@@ -71,6 +72,10 @@ class Obeys(Protocol):
 
     def start_runner(self, item: StartRunner) -> None:
         """Start a runner."""
+        ...
+
+    def prepare_image(self, item: PrepareImage) -> None:
+        """Make an environment ready."""
         ...
 
     def stop_runner(self, runner: str) -> None:
@@ -286,6 +291,8 @@ class ControlLink:
                 obeys.items_taken(item)
             case StartRunner():
                 obeys.start_runner(item)
+            case PrepareImage():
+                obeys.prepare_image(item)
             case StopRunner():
                 obeys.stop_runner(item.runner)
             case Lent():

@@ -30,12 +30,14 @@ class Folders:
         root: The folder itself, mode 0700.
         archives: Unpacked archives, one folder per org and digest.
         runtime: Runtime trees by hash.
+        environments: Installed packages.
         scratch: Everything that may be removed whenever no worker runs.
     """
 
     root: Path
     archives: Path
     runtime: Path
+    environments: Path
     scratch: Path
 
     @property
@@ -46,8 +48,8 @@ class Folders:
 
 def open_folders(root: Path) -> Folders:
     """Make the folders that are missing and empty the scratch folder. Call with the lock held."""
-    folders = Folders(root, root / "archives", root / "runtime", root / "scratch")
-    for path in (folders.archives, folders.runtime, folders.scratch):
+    folders = Folders(root, root / "archives", root / "runtime", root / "environments", root / "scratch")
+    for path in (folders.archives, folders.runtime, folders.environments, folders.scratch):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     empty(folders.scratch)
     return folders

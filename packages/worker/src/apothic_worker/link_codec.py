@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from apothic.wire import link
+from apothic.wire import images, link
 
 
 class LinkBroken(Exception):
@@ -28,6 +28,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     cancel: list[link.Cancel] = []
     lent: list[link.Lent] = []
     stop_runner: list[link.StopRunner] = []
+    prepare_image: list[images.PrepareImage] = []
     start_runner: list[link.StartRunner] = []
     assign: list[link.Assign] = []
     ping: list[link.Ping] = []
@@ -42,6 +43,7 @@ ServerItem = (
     | link.Cancel
     | link.Lent
     | link.StopRunner
+    | images.PrepareImage
     | link.StartRunner
     | link.Assign
     | link.Ping
@@ -55,6 +57,8 @@ WorkerItem = (
     | link.Started
     | link.Finished
     | link.RunnerEnded
+    | images.BuildLines
+    | images.Prepared
 )
 
 NAMES: dict[type, str] = {
@@ -66,6 +70,8 @@ NAMES: dict[type, str] = {
     link.Items: "items",
     link.Finished: "finished",
     link.RunnerEnded: "runner_ended",
+    images.BuildLines: "build_lines",
+    images.Prepared: "prepared",
 }
 """Message name of each item of a worker."""
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from apothic.wire.images import BuildLines, Prepared
 from apothic.wire.link import (
     Assign,
     AttemptRef,
@@ -204,6 +205,10 @@ class LinkState:
 
     def runner_ended(self, item: RunnerEnded) -> None:
         """Report the end of a runner."""
+        self._send(item, is_urgent=True)
+
+    def build(self, item: BuildLines | Prepared) -> None:
+        """Report how a build goes; on a new link the server asks again, and is told all of it."""
         self._send(item, is_urgent=True)
 
     def draining(self, finish_s: float) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 
+from apothic.wire.images import PrepareImage
 from apothic.wire.lease import grace_of
 from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
 from apothic_worker.failures import StartFailed, failure
+from apothic_worker.images import Environments
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.limits import Limits
 from apothic_worker.link_state import Drop
@@ -25,11 +27,13 @@ class Supervisor:
 
     Args:
         zygotes: Where runners are forked from.
+        environments: Where packages are installed.
         limits: Makes their cgroups.
         reports: Gets everything that the server is told.
     """
 
-    def __init__(self, zygotes: Zygotes, limits: Limits, reports: Reports) -> None:
+    def __init__(self, zygotes: Zygotes, environments: Environments, limits: Limits, reports: Reports) -> None:
+        self._environments = environments
         self._zygotes = zygotes
         self._limits = limits
         self._reports = reports
@@ -78,6 +82,11 @@ class Supervisor:
         self._starts[item.runner] = asyncio.ensure_future(self._start(runner))
         loop = asyncio.get_running_loop()
         self._deadlines[item.runner] = loop.call_later(item.startup_timeout_s, self._start_timed_out, runner)
+
+    def prepare_image(self, item: PrepareImage) -> None:
+        """Make an environment ready and say so."""
+        if not self._is_draining:
+            self._environments.prepare(item, self._reports.build)
 
     def stop_runner(self, runner: str) -> None:
         """End an idle runner."""

@@ -18,6 +18,7 @@ from apothic_worker.config import Config, ConfigError
 from apothic_worker.control_link import ControlLink, Dial
 from apothic_worker.executors.base import Executor
 from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
+from apothic_worker.images import Environments
 from apothic_worker.interpreters import Interpreter, find_interpreters
 from apothic_worker.lease import is_abandoned
 from apothic_worker.limits import Limits, machine_hierarchies, sweep
@@ -116,8 +117,9 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
     link = ControlLink(_dial(config), make_state)
     archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))
     site = Site(prepared.executor, prepared.limits, prepared.tree, Relay(link.control_plane), prepared.folders.scratch)
-    zygotes = Zygotes(site, prepared.interpreters, archives)
-    supervisor = Supervisor(zygotes, prepared.limits, link.state)
+    environments = Environments(prepared.folders.environments, prepared.folders.scratch, prepared.interpreters)
+    zygotes = Zygotes(site, prepared.interpreters, archives, environments)
+    supervisor = Supervisor(zygotes, environments, prepared.limits, link.state)
     stop, hurry = _stop_signals()
     linking = asyncio.ensure_future(link.run(supervisor))
     reasons = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_abandoned(config, link))]
@@ -135,6 +137,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         for waiting in (linking, tidying, *reasons):
             waiting.cancel()
         await asyncio.gather(linking, return_exceptions=True)
+        await environments.close()
 
 
 def _dial(config: Config) -> Dial:

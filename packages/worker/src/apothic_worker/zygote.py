@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from apothic.wire.frames import FrameError, decode_frame, encode_frame
+from apothic.wire.images import ImageSpec
 from apothic.wire.link import StartRunner
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
@@ -103,8 +104,10 @@ class Zygote:
         """Runners that have not exited."""
         return len(self._exits)
 
-    def start(self, interpreter: Interpreter, archive: Path) -> None:
-        """Start the process.
+    def start(
+        self, interpreter: Interpreter, archive: Path, environment: Path | None = None, image: ImageSpec | None = None
+    ) -> None:
+        """Start the process, in an environment and with what else the image says if there is one.
 
         Raises:
             OSError: It cannot be started; nothing is left of this zygote.
@@ -118,6 +121,9 @@ class Zygote:
             self._output.write_ends[0],
             self._group,
             self.door.folder,
+            environment,
+            {} if image is None else image.variables,
+            "" if image is None else image.workdir,
         )
         try:
             self._started = self._site.executor.start(launch)

@@ -1,4 +1,4 @@
-"""The zygotes of this worker: one per (org, deployment, archive, interpreter), kept warm for a while."""
+"""The zygotes of this worker: one per (org, deployment, archive, interpreter, image), kept warm for a while."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+from apothic.wire.images import image_id
 from apothic.wire.link import StartRunner
 from apothic_worker import journal
 from apothic_worker.archive import ArchiveRefused
 from apothic_worker.archives import ArchiveGone, Archives, FetchFailed
 from apothic_worker.failures import StartFailed, failure
+from apothic_worker.images import Environments, python_not_available
 from apothic_worker.interpreters import Interpreter
 from apothic_worker.zygote import Site, Zygote
 
@@ -26,7 +28,7 @@ FETCH_SHARE = 0.5
 NOT_PRELOADED_MAX = 10_000
 """Deployments remembered as unfit for loading before the fork; beyond it, one is found out again."""
 
-Slot = tuple[str, str, str, str]
+Slot = tuple[str, str, str, str, str]
 
 
 class Zygotes:
@@ -36,9 +38,14 @@ class Zygotes:
         site: Executor, limits and runtime tree.
         interpreters: By `major.minor`.
         archives: Unpacked archives.
+        environments: Installed packages.
     """
 
-    def __init__(self, site: Site, interpreters: dict[str, Interpreter], archives: Archives) -> None:
+    def __init__(
+        self, site: Site, interpreters: dict[str, Interpreter], archives: Archives, environments: Environments
+    ) -> None:
+        self._environments = environments
+        self._environment_of: dict[Zygote, Path] = {}
         self._site = site
         self._interpreters = interpreters
         self._archives = archives
@@ -63,7 +70,7 @@ class Zygotes:
         Raises:
             StartFailed: It cannot be had.
         """
-        slot = (spec.org, spec.deployment, spec.archive, spec.python)
+        slot = (spec.org, spec.deployment, spec.archive, spec.python, image_id(spec.image))
         start = self._starts.get(slot)
         if start is None:
             start = self._starts[slot] = asyncio.ensure_future(self._start(slot, spec))
@@ -128,28 +135,50 @@ class Zygotes:
             raise StartFailed(failure("isolation_refused", refusal))
         interpreter = self._interpreters.get(spec.python)
         if interpreter is None:
-            here = ", ".join(sorted(self._interpreters, key=_minor))
-            raise StartFailed(
-                failure("python_mismatch", f"the app was deployed from Python {spec.python}; this worker has {here}")
-            )
+            raise StartFailed(python_not_available(spec.python, self._interpreters))
         archive = await self._archive(spec)
+        if spec.image is not None:
+            _check_workdir(archive, spec.image.workdir)
+        environment = await self._environments.take(spec.org, spec.deployment, spec.image)
+        try:
+            zygote = await self._loaded(slot, spec, interpreter, archive, environment)
+        except BaseException:
+            self._environments.give_back(environment)
+            raise
+        if environment is not None:
+            self._environment_of[zygote] = environment
+            if not zygote.is_alive:
+                self._left(zygote)
+        return zygote
+
+    async def _loaded(
+        self, slot: Slot, spec: StartRunner, interpreter: Interpreter, archive: Path, environment: Path | None
+    ) -> Zygote:
+        """Return a zygote that has loaded the app, or will in each runner when that cannot be done before."""
         preload = spec.deployment not in self._not_preloaded
-        zygote, answer = await self._launch(slot, spec, interpreter, archive, preload=preload)
+        zygote, answer = await self._launch(slot, spec, interpreter, archive, environment, preload=preload)
         if preload and not answer.get("preloaded"):
             journal.info("zygote.not_preloaded", deployment=spec.deployment, reason=answer.get("reason"))
             if len(self._not_preloaded) >= NOT_PRELOADED_MAX:
                 self._not_preloaded.clear()
             self._not_preloaded.add(spec.deployment)
             await _end(zygote)
-            zygote, _ = await self._launch(slot, spec, interpreter, archive, preload=False)
+            zygote, _ = await self._launch(slot, spec, interpreter, archive, environment, preload=False)
         return zygote
 
     async def _launch(
-        self, slot: Slot, spec: StartRunner, interpreter: Interpreter, archive: Path, *, preload: bool
+        self,
+        slot: Slot,
+        spec: StartRunner,
+        interpreter: Interpreter,
+        archive: Path,
+        environment: Path | None,
+        *,
+        preload: bool,
     ) -> tuple[Zygote, dict[str, object]]:
         zygote = Zygote(self._site, str(next(self._names)), spec.memory_mb, self._ended)
         self._alive[zygote] = (slot, archive)
-        zygote.start(interpreter, archive)
+        zygote.start(interpreter, archive, environment, spec.image)
         try:
             return zygote, await zygote.load(spec, preload=preload)
         except BaseException:
@@ -173,7 +202,11 @@ class Zygotes:
                     raise _lost(str(error)) from error
                 await asyncio.sleep(FETCH_RETRY_S)
 
+    def _left(self, zygote: Zygote) -> None:
+        self._environments.give_back(self._environment_of.pop(zygote, None))
+
     def _ended(self, zygote: Zygote) -> None:
+        self._left(zygote)
         self._retired.discard(zygote)
         self._forget_start(zygote)
         del self._alive[zygote]
@@ -203,5 +236,8 @@ async def _end(zygote: Zygote) -> None:
     await asyncio.shield(zygote.ended)
 
 
-def _minor(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+def _check_workdir(archive: Path, workdir: str) -> None:
+    """Check that a folder of the app's is there; others are made."""
+    wanted = Path("/app", workdir)
+    if wanted.is_relative_to("/app") and not (archive / wanted.relative_to("/app")).is_dir():
+        raise StartFailed(failure("load_failed", f"workdir {workdir}: the app's files have no such folder"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from apothic.wire.images import ImageSpec
 from apothic.wire.limits import QUEUE_TIMEOUT_S_DEFAULT, STARTUP_TIMEOUT_S_DEFAULT
 
 KINDS = ("function",)
@@ -40,6 +41,7 @@ class FunctionSpec:
         is_generator: The function yields items; its jobs have them in their streams.
         placement: Named placement fields and `offer_filters` as given; empty when none. Work with placement that no
             machine meets waits, with the reason.
+        image: Packages, variables and files beside the function; None for the bare interpreter.
     """
 
     name: str
@@ -64,6 +66,7 @@ class FunctionSpec:
     is_async: bool = False
     is_generator: bool = False
     placement: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    image: ImageSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from apothic.wire.images import BuildLines, ImageSpec, Prepared, PrepareImage
 from apothic.wire.values import RemoteError, Value
 
 
@@ -200,6 +201,8 @@ class WorkerFrame(TypedDict, total=False):
     items: list[Items]
     finished: list[Finished]
     runner_ended: list[RunnerEnded]
+    build_lines: list[BuildLines]
+    prepared: list[Prepared]
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,7 @@ class StartRunner:
         python: `major.minor` that the archive was deployed from.
         startup_timeout_s: Bound from this order until the runner takes calls.
         disconnect_grace_s: As in `FunctionSpec`; see `wire.lease`.
+        image: Packages, variables and files beside the code; None for the bare interpreter.
     """
 
     runner: str
@@ -263,6 +267,7 @@ class StartRunner:
     is_async: bool
     startup_timeout_s: int
     disconnect_grace_s: int = 0
+    image: ImageSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +360,7 @@ class ServerFrame(TypedDict, total=False):
     cancel: list[Cancel]
     lent: list[Lent]
     stop_runner: list[StopRunner]
+    prepare_image: list[PrepareImage]
     start_runner: list[StartRunner]
     assign: list[Assign]
     ping: list[Ping]

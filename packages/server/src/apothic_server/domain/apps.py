@@ -85,3 +85,8 @@ class Function:
     app_variable: str
     python: str
     spec: FunctionSpec
+
+
+def python_of(function: Function) -> str:
+    """Return the `major.minor` that a function runs under: its image's, else that of the deploying interpreter."""
+    return function.python if function.spec.image is None else function.spec.image.python

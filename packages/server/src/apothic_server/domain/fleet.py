@@ -15,6 +15,9 @@ from apothic.wire.values import RemoteError
 GroupKey = tuple[DeploymentId, FunctionId]
 """Runners that can take each other's work: one function of one deployment."""
 
+EnvironmentKey = tuple[DeploymentId, str]
+"""Deployment and environment; each deployment asks anew, so that it can try again what failed before."""
+
 
 @dataclass(slots=True, eq=False)
 class Runner:
@@ -66,6 +69,14 @@ class Runner:
         return len(self.waiting) < len(self.attempts)
 
 
+@dataclass(slots=True)
+class Preparation:
+    """An environment that a worker was told to make ready; `is_done` when it has answered, also that it failed."""
+
+    org: OrgId
+    is_done: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One incarnation of a worker.
@@ -77,6 +88,7 @@ class Worker:
         is_draining: It stops soon and takes nothing more.
         enrolled: The enrolled worker whose start this is; None for one beside a server.
         is_cordoned: An operator wants it to get nothing new.
+        environments: What it was told to make ready.
         is_removed: An operator removed it; nothing that it or its user code asks for is done any more.
         is_linked: Its link is open; without one it gets no new work but keeps what it has until the lease ends.
         is_impaired: It sends heartbeats, but orders do not reach its supervisor; it gets no new work (G3.4).
@@ -103,6 +115,7 @@ class Worker:
     enrolled: EnrolledId | None = None
     is_cordoned: bool = False
     is_removed: bool = False
+    environments: dict[EnvironmentKey, Preparation] = field(default_factory=dict[EnvironmentKey, Preparation])
 
     @property
     def held(self) -> int:
@@ -128,6 +141,13 @@ class Worker:
         if self.is_cordoned:
             return False
         return self.is_linked and not self.is_draining and not self.is_impaired
+
+    def has_ready(self, environment: EnvironmentKey | None) -> bool:
+        """Whether runners that need this environment may be started; they need none when it is None."""
+        if environment is None:
+            return True
+        asked = self.environments.get(environment)
+        return asked is not None and asked.is_done
 
     @property
     def takes_work(self) -> bool:

@@ -11,7 +11,7 @@ from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Function
+from apothic_server.domain.apps import Function, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
@@ -380,7 +380,7 @@ def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: da
     return LiveJob(
         id=job,
         function=function,
-        need=Need(function.org, (function.deployment, function.id), function.python, function.spec),
+        need=Need(function.org, (function.deployment, function.id), python_of(function), function.spec),
         arguments=arguments,
         status=JobStatus.QUEUED,
         attempt=0,

@@ -20,6 +20,7 @@ from apothic_server.domain.fleet import Worker
 from apothic_server.failpoints import fp
 from apothic_server.services.attempts import Attempts
 from apothic_server.services.dispatch.board import Board, Link
+from apothic_server.services.dispatch.builds import Builds
 from apothic_server.services.dispatch.cordons import REMOVED
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.liveness import Liveness
@@ -59,12 +60,14 @@ class Links:
         reports: Reports,
         reattach: Reattach,
         attempts: Attempts,
+        builds: Builds,
         *,
         servers: Callable[[], list[str]],
         grace_s: float = GRACE_S,
     ) -> None:
         self._servers = servers
         self._attempts = attempts
+        self._builds = builds
         self._database = database
         self._board = board
         self._grants = grants
@@ -164,6 +167,10 @@ class Links:
             self._reports.finished(worker, finished)
         for ended in frame.get("runner_ended", []):
             self._reports.runner_ended(worker, ended)
+        for lines in frame.get("build_lines", []):
+            self._builds.lines(worker, lines)
+        for prepared in frame.get("prepared", []):
+            self._builds.prepared(worker, prepared)
 
     def closed(self, worker: Worker, link: Link) -> None:
         """The link is gone; the worker keeps its attempts until its lease ends."""
@@ -215,6 +222,7 @@ class Links:
             worker.enrolled = None if enrolled is None else enrolled.id
             board.fleet.add_worker(worker)
             self._reattach.rebuild(worker, hello, deployed)
+        worker.environments.clear()  # it is asked again, and says what was not heard
         worker.is_linked = False  # nothing is granted to it before the welcome
         worker.is_cordoned = enrolled is not None and enrolled.is_draining
         worker.lease_expires_at = expires_at

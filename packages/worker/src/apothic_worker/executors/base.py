@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class Launch:
         output: Descriptor that takes what is written outside of runners.
         group: The cgroup to be in before the first instruction.
         door: Folder with the socket `api.sock` that leads to the control plane.
+        environment: Virtual environment whose interpreter and packages are used instead; None for the bare one.
+        variables: Environment variables of the image.
+        workdir: Where to begin: absolute, or below the archive; empty for the archive.
     """
 
     name: str
@@ -46,6 +49,9 @@ class Launch:
     output: int
     group: Group
     door: Path
+    environment: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    workdir: str = ""
 
 
 class Zygoted(Protocol):
@@ -92,9 +98,9 @@ class Executor(Protocol):
         ...
 
 
-def zygote_command(executable: str, tree: str, control: int) -> list[str]:
-    """Return the command of a zygote: no site packages, no environment, no bytecode written."""
-    return [executable, "-I", "-S", "-B", "-c", BOOT, tree, str(control)]
+def zygote_command(executable: str, tree: str, control: int, *, has_packages: bool) -> list[str]:
+    """Return the command of a zygote: no packages but those of an environment, no variables, no bytecode written."""
+    return [executable, "-I", *([] if has_packages else ["-S"]), "-B", "-c", BOOT, tree, str(control)]
 
 
 def inside_group(command: Sequence[str], group: Group) -> list[str]:
@@ -104,7 +110,12 @@ def inside_group(command: Sequence[str], group: Group) -> list[str]:
     return ["/bin/sh", "-c", _ENTER, "sh", *map(str, group.entries), "--", *command]
 
 
-def user_environment(home: str, door: str) -> dict[str, str]:
-    """Return the whole environment of user code; `door` is the folder of its socket as it sees it."""
-    fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
-    return {**fixed, SOCKET_VARIABLE: f"{door}/{SOCKET}"}
+def user_environment(
+    home: str, door: str, environment: str = "", variables: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return all variables of user code; `door` is the folder of its socket as it sees it, as is `environment`."""
+    path = "/usr/local/bin:/usr/bin:/bin"
+    if environment:
+        path = f"{environment}/bin:{path}"
+    fixed = {"PATH": path, "LANG": "C.UTF-8", "HOME": home, "TMPDIR": home}
+    return {**fixed, **(variables or {}), SOCKET_VARIABLE: f"{door}/{SOCKET}"}

@@ -37,6 +37,14 @@ class _Started:
         remove(self.scratch)
 
 
+def _workdir(launch: Launch, scratch: Path) -> Path:
+    """Return where to begin: nothing is mounted, so in place of an absolute folder that is not here a private one."""
+    wanted = Path("/app", launch.workdir)
+    if wanted.is_relative_to("/app"):
+        return launch.archive / wanted.relative_to("/app")
+    return wanted if wanted.is_dir() else scratch
+
+
 class ProcessExecutor:
     """Starts zygotes as plain processes of the worker's own user.
 
@@ -74,14 +82,18 @@ class ProcessExecutor:
         """Start a zygote in a new session with a private temporary folder."""
         scratch = self._scratch / launch.name
         scratch.mkdir(mode=0o700)
-        command = zygote_command(str(launch.interpreter.executable), str(launch.tree), launch.control)
+        environment = launch.environment
+        python = launch.interpreter.executable if environment is None else environment / "bin" / "python"
+        has_packages = environment is not None
+        command = zygote_command(str(python), str(launch.tree), launch.control, has_packages=has_packages)
+        shown = str(environment) if environment is not None else ""
         process = subprocess.Popen(
             inside_group(command, launch.group),
             stdin=subprocess.DEVNULL,
             stdout=launch.output,
             stderr=launch.output,
-            cwd=launch.archive,
-            env=user_environment(str(scratch), str(launch.door)),
+            cwd=_workdir(launch, scratch),
+            env=user_environment(str(scratch), str(launch.door), shown, launch.variables),
             pass_fds=(launch.control,),
             start_new_session=True,
         )

@@ -2,8 +2,8 @@
 
 New user, mount, pid, ipc, uts and cgroup namespaces; not the network yet. The root is empty but for what is listed
 here: system libraries and programs, the interpreter, a few files of /etc, the archive at /app, the runtime at
-/apothic, the socket to the control plane in /run/apothic, all read-only; a private /tmp and /dev/shm, a minimal /dev,
-its own /proc. No capability is left, no privilege can be gained and no user namespace can be made.
+/apothic, packages at /env, the socket to the control plane in /run/apothic, all read-only; a private /tmp and /dev/shm,
+a minimal /dev, its own /proc. No capability is left, no privilege can be gained and no user namespace can be made.
 
 /proc is read-only: when the worker is root, the user inside is root to the kernel's files, and the owner's bits of
 /proc/sys would let user code set what the whole machine obeys. For the same reason nothing of /etc is shown that can
@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from apothic_worker.processes import become_subreaper, children, kill_children_b
 APP = "/app"
 TREE = "/apothic"
 DOOR = "/run/apothic"
+ENVIRONMENT = "/env"
 TMP = "/tmp"  # noqa: S108 — inside the sandbox, where it is private
 TMP_BYTES = 1024 * 1024 * 1024
 """Size of the private /tmp; its pages count as memory of the runner that writes them."""
@@ -104,10 +105,16 @@ class SandboxExecutor:
     def start(self, launch: Launch) -> Zygoted:
         """Start a zygote in a new sandbox."""
         binds = ["--ro-bind", str(launch.archive), APP, "--ro-bind", str(launch.tree), TREE]
-        binds += ["--ro-bind", str(launch.door), DOOR, "--remount-ro", "/"]
-        command = zygote_command(str(launch.interpreter.executable), TREE, launch.control)
+        binds += ["--ro-bind", str(launch.door), DOOR]
+        python, shown = str(launch.interpreter.executable), ""
+        if launch.environment is not None:
+            binds += ["--ro-bind", str(launch.environment), ENVIRONMENT]
+            python, shown = f"{ENVIRONMENT}/bin/python", ENVIRONMENT
+        workdir = os.path.normpath(Path(APP, launch.workdir))
+        binds += [*self._made(workdir), "--remount-ro", "/", *_settings(shown, launch.variables)]
+        command = zygote_command(python, TREE, launch.control, has_packages=launch.environment is not None)
         process = subprocess.Popen(
-            inside_group([self._program, *self._fixed, *binds, "--chdir", APP, "--", *command], launch.group),
+            inside_group([self._program, *self._fixed, *binds, "--chdir", workdir, "--", *command], launch.group),
             stdin=subprocess.DEVNULL,
             stdout=launch.output,
             stderr=launch.output,
@@ -117,6 +124,13 @@ class SandboxExecutor:
         )
         self._live.add(process.pid)
         return _Started(process, self._live)
+
+    def _made(self, workdir: str) -> list[str]:
+        """Return the arguments that make a folder to work in, unless it is one of the app's or hides what is shown."""
+        if workdir == APP or workdir.startswith(f"{APP}/"):
+            return []
+        hides = any(entry == workdir or entry.startswith(f"{workdir}/") for entry in self._fixed)
+        return ["--dir", workdir] if hides else ["--size", str(TMP_BYTES), "--tmpfs", workdir]
 
     def _probe(self, interpreter: Interpreter) -> None:
         command = [self._program, *self._fixed, "--", str(interpreter.executable), "-I", "-S", "-c", "pass"]
@@ -156,10 +170,21 @@ def _unavailable(why: str) -> ExecutorUnavailable:
 
 
 def _flags() -> list[str]:
-    environment = user_environment(TMP, DOOR)
-    settings = [part for key, value in environment.items() for part in ("--setenv", key, value)]
     identity = ["--uid", "1000", "--gid", "1000", "--hostname", "runner", "--cap-drop", "ALL"]
-    return [*_NAMESPACES, "--disable-userns", *identity, "--die-with-parent", "--new-session", "--clearenv", *settings]
+    return [
+        *_NAMESPACES,
+        "--disable-userns",
+        *identity,
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        *_settings(),
+    ]
+
+
+def _settings(environment: str = "", variables: Mapping[str, str] | None = None) -> list[str]:
+    settings = user_environment(TMP, DOOR, environment, variables)
+    return [part for name, value in settings.items() for part in ("--setenv", name, value)]
 
 
 def _root(interpreters: list[Interpreter]) -> list[str]:

@@ -19,7 +19,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from apothic.wire import link
+from apothic.wire import images, link
 from apothic.wire.limits import LINK_FRAME_MAX
 from apothic.wire.tokens import new_token
 from apothic.wire.values import Value
@@ -36,6 +36,8 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True):
     items: list[link.Items] = []
     finished: list[link.Finished] = []
     runner_ended: list[link.RunnerEnded] = []
+    build_lines: list[images.BuildLines] = []
+    prepared: list[images.Prepared] = []
 
 
 _decoder = msgspec.msgpack.Decoder(WorkerMessage)

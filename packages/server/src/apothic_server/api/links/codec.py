@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from apothic.wire import link
+from apothic.wire import images, link
 
 
 class BadMessageError(Exception):
@@ -22,6 +22,8 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     items: list[link.Items] = []
     finished: list[link.Finished] = []
     runner_ended: list[link.RunnerEnded] = []
+    build_lines: list[images.BuildLines] = []
+    prepared: list[images.Prepared] = []
 
 
 _decode = msgspec.msgpack.Decoder(WorkerMessage).decode
@@ -46,4 +48,6 @@ def decode_worker(data: bytes) -> link.WorkerFrame:
         "started": message.started,
         "finished": message.finished,
         "runner_ended": message.runner_ended,
+        "build_lines": message.build_lines,
+        "prepared": message.prepared,
     }

@@ -80,7 +80,8 @@ DEPLOYMENT = Vocabulary(
     frozenset(
         {
             "deployment.created", "deployment.active", "deployment.superseded", "deployment.stopped",
-            "deployment.deleted", "deployment.end",
+            "deployment.deleted", "deployment.end", "deployment.build_log", "deployment.built",
+            "deployment.build_failed",
         }
     ),
 )  # fmt: skip

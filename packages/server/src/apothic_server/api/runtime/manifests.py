@@ -11,6 +11,7 @@ import msgspec
 
 from apothic.wire import limits
 from apothic.wire.functions import KINDS, FunctionSpec, Manifest
+from apothic.wire.images import ImageSpec, image_problems
 from apothic.wire.names import FUNCTION_NAME_RULE, is_function_name
 from apothic_server.api.shared.bodies import (
     as_array,
@@ -30,6 +31,7 @@ PROBLEMS_MAX = 20
 _FIELDS = ("manifest", "archive_sha256")
 _MANIFEST_FIELDS = tuple(field.name for field in dataclasses.fields(Manifest))
 _SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(FunctionSpec))
+_IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageSpec))
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +99,10 @@ def _unknown(data: dict[str, Any]) -> Problems:
     manifest = as_object(data.get("manifest")) or {}
     problems += unknown_fields(manifest, _MANIFEST_FIELDS, ["body", "manifest"])
     for index, spec in enumerate(as_array(manifest.get("functions")) or ()):
-        problems += unknown_fields(as_object(spec) or {}, _SPEC_FIELDS, ["body", "manifest", "functions", index])
+        loc: list[str | int] = ["body", "manifest", "functions", index]
+        problems += unknown_fields(as_object(spec) or {}, _SPEC_FIELDS, loc)
+        image = as_object((as_object(spec) or {}).get("image")) or {}
+        problems += unknown_fields(image, _IMAGE_FIELDS, [*loc, "image"])
     return problems
 
 
@@ -171,9 +176,15 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
             problems.append(problem([*loc, name], f"must be from {low} to {high}", "out_of_range"))
     if spec.at_most_once and spec.max_retries:
         problems.append(problem([*loc, "max_retries"], "must be 0 with at_most_once", "excluded"))
+    problems += _image_problems(spec.image, [*loc, "image"])
     if len(json.dumps(spec.placement)) > limits.FUNCTION_SPEC_MAX:
         problems.append(problem([*loc, "placement"], f"exceeds {limits.FUNCTION_SPEC_MAX} bytes", "too_long"))
     return problems
+
+
+def _image_problems(image: ImageSpec | None, loc: list[str | int]) -> Problems:
+    found = () if image is None else image_problems(image)
+    return [problem([*loc, *where], msg, kind) for where, msg, kind in found]
 
 
 def _is_dotted(text: str) -> bool:

@@ -31,8 +31,8 @@ CRASHES = frozenset(
 )
 """Errors of attempts whose runner is gone and by its own fault. `worker_lost` is not: it has its budget and delays."""
 
-NEUTRAL = frozenset({"timeout", "deadline_exceeded", "worker_lost"})
-"""Errors of attempts that were stopped from outside, which say nothing about the runner."""
+NEUTRAL = frozenset({"timeout", "deadline_exceeded", "worker_lost", "image_build_failed", "python_not_available"})
+"""Errors of attempts that were stopped from outside or never reached a runner, so they say nothing about it."""
 
 
 def after_crash(before: Streak | None, error: RemoteError, now: float) -> Streak:

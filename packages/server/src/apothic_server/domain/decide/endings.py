@@ -13,6 +13,8 @@ from apothic_server.domain.jobs import JobEvent, JobStatus
 NEVER_RETRIED = frozenset(
     {
         "python_mismatch",
+        "python_not_available",
+        "image_build_failed",
         "arguments_unreadable",
         "result_unserializable",
         "result_too_large",

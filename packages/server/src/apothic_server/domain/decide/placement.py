@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import OrgId, RunnerId
+from apothic.wire.images import environment_id
 from apothic_server.domain.decide.crash_loop import crash_reason, holds_back
-from apothic_server.domain.fleet import Fleet, GroupKey, Runner, Worker
+from apothic_server.domain.fleet import EnvironmentKey, Fleet, GroupKey, Runner, Worker
+
+REQUIREMENTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +18,19 @@ class Need:
     """What one attempt asks for.
 
     Attributes:
-        python: `major.minor` that the deployment was made with.
+        python: `major.minor` that it runs under.
     """
 
     org: OrgId
     group: GroupKey
     python: str
     spec: FunctionSpec
+
+    @property
+    def environment(self) -> EnvironmentKey | None:
+        """What has to be ready on a worker before a runner is started there; None when nothing is installed."""
+        environment = environment_id(self.spec.image)
+        return (self.group[0], environment) if environment else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +59,13 @@ class Wait:
         reason: One plain sentence for the user.
         is_hopeless: None of the machines that are connected could ever run it.
         is_crash_loop: The runners of its function crash.
+        prepare_on: Worker that is to make the environment ready, and was not told to.
     """
 
     reason: str
     is_hopeless: bool = False
     is_crash_loop: bool = False
+    prepare_on: Worker | None = None
 
 
 def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
@@ -90,6 +101,10 @@ def _warmth(runner: Runner) -> tuple[bool, float]:
 
 
 def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
+    if need.spec.image is not None and need.spec.image.recorded:
+        steps = ", ".join(need.spec.image.recorded)
+        reason = f"image_needs_builder: the image has steps that only an image builder can do ({steps}); none is here"
+        return Wait(reason, is_hopeless=True)
     if need.spec.placement:
         wishes = ", ".join(sorted(need.spec.placement))
         return Wait(f"no machine offers what placement asks for: {wishes}", is_hopeless=True)
@@ -101,11 +116,28 @@ def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
     if not fitting:
         return Wait(_never_fits(able, need), is_hopeless=True)
     chosen: StartOn | None = None
+    unready: Worker | None = None
     for worker in sorted(fitting, key=lambda worker: -worker.cpus_free):
         plan = _room_on(worker, need)
-        if plan is not None and (chosen is None or len(plan.evict) < len(chosen.evict)):
+        if not worker.has_ready(need.environment):
+            unready = unready or (worker if plan is not None else None)
+        elif plan is not None and (chosen is None or len(plan.evict) < len(chosen.evict)):
             chosen = plan
+    if chosen is None and need.environment is not None and unready is not None:
+        return _unbuilt(need, need.environment, unready, fitting)
     return chosen or Wait("every machine is busy; waiting for processors or memory to become free")
+
+
+def _unbuilt(need: Need, environment: EnvironmentKey, worker: Worker, fitting: list[Worker]) -> Wait:
+    """Return the wait for an environment; one worker at a time makes it ready."""
+    builder = next(
+        (other for other in fitting if environment in other.environments and not other.has_ready(environment)), None
+    )
+    requirements = need.spec.image.requirements if need.spec.image is not None else ()
+    shown = ", ".join(text.split(";")[0].split(" --hash")[0].strip() for text in requirements[:REQUIREMENTS_SHOWN])
+    more = f" and {len(requirements) - REQUIREMENTS_SHOWN} more" if len(requirements) > REQUIREMENTS_SHOWN else ""
+    reason = f"image_building: worker {(builder or worker).name} makes the environment ready: {shown}{more}"
+    return Wait(reason, prepare_on=worker if builder is None else None)
 
 
 def _could_ever_fit(worker: Worker, need: Need) -> bool:

@@ -70,6 +70,7 @@ class Hints:
     changed: Callable[[str], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
     limits: Callable[[], None] = lambda: None
+    builds: Callable[[], None] = lambda: None
     orphaned: Callable[[list[LiveJob]], None] = lambda _: None
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from apothic.wire.ids import OrgId, RunnerId
-from apothic.wire.link import Assign, StartRunner, StopRunner
+from apothic.wire.images import PrepareImage
+from apothic.wire.link import (
+    Assign,
+    StartRunner,
+    StopRunner,
+)
 from apothic.wire.values import Value
 from apothic_server.domain.decide.placement import StartOn, UseRunner, Wait, place
-from apothic_server.domain.fleet import Runner
+from apothic_server.domain.fleet import Preparation, Runner
 from apothic_server.domain.jobs import JobChange, JobEvent, JobFields, JobStatus
 from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.live import LiveJob
@@ -33,7 +38,10 @@ class Grants:
         if self._board.pending(job.need.group):
             return None
         where = place(job.need, self._board.fleet)
-        return None if isinstance(where, Wait) else where
+        if isinstance(where, Wait):
+            self._prepare(job, where)
+            return None
+        return where
 
     def start(self, job: LiveJob, where: UseRunner | StartOn) -> None:
         """Grant, and send the attempt: at once for a blocking call (G2.1), else after the commit."""
@@ -105,13 +113,23 @@ class Grants:
         board = self._board
         for job in board.ready.heads(org):
             where = place(job.need, board.fleet)
-            if not isinstance(where, Wait):
+            if isinstance(where, Wait):
+                self._prepare(job, where)
+            else:
                 board.ready.pop(job)
                 board.dequeue(job)
                 self.start(job, where)
                 board.ready.served(org)
                 return True
         return False
+
+    def _prepare(self, job: LiveJob, wait: Wait) -> None:
+        """Have the environment of a job made ready where placement wants it."""
+        worker, wanted, image = wait.prepare_on, job.need.environment, job.need.spec.image
+        if worker is None or wanted is None or image is None:
+            return
+        worker.environments[wanted] = Preparation(job.org)
+        self._board.send(worker, "prepare_image", PrepareImage(job.org, *wanted, image))
 
     def _granted(self, job: LiveJob, fence: int, settled: Settled) -> None:
         if settled is not True:
@@ -162,11 +180,12 @@ def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
         app_variable=function.app_variable,
         function=spec.name,
         qualname=spec.qualname,
-        python=function.python,
+        python=job.need.python,
         cpu=spec.cpu,
         memory_mb=spec.memory_mb,
         tasks=spec.tasks_per_container,
         is_async=spec.is_async,
         startup_timeout_s=spec.startup_timeout_s,
         disconnect_grace_s=spec.disconnect_grace_s,
+        image=spec.image,
     )

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 
 from apothic.wire.functions import FunctionSpec
-from apothic_server.domain.apps import Function
+from apothic_server.domain.apps import Function, python_of
 from apothic_server.domain.decide.endings import delay_s_max
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
@@ -30,7 +30,7 @@ def restored(
     return LiveJob(
         id=job.id,
         function=function,
-        need=Need(job.org, (job.deployment, job.function), function.python, function.spec),
+        need=Need(job.org, (job.deployment, job.function), python_of(function), function.spec),
         arguments=stored.arguments,
         status=job.status,
         attempt=job.attempt,

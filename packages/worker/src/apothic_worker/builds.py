@@ -1,0 +1,154 @@
+"""Builds one environment with uv: an interpreter of this machine, and packages as wheels from the operator's index.
+
+uv runs as the worker, outside of any sandbox. That is safe because nothing of a package runs while it is installed:
+source distributions are refused, requirements name distributions only, and what comes from where is the operator's
+word alone: uv's and pip's own variables and files of settings. Its output may quote them, so credentials are blanked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from apothic.wire.images import BUILD_LINE_MAX, ImageSpec
+from apothic_worker.interpreters import Interpreter
+
+BUILD_MAX_S = 1_800.0
+TAIL_LINES = 20
+"""Lines of the log that the error of a failed build quotes."""
+
+_READ_MAX = 1024 * 1024
+_PLAIN = (
+    "HOME", "LANG", "NETRC", "PATH", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+)  # fmt: skip
+_PROXY = re.compile(r"(?i)(https?|all|no)_proxy")
+_FROM_PIP = {
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_FIND_LINKS": "UV_FIND_LINKS",
+    "PIP_CERT": "SSL_CERT_FILE",
+}
+"""uv's names for what an operator may have set for pip alone."""
+
+_SETS_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX")
+_OURS = ("UV_CACHE_DIR", "UV_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_BUILD_CONSTRAINT")
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+
+OnLine = Callable[[str], None]
+
+
+class BuildFailed(Exception):
+    """The environment cannot be had; the text is for people."""
+
+
+async def build(image: ImageSpec, interpreter: Interpreter, folder: Path, cache: Path, on_line: OnLine) -> None:
+    """Make the environment `folder`/env; what the build says goes to `on_line`, line by line.
+
+    Args:
+        folder: Empty, on the file system of `cache`, so that files are linked and not copied.
+        cache: uv's cache of this worker.
+
+    Raises:
+        BuildFailed: It cannot be made; the text ends with the last lines.
+    """
+    told: list[str] = []
+
+    def line(text: str) -> None:
+        told.append(_blanked(text)[:BUILD_LINE_MAX])
+        on_line(told[-1])
+
+    wanted = folder / "requirements.txt"
+    wanted.write_text("".join(f"{requirement}\n" for requirement in image.requirements), encoding="utf-8")
+    target = folder / "env"
+    common = ["--no-progress", "--color", "never", "--cache-dir", str(cache), "--no-python-downloads"]
+    venv = [uv_program(), "venv", "--quiet", "--relocatable", "--no-project", "--python", str(interpreter.executable)]
+    install = [
+        uv_program(),
+        "pip",
+        "install",
+        "--python",
+        str(target / "bin" / "python"),
+        "--requirements",
+        str(wanted),
+    ]
+    install += ["--only-binary", ":all:", "--compile-bytecode", "--link-mode", "hardlink"]
+    try:
+        async with asyncio.timeout(BUILD_MAX_S):
+            for command in ([*venv, *common, str(target)], [*install, *common]):
+                if await _run(command, folder, line):
+                    raise BuildFailed(_explain(told))
+    except TimeoutError:
+        raise BuildFailed(f"it took longer than {BUILD_MAX_S:.0f} s") from None
+
+
+def uv_program() -> str:
+    """Return the path of uv: the one installed with the worker."""
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+def build_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that uv gets of the worker's own: no other program's secrets, pip's settings translated."""
+    kept = {name: value for name, value in given.items() if name in _PLAIN or _PROXY.fullmatch(name)}
+    kept |= {name: value for name, value in given.items() if name.startswith("UV_") and name not in _OURS}
+    for theirs, ours in _FROM_PIP.items():
+        if theirs in given and ours not in given and not (ours == "UV_DEFAULT_INDEX" and _sets_index(given)):
+            kept[ours] = given[theirs]
+    return {**kept, "PYTHONHASHSEED": "0"}
+
+
+def _sets_index(given: Mapping[str, str]) -> bool:
+    return any(name in given for name in _SETS_INDEX)
+
+
+async def _run(command: list[str], folder: Path, line: OnLine) -> int:
+    """Run a command to its end and return its exit code; when this is cancelled nothing of it is left."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=build_environment(os.environ),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        limit=_READ_MAX,
+    )
+    assert process.stdout is not None
+    try:
+        async for data in process.stdout:
+            if text := data.decode("utf-8", "replace").replace("\0", "").rstrip():
+                line(text)
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+
+
+def _blanked(text: str) -> str:
+    return _CREDENTIALS.sub("***", text)
+
+
+def _explain(told: list[str]) -> str:
+    """Return why in words where uv's are known, and the last lines."""
+    text = "\n".join(told[-TAIL_LINES:])
+    flat = " ".join(text.split())
+    if "was not found in the package registry" in flat or "not found in the provided package locations" in flat:
+        why = "a package does not exist in the index of this worker; look for a misspelled name"
+    elif (
+        "no usable wheels" in flat or "building source distributions is disabled" in flat.lower() or "no wheels" in flat
+    ):
+        why = "a package has no wheel for this Python and machine, and packages are never built from source here"
+    elif "error sending request" in flat or "Failed to fetch" in flat or "dns error" in flat:
+        why = "the package index cannot be reached from this worker"
+    elif "No solution found" in flat:
+        why = "no versions of the packages fit together"
+    else:
+        why = "uv failed"
+    return f"{why}\n{text}" if text else why

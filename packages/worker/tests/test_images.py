@@ -1,0 +1,237 @@
+"""Environments as a worker builds, shares, keeps and removes them; uv is the real one, wheels are made here."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from apothic.wire.images import BuildLines, ImageSpec, Prepared, PrepareImage, environment_id
+from apothic_worker.builds import build_environment
+from apothic_worker.failures import StartFailed
+from apothic_worker.folders import remove
+from apothic_worker.images import Environments
+from apothic_worker.interpreters import find_interpreters
+from apothic_worker.testing.wheels import make_wheel
+
+pytestmark = pytest.mark.anyio
+
+HERE = find_interpreters()
+PYTHON = sorted(HERE)[0]
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """The folder that is the package index of these tests."""
+    folder = tmp_path / "wheels"
+    make_wheel(folder, "tiny-thing", "1.0")
+    make_wheel(folder, "tiny-thing", "2.0")
+    make_wheel(folder, "needs-old", requires=["tiny-thing<2"])
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "UV_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    return folder
+
+
+def opened(tmp_path: Path) -> Environments:
+    """Environments as a worker that starts opens them: with nothing in the scratch folder."""
+    scratch = tmp_path / "scratch"
+    remove(scratch)
+    scratch.mkdir()
+    return Environments(tmp_path / "environments", scratch, HERE)
+
+
+def image(*requirements: str, python: str = PYTHON) -> ImageSpec:
+    return ImageSpec(python, requirements)
+
+
+async def asked(environments: Environments, what: ImageSpec, deployment: str = "d1") -> list[BuildLines | Prepared]:
+    """Have an environment prepared and return what was said, the answer last."""
+    said: list[BuildLines | Prepared] = []
+    answered = asyncio.Event()
+
+    def told(item: BuildLines | Prepared) -> None:
+        said.append(item)
+        if isinstance(item, Prepared):
+            answered.set()
+
+    environments.prepare(PrepareImage("o1", deployment, environment_id(what), what), told)
+    async with asyncio.timeout(60):
+        await answered.wait()
+    return said
+
+
+def lines(said: list[BuildLines | Prepared]) -> list[str]:
+    return [line for item in said if isinstance(item, BuildLines) for line in item.lines]
+
+
+async def test_an_environment_is_built_once_and_then_found(tmp_path, wheels):
+    environments = opened(tmp_path)
+    said = await asked(environments, image("tiny-thing"))
+    again = await asked(environments, image("tiny-thing"), "d2")
+    folder = await environments.take("o1", "d3", image("tiny-thing"))
+    await environments.close()
+
+    assert " + tiny-thing==2.0" in lines(said)
+    assert (said[-1].error, said[-1].took_ms > 0) == (None, True)
+    assert again == [Prepared("d2", environment_id(image("tiny-thing")))]
+    compiled = list(folder.rglob("tiny_thing.*.pyc"))
+    assert len(compiled) == 1
+    assert list((folder / "lib").glob("python*/site-packages/tiny_thing.py"))
+
+
+async def test_many_who_want_one_environment_at_once_get_one_build(tmp_path, wheels):
+    environments = opened(tmp_path)
+    taken = await asyncio.gather(*(environments.take("o1", f"d{n}", image("tiny-thing")) for n in range(8)))
+    await environments.close()
+
+    assert len(set(taken)) == 1
+    assert len(list((tmp_path / "environments/by-org/o1").iterdir())) == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_organisations_share_no_environment(tmp_path, wheels):
+    environments = opened(tmp_path)
+    first, second = [await environments.take(org, "d1", image("tiny-thing")) for org in ("o1", "o2")]
+    await environments.close()
+
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (("no-such-package-at-all",), "does not exist"),
+        (("needs-old", "tiny-thing>=2"), "no versions of the packages fit together"),
+    ],
+)
+async def test_a_build_that_fails_says_why_and_is_tried_again_by_a_new_deployment(tmp_path, wheels, wanted, said):
+    environments = opened(tmp_path)
+    answer = (await asked(environments, image(*wanted)))[-1]
+    make_wheel(wheels, "no-such-package-at-all")
+    make_wheel(wheels, "needs-old", "3.0")
+    with pytest.raises(StartFailed) as remembered:
+        await environments.take("o1", "d1", image(*wanted))
+    later = (await asked(environments, image(*wanted), "d2"))[-1]
+    await environments.close()
+
+    assert answer.error.code == "image_build_failed"
+    assert said in answer.error.message.splitlines()[0]
+    assert wanted[0] in answer.error.message
+    assert remembered.value.error == answer.error
+    assert later.error is None
+
+
+async def test_a_package_without_a_wheel_is_refused_and_nothing_of_it_runs(tmp_path, wheels):
+    import io
+    import tarfile
+
+    ran = tmp_path / "ran"
+    setup = f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='evil', version='1.0')\n".encode()
+    with tarfile.open(wheels / "evil-1.0.tar.gz", "w:gz") as archive:
+        for name, data in (("setup.py", setup), ("PKG-INFO", b"Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")):
+            entry = tarfile.TarInfo(f"evil-1.0/{name}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    environments = opened(tmp_path)
+    answer = (await asked(environments, image("evil")))[-1]
+    await environments.close()
+
+    assert "has no wheel" in answer.error.message
+    assert not ran.exists()
+
+
+async def test_a_python_that_is_not_here_is_refused_with_those_that_are(tmp_path, wheels):
+    environments = opened(tmp_path)
+    with pytest.raises(StartFailed) as refused:
+        await environments.take("o1", "d1", image("tiny-thing", python="3.99"))
+    await environments.close()
+
+    assert refused.value.error.code == "python_not_available"
+    assert all(version in refused.value.error.message for version in ("3.99", *HERE))
+
+
+async def test_a_build_that_was_killed_half_way_is_done_again(tmp_path, wheels):
+    killed = opened(tmp_path)
+    taking = asyncio.ensure_future(killed.take("o1", "d1", image("tiny-thing")))
+    await asyncio.sleep(0)
+    await killed.close()
+    await asyncio.gather(taking, return_exceptions=True)
+    (tmp_path / "scratch/environment-half/env").mkdir(parents=True)  # as after KILL, when nobody removed it
+    environments = opened(tmp_path)
+    folder = await environments.take("o1", "d1", image("tiny-thing"))
+    await environments.close()
+
+    assert list(folder.rglob("tiny_thing.py"))
+
+
+async def test_an_environment_that_was_not_on_disk_when_the_machine_went_down_is_not_trusted(tmp_path, wheels):
+    first = opened(tmp_path)
+    folder = await first.take("o1", "d1", image("tiny-thing"))
+    await first.close()
+    next(folder.rglob("tiny_thing.py")).unlink()
+    record = folder.parent / "environment.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "another"}))
+    again = opened(tmp_path)
+    rebuilt = await again.take("o1", "d1", image("tiny-thing"))
+    await again.close()
+
+    assert list(rebuilt.rglob("tiny_thing.py"))
+
+
+async def test_environments_beyond_the_budget_go_the_one_used_longest_ago_first_and_none_in_use(tmp_path, wheels):
+    environments = opened(tmp_path)
+    folders = {}
+    for age, version in ((30, "==1.0"), (20, "==2.0"), (10, "")):
+        wanted = image(f"tiny-thing{version}")
+        folders[version] = (await environments.take("o1", "d1", wanted)).parent
+        os.utime(folders[version], (1_000_000 - age, 1_000_000 - age))
+        if version:
+            environments.give_back(folders[version] / "env")
+    await environments.close()
+    sizes = [json.loads((folder / "environment.json").read_text())["size_bytes"] for folder in folders.values()]
+    environments.collect(sum(sizes[1:]))
+    after_first = [folder.is_dir() for folder in folders.values()]
+    environments.collect(0)
+
+    assert after_first == [False, True, True]
+    assert [folder.is_dir() for folder in folders.values()] == [False, False, True]
+
+
+async def test_credentials_of_the_index_are_never_told(tmp_path, wheels, monkeypatch):
+    monkeypatch.delenv("UV_NO_INDEX")
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "2")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://somebody:s3cret@127.0.0.1:9/simple")
+    environments = opened(tmp_path)
+    said = await asked(environments, image("not-here"))
+    await environments.close()
+
+    assert "cannot be reached" in said[-1].error.message
+    assert "s3cret" not in repr(said)
+    assert "somebody" not in repr(said)
+
+
+def test_uv_gets_what_an_operator_set_for_it_or_for_pip_and_no_other_secret():
+    given = {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "http://proxy",
+        "UV_INDEX": "https://one/simple",
+        "UV_PYTHON": "3.9",
+        "PIP_EXTRA_INDEX_URL": "https://two/simple",
+        "PIP_CERT": "/ca.pem",
+        "PIP_INDEX_URL": "https://three/simple",
+        "AWS_SECRET_ACCESS_KEY": "k",
+    }
+    translated = build_environment(given)
+
+    assert translated == {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "http://proxy",
+        "UV_INDEX": "https://one/simple",
+        "UV_DEFAULT_INDEX": "https://three/simple",
+        "SSL_CERT_FILE": "/ca.pem",
+        "PYTHONHASHSEED": "0",
+    }

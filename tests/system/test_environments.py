@@ -1,0 +1,113 @@
+"""Packages beside functions, from the line in the app's file to the import in the sandbox."""
+
+import pytest
+
+from apothic_worker.testing.wheels import make_wheel
+
+from .clouds import until
+
+APP = """
+from apothic import App, Image
+
+app = App("packaged")
+image = Image.debian_slim().pip_install({packages}){more}
+
+@app.function(image=image)
+def version():
+    import tiny_thing
+    return tiny_thing.VERSION
+
+@app.function()
+def bare():
+    try:
+        import tiny_thing
+    except ImportError:
+        return "nothing"
+    return tiny_thing.VERSION
+
+@app.function(image=image)
+def place():
+    import os, sys
+    try:
+        open(sys.prefix + "/written", "w")
+        is_writable = True
+    except OSError:
+        is_writable = False
+    return [os.getcwd(), os.environ.get("COLOUR"), is_writable, sys.path[-1]]
+"""
+
+
+@pytest.fixture
+def shop(stranger, own_cloud):
+    """A cloud whose worker installs from a folder of two wheels, by uv's own file of settings."""
+    wheels = stranger.home / "wheels"
+    for number in ("1.0", "2.0"):
+        make_wheel(wheels, "tiny-thing", number)
+    make_wheel(wheels, "needs-old", requires=["tiny-thing<2"])
+    stranger.write(".config/uv/uv.toml", f'no-index = true\nfind-links = ["{wheels}"]\n')
+    return own_cloud()
+
+
+def deploy(person, packages, more=""):
+    """Deploy the app with these packages; return the deployment's id."""
+    file = person.write("packaged.py", APP.format(packages=packages, more=more))
+    return person.apothic("deploy", file, "--json").ok().json["deployment_id"]
+
+
+def events_of(cloud, deployment, kind):
+    """Return what the events of one kind of a deployment say, in order."""
+    path = f"/v1/deployments/{deployment}/events?types={kind}"
+    page = cloud.request("GET", path, headers={"Accept": "application/json"}).json
+    return [event["data"] for event in page["events"]]
+
+
+def test_a_function_has_the_packages_of_its_image_and_others_have_none(shop, stranger):
+    first = deploy(stranger, "'tiny-thing<2'", ".env(COLOUR='red', N=1).workdir('/srv/here')")
+    called = [shop.outcome(shop.spawn("packaged", name)) for name in ("version", "bare", "place")]
+    log = [line["line"] for line in events_of(shop, first, "deployment.build_log")]
+    second = deploy(stranger, "'tiny-thing'")
+    later = shop.outcome(shop.spawn("packaged", "version"))
+
+    assert [outcome["result"] for outcome in called[:2]] == ["1.0", "nothing"]
+    assert called[2]["result"] == ["/srv/here", "red", False, "/apothic"]
+    assert " + tiny-thing==1.0" in log
+    assert [built["took_ms"] > 0 for built in events_of(shop, first, "deployment.built")] == [True]
+    assert later["result"] == "2.0"
+    assert len(events_of(shop, second, "deployment.built")) == 1
+
+
+def test_a_deployment_with_packages_that_are_there_builds_nothing(shop, stranger):
+    deploy(stranger, "'tiny-thing'")
+    shop.outcome(shop.spawn("packaged", "version"))
+    again = deploy(stranger, "'tiny-thing'", ".env(COLOUR='blue')")
+    outcome = shop.outcome(shop.spawn("packaged", "version"))
+
+    assert outcome["result"] == "2.0"
+    assert events_of(shop, again, "deployment.built") == []
+
+
+def test_jobs_fail_in_words_when_packages_do_not_fit_and_run_after_a_deploy_that_does(shop, stranger):
+    broken = deploy(stranger, "'needs-old', 'tiny-thing>=2'")
+    jobs = [shop.spawn("packaged", "version") for _ in range(3)]
+    outcomes = [shop.outcome(job) for job in jobs]
+    told = events_of(shop, broken, "deployment.build_failed")
+    deploy(stranger, "'needs-old'")
+    mended = shop.outcome(shop.spawn("packaged", "version"))
+
+    assert [(outcome["status"], outcome["error"]["code"]) for outcome in outcomes] == [
+        ("failed", "image_build_failed")
+    ] * 3
+    assert "no versions of the packages fit together" in outcomes[0]["error"]["message"]
+    assert "needs-old" in outcomes[0]["error"]["message"]
+    assert [event["message"] for event in told] == [outcomes[0]["error"]["message"]]
+    assert mended["result"] == "1.0"
+
+
+def test_jobs_wait_for_an_image_builder_and_say_so(shop, stranger):
+    deploy(stranger, "'tiny-thing'", ".apt_install('ffmpeg')")
+    job = shop.spawn("packaged", "version")
+    reason = until(lambda: shop.job(job)["waiting_reason"], "a reason")
+    shop.request("POST", f"/v1/jobs/{job}/cancel")
+
+    assert reason.startswith("image_needs_builder: ")
+    assert "apt_install ffmpeg" in reason
