@@ -32,7 +32,7 @@ RIDE_S = 0.003
 
 FUNCTIONS = (
     FunctionSpec("work", qualname="work", max_containers=2, max_pending_tasks=1000),
-    FunctionSpec("wide", qualname="wide", tasks_per_container=3, max_pending_tasks=1000),
+    FunctionSpec("wide", qualname="wide", tasks_per_container=3, max_pending_tasks=1000, disconnect_grace_s=90),
     FunctionSpec("again", qualname="again", max_containers=3, max_retries=2, max_pending_tasks=1000),
 )
 CODES = frozenset({"exception", "worker_lost", "timeout", "startup_timeout"})
