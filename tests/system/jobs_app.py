@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -53,12 +54,28 @@ def wait(seconds: float) -> str:
     return "waited"
 
 
-@app.function(memory_mb=256, max_containers=2)
-def gate() -> str:
-    """Wait, as a process named `gate`, for the signal that opens it."""
+@app.function(memory_mb=256)
+def chatter() -> int:
+    """Print numbers, a hundred a second, until the signal comes that opens a gate; return how many."""
+    opened = _gate()
+    for number in itertools.count():
+        print(number, flush=True)
+        if opened.wait(0.01):
+            return number + 1
+    raise AssertionError
+
+
+def _gate() -> threading.Event:
     opened = threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: opened.set())
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"gate", 0, 0, 0)
+    return opened
+
+
+@app.function(memory_mb=256, max_containers=2)
+def gate() -> str:
+    """Wait, as a process named `gate`, for the signal that opens it."""
+    opened = _gate()
     print("waiting", flush=True)
     while not opened.wait(0.1):  # a signal does not end a wait, but its handler runs between two
         pass

@@ -72,6 +72,28 @@ def test_jobs_go_on_while_the_server_is_killed_and_started_again(deployed, own_c
         wait_gone(below)
 
 
+@guarantee("G5.8", "log_loss_is_visible")
+def test_every_line_that_is_written_while_the_server_is_killed_is_there_once(deployed, own_cloud):
+    began = deployed.spawn("jobs", "chatter")
+    deployed.wait_line(began, "9")
+    worker = _worker_of(deployed)
+    with adopting():
+        cloud = deployed
+        for _ in range(2):
+            below = cloud.kill()
+            cloud = own_cloud()
+            told = len(cloud.lines(began))
+            until(lambda cloud=cloud, told=told: len(cloud.lines(began)) > told, "lines come again")
+        (writing,) = _gates(worker)
+        os.kill(writing, signal.SIGUSR1)
+        outcome = cloud.outcome(began)
+
+        assert cloud.lines(began) == [str(number) for number in range(outcome["result"])]
+        assert cloud.job(began)["attempt"] == 1
+        assert cloud.stop()[0] == 0
+        wait_gone(below)
+
+
 @guarantee("G4.2", "no_process_left")
 def test_down_ends_the_worker_that_a_killed_server_left(deployed, stranger):
     began = _began(deployed, "gate")

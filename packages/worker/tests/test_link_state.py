@@ -7,8 +7,9 @@ import pytest
 
 from apothic.wire import link
 from apothic.wire.values import Value
+from apothic_server.testing.guarantees import guarantee
 from apothic_worker.link_codec import NAMES, LinkBroken, ServerMessage, decode_server, encode_worker
-from apothic_worker.link_state import AWAY_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Drop, LinkState
+from apothic_worker.link_state import KEPT_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Drop, LinkState
 from apothic_worker.testing.scripted_server import WorkerMessage
 
 MACHINE = link.Machine("h", "sandbox", [], [], {}, 1.0, 1024, ["3.11"])
@@ -195,14 +196,51 @@ def test_logs_wait_for_the_next_link_up_to_a_bound_and_the_loss_is_told(state):
     state.receive(encode(assign=[assign()]))
     state.close()
     line = link.LogLine("stdout", 7, "x" * 1024)
-    for _ in range(AWAY_LOG_BYTES_MAX // 1024 + 10):
+    for _ in range(KEPT_LOG_BYTES_MAX // 1024 + 10):
         state.logs(KEY, [line])
     welcome(state)
 
-    lines = [line for message in decode(state.take()) for item in message.logs for line in item.lines]
+    lines = _numbered(state)
 
-    assert len(lines) == AWAY_LOG_BYTES_MAX // 1024 + 1
-    assert lines[-1] == link.LogLine("system", 7, "10240 bytes of output dropped: the link to the server was away")
+    assert sorted(lines) == list(range(KEPT_LOG_BYTES_MAX // 1024 + 1))
+    assert lines[max(lines)] == "10240 bytes of output dropped: the link to the server was away"
+
+
+@guarantee("G5.8", "log_loss_is_visible")
+def test_lines_are_said_again_until_they_are_taken(state):
+    state.receive(encode(assign=[assign()]))
+    for text in ("a", "b", "c"):
+        state.logs(KEY, [link.LogLine("stdout", 7, text), link.LogLine("stdout", 7, text * 2)])
+    sent = _numbered(state)
+    state.receive(encode(logs_taken=[link.LogsTaken("j1", 1, 4)]))
+    state.close()
+    state.logs(KEY, [link.LogLine("stdout", 8, "while it was away")])
+    welcome(state)
+    again = _numbered(state)
+    state.receive(encode(logs_taken=[link.LogsTaken("j1", 1, 7), link.LogsTaken("j9", 1, 7)]))
+    state.close()
+    welcome(state)
+
+    assert sent == {0: "a", 1: "aa", 2: "b", 3: "bb", 4: "c", 5: "cc"}
+    assert again == {4: "c", 5: "cc", 6: "while it was away"}
+    assert _numbered(state) == {}
+
+
+def test_lines_that_were_sent_are_forgotten_when_too_many_wait(state):
+    state.receive(encode(assign=[assign()]))
+    for number in range(KEPT_LOG_BYTES_MAX // 1024 + 10):
+        state.logs(KEY, [link.LogLine("stdout", 7, str(number).ljust(1024))])
+    sent = _numbered(state)
+    state.close()
+    welcome(state)
+
+    assert sorted(sent) == list(range(KEPT_LOG_BYTES_MAX // 1024 + 10))
+    assert sorted(_numbered(state)) == list(range(10, KEPT_LOG_BYTES_MAX // 1024 + 10))
+
+
+def _numbered(state):
+    found = [item for message in decode(state.take()) for item in message.logs]
+    return {number: line.text for item in found for number, line in enumerate(item.lines, item.first_number)}
 
 
 def test_draining_is_said_again_on_every_link(state):

@@ -174,7 +174,7 @@ async def test_lines_that_cannot_be_stored_are_stored_as_text_that_can(cloud):
     assign = await worker.take()
 
     lines = [LogLine("std\0out", -(2**63), "a\0b"), LogLine("stdout", 2**63, "c"), LogLine("stdout", 1, "d" * 100_000)]
-    worker.report({"logs": [Logs(assign.job, assign.fence, lines)]})
+    worker.report({"logs": [Logs(assign.job, assign.fence, 0, lines)]})
     worker.succeed(assign, b"1")
 
     assert (await ended(submitted)).value == Value("json", b"1")

@@ -24,6 +24,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     welcome: list[link.Welcome] = []
     heartbeat_answer: list[link.HeartbeatAnswer] = []
     settled: list[link.Settled] = []
+    logs_taken: list[link.LogsTaken] = []
     items_taken: list[link.ItemsTaken] = []
     cancel: list[link.Cancel] = []
     lent: list[link.Lent] = []
@@ -39,6 +40,7 @@ ServerItem = (
     | link.Welcome
     | link.HeartbeatAnswer
     | link.Settled
+    | link.LogsTaken
     | link.ItemsTaken
     | link.Cancel
     | link.Lent

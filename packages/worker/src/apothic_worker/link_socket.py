@@ -15,6 +15,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from apothic.wire.limits import LINK_FRAME_MAX
@@ -79,8 +80,8 @@ class LinkSocket(asyncio.Protocol):
             raise
 
     def send(self, message: bytes) -> None:
-        """Send one binary message; silently dropped when the connection is gone."""
-        if self._transport is not None and not self.closed.done():
+        """Send one binary message; silently dropped when the connection is gone or closing."""
+        if self._transport is not None and self._machine.state is State.OPEN and not self.closed.done():
             self._machine.send_binary(message)
             self._flush()
 

@@ -25,6 +25,7 @@ from apothic.wire.link import (
     ItemsTaken,
     LogLine,
     Logs,
+    LogsTaken,
     Machine,
     Refused,
     RunnerEnded,
@@ -39,8 +40,8 @@ from apothic_worker.link_codec import LinkBroken, ServerItem, WorkerItem, decode
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 """A message grows no further than this and one item."""
 
-AWAY_LOG_BYTES_MAX = 4 * 1024 * 1024
-"""Log text kept while no link is up."""
+KEPT_LOG_BYTES_MAX = 4 * 1024 * 1024
+"""Log text kept until the server has it."""
 
 Key = tuple[str, int]
 
@@ -59,8 +60,23 @@ class _Held:
     has_started: bool = False
     finished: Finished | None = None
     items: deque[Items] = field(default_factory=deque[Items])
+    logs: deque[Logs] = field(default_factory=deque[Logs])
+    lines: int = 0
+    log_bytes: int = 0
     lost_log_bytes: int = 0
     lost_log_at_ms: int = 0
+
+    def add_lines(self, key: Key, lines: list[LogLine]) -> Logs:
+        """Return the report of lines, which is kept until the server has it."""
+        item = Logs(*key, self.lines, lines)
+        self.lines += len(lines)
+        self.log_bytes += _text_bytes(lines)
+        self.logs.append(item)
+        return item
+
+    def forget_lines(self) -> None:
+        """Forget the oldest report of lines."""
+        self.log_bytes -= _text_bytes(self.logs.popleft().lines)
 
 
 class LinkState:
@@ -84,7 +100,6 @@ class LinkState:
         self._is_welcome = False
         self._asked_at_ms: int | None = None
         self._draining: Draining | None = None
-        self._away_log_bytes = 0
         self.session: Welcome | None = None
         """The newest `Welcome`; kept while the link is away."""
         self.renewed_at_ms: int | None = None
@@ -99,19 +114,16 @@ class LinkState:
 
     def open(self, now_ms: int, runners: list[RunnerRef]) -> None:
         """A connection is up: say hello. `runners` are those alive or starting."""
-        self._out = [
-            *(item for item in self._out if isinstance(item, Logs)),
-            replace(self._hello, held=self._described(), runners=runners),
-        ]
+        self._out = [replace(self._hello, held=self._described(), runners=runners)]
         self._is_welcome = False
         self._asked_at_ms = now_ms
         self._wake(True)
 
     def close(self) -> None:
-        """The connection is gone. Logs wait for the next one; what else was not sent is said again or implied by it."""
+        """The connection is gone. What was not sent is said again on the next one, or implied by it."""
         self._is_welcome = False
         self._asked_at_ms = None
-        self._out = [item for item in self._out if isinstance(item, Logs)]
+        self._out = []
 
     def receive(self, data: bytes) -> list[ServerItem | Drop]:
         """Take one message and return what the worker has to do, in order.
@@ -131,7 +143,6 @@ class LinkState:
         if not self._is_welcome:
             return self._take_hello()
         items, self._out = self._out, []
-        self._away_log_bytes = 0
         messages: list[bytes] = []
         start = size = 0
         for place, item in enumerate(items):
@@ -176,20 +187,22 @@ class LinkState:
             self._send(Started(*key), is_urgent=False)
 
     def logs(self, key: Key, lines: list[LogLine]) -> None:
-        """Report output; while the link is away only so much of it is kept, and the loss is counted."""
+        """Report output; repeated on every new link until it is taken.
+
+        Only so much is kept. Without a link the rest is dropped and the loss is counted; with one the oldest lines are
+        forgotten, which were sent.
+        """
         held = self._held.get(key)
-        if held is None:
+        if held is None or not lines:
             return
-        size = sum(len(line.text) for line in lines)
-        if not self._is_welcome:
-            if self._away_log_bytes + size > AWAY_LOG_BYTES_MAX:
-                held.lost_log_bytes += size
-                held.lost_log_at_ms = lines[-1].at_ms
-                return
-            self._away_log_bytes += size
-            self._out.append(Logs(*key, lines))
+        size = _text_bytes(lines)
+        if self._log_bytes + size > KEPT_LOG_BYTES_MAX and not self._is_welcome:
+            held.lost_log_bytes += size
+            held.lost_log_at_ms = lines[-1].at_ms
             return
-        self._send(Logs(*key, lines), is_urgent=True)
+        while held.logs and self._log_bytes + size > KEPT_LOG_BYTES_MAX:
+            held.forget_lines()
+        self._send(held.add_lines(key, lines), is_urgent=True)
 
     def items(self, item: Items) -> None:
         """Report items; repeated on every new link until they are taken."""
@@ -222,6 +235,10 @@ class LinkState:
 
     # --- inside
 
+    @property
+    def _log_bytes(self) -> int:
+        return sum(held.log_bytes for held in self._held.values())
+
     def _described(self) -> list[HeldAttempt]:
         return [HeldAttempt(job, fence, held.runner) for (job, fence), held in self._held.items()]
 
@@ -248,6 +265,11 @@ class LinkState:
                 if held and held.finished:
                     del self._held[item.job, item.fence]
                 return []
+            case LogsTaken():
+                if held := self._held.get((item.job, item.fence)):
+                    while held.logs and held.logs[0].first_number + len(held.logs[0].lines) <= item.upto:
+                        held.forget_lines()
+                return []
             case ItemsTaken():
                 if held := self._held.get((item.job, item.fence)):
                     while held.items and held.items[0].first_ordinal + held.items[0].count <= item.upto:
@@ -269,8 +291,7 @@ class LinkState:
         self.session = item
         self.renewed_at_ms, self._asked_at_ms = self._asked_at_ms, None
         drop = self._drop(item.unknown, tuple(item.unknown_runners))
-        waiting, self._out = self._out, []
-        self._out = [entry for entry in waiting if isinstance(entry, Logs) and (entry.job, entry.fence) in self._held]
+        self._out = []
         self._repeat()
         self._wake(True)
         return [item, drop]
@@ -281,10 +302,11 @@ class LinkState:
         for key, held in self._held.items():
             if held.lost_log_bytes:
                 text = f"{held.lost_log_bytes} bytes of output dropped: the link to the server was away"
-                self._out.append(Logs(*key, [LogLine("system", held.lost_log_at_ms, text)]))
+                held.add_lines(key, [LogLine("system", held.lost_log_at_ms, text)])
                 held.lost_log_bytes = 0
             if held.has_started:
                 self._out.append(Started(*key))
+            self._out += held.logs
             self._out += held.items
             if held.finished:
                 self._out.append(held.finished)
@@ -294,6 +316,10 @@ class LinkState:
         for key in keys:
             self._held.pop(key, None)
         return Drop(keys, runners)
+
+
+def _text_bytes(lines: list[LogLine]) -> int:
+    return sum(len(line.text) for line in lines)
 
 
 def _weight(item: WorkerItem) -> int:

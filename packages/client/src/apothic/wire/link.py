@@ -132,10 +132,17 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Logs:
-    """Lines of one attempt, in order. Lines sent before a `Finished` of the same attempt belong before it."""
+    """Lines of one attempt, in order; kept by the worker until `LogsTaken`, and sent again on a new link.
+
+    Lines sent before a `Finished` of the same attempt belong before it.
+
+    Attributes:
+        first_number: Number of the first line; the first of an attempt has 0.
+    """
 
     job: str
     fence: int
+    first_number: int
     lines: list[LogLine]
 
 
@@ -341,6 +348,15 @@ class ItemsTaken:
 
 
 @dataclass(frozen=True)
+class LogsTaken:
+    """The attempt's lines below the number `upto` are on disk."""
+
+    job: str
+    fence: int
+    upto: int
+
+
+@dataclass(frozen=True)
 class Refused:
     """The link is refused; the server closes after this frame. `code` is stable, `detail` is for people."""
 
@@ -356,6 +372,7 @@ class ServerFrame(TypedDict, total=False):
     welcome: list[Welcome]
     heartbeat_answer: list[HeartbeatAnswer]
     settled: list[Settled]
+    logs_taken: list[LogsTaken]
     items_taken: list[ItemsTaken]
     cancel: list[Cancel]
     lent: list[Lent]

@@ -44,6 +44,12 @@ async def get_jobs(connection: Connection, jobs: list[JobId]) -> list[Unfinished
     return [_unfinished(row) for row in rows]
 
 
+async def count_lines(connection: Connection, jobs: list[tuple[OrgId, JobId]]) -> dict[JobId, int]:
+    """Return how many lines of their newest attempt are stored of jobs."""
+    rows = await connection.fetch(SQL["count_lines"], [org for org, _ in jobs], [job for _, job in jobs])
+    return {JobId(row["job"]): row["lines"] or 0 for row in rows}
+
+
 async def any_job(connection: Connection, job: JobId) -> Job | None:
     """Return a job of any org without its values; None when there is none."""
     row = await connection.fetchrow(SQL["get_any_job"], job)

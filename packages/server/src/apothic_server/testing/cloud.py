@@ -191,6 +191,7 @@ class ScriptedWorker:
         self.worker: Worker | None = None
         self._actor: Actor | None = None
         self.received: deque[tuple[str, Any]] = deque()
+        self._lines: dict[tuple[str, int], int] = {}
         self.close_code: str | None = None
         self.started: dict[str, StartRunner] = {}
         self.echo = 0
@@ -281,8 +282,12 @@ class ScriptedWorker:
         error = RemoteError("builtins.ValueError", "no", "Traceback …", code)
         self.report({"finished": [Finished(assign.job, assign.fence, outcome, None, error)]})
 
-    def log(self, assign: Assign, *lines: str) -> None:
-        self.report({"logs": [Logs(assign.job, assign.fence, [LogLine("stdout", 0, line) for line in lines])]})
+    def log(self, assign: Assign, *lines: str, first: int | None = None) -> None:
+        """Report lines, with numbers from `first` on, or after those that were reported before."""
+        key = (assign.job, assign.fence)
+        start = self._lines.get(key, 0) if first is None else first
+        self._lines[key] = start + len(lines)
+        self.report({"logs": [Logs(*key, start, [LogLine("stdout", 0, line) for line in lines])]})
 
     def yield_items(self, assign: Assign, first: int, *items: bytes, encoding: str = "json") -> None:
         """Report items, given encoded, with ordinals from `first` on."""

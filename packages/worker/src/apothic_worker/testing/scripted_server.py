@@ -223,10 +223,13 @@ class ScriptedServer:
 
     def lines(self, order: link.Assign | link.Finished, *, stream: str | None = None) -> list[str]:
         """Return the log lines of an attempt that came so far."""
-        found = [
-            line for item in self.items if isinstance(item, link.Logs) and item.job == order.job for line in item.lines
-        ]
-        return [line.text for line in found if stream in (None, line.stream)]
+        found = {
+            number: line
+            for item in self.items
+            if isinstance(item, link.Logs) and (item.job, item.fence) == (order.job, order.fence)
+            for number, line in enumerate(item.lines, item.first_number)
+        }
+        return [found[number].text for number in sorted(found) if stream in (None, found[number].stream)]
 
     # --- inside
 

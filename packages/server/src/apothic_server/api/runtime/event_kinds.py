@@ -95,7 +95,10 @@ def event_data(event: Streamed) -> dict[str, Any]:
         return event.data
     at = datetime.fromtimestamp(event.data["time"], UTC)
     data = {**event.data, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
-    return data if event.kind == "job.log" else _with_ids(data)
+    if event.kind != "job.log":
+        return _with_ids(data)
+    data.pop("number", None)  # between worker and server only
+    return data
 
 
 def snapshot_data(found: Snapshot) -> dict[str, Any]:

@@ -173,14 +173,21 @@ class Board:
         if settled is True:
             self.hints.changed(job_id)
 
-    def write_quietly(self, change: JobChange | NewItems, job: LiveJob) -> None:
-        """Record a move that nobody waits for; when it is refused, the job is read again."""
-        try:
-            self.records.append_quietly(change, lambda applied: self._told(job.id, applied))
-        except (Unavailable, ValueError):
-            self.reload(job.id)
+    def write_quietly(
+        self, change: JobChange | NewItems, job: LiveJob, then: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """Record a move that no caller waits for; when it is refused, the job is read again.
 
-    def _told(self, job_id: JobId, applied: bool) -> None:
+        Args:
+            then: Told whether it was recorded.
+        """
+        try:
+            self.records.append_quietly(change, lambda applied: self._told(job.id, then, applied))
+        except (Unavailable, ValueError):
+            self._told(job.id, then, applied=False)
+
+    def _told(self, job_id: JobId, then: Callable[[bool], None], applied: bool) -> None:
+        then(applied)
         if applied:
             self.hints.changed(job_id)
         else:

@@ -87,6 +87,21 @@ RECENT_STEP = ITEMS_UNREAD_MAX // 64
 """Granularity with which the unread bytes of readers are known."""
 
 
+@dataclass(slots=True)
+class Output:
+    """Lines of one attempt, by their numbers.
+
+    Attributes:
+        fence: Of the attempt.
+        taken: The lines below this number have come.
+        kept: Those below this number are on disk.
+    """
+
+    fence: int
+    taken: int = 0
+    kept: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class LiveJob:
     """One unfinished job. There may be 100,000 of them, all made at a start: what each takes counts.
@@ -111,6 +126,7 @@ class LiveJob:
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
         ending: Worker and fence of an attempt whose reported end is not on disk yet.
         items: How far what it yielded is.
+        output: How far what its attempt wrote is.
         created_by: The key it was called with, or that its caller was called with.
         parent: The job whose user code called it.
         depth: Jobs above it.
@@ -147,6 +163,7 @@ class LiveJob:
     written: asyncio.Future[bool | BaseException] | None = None
     ending: tuple[str, int] | None = None
     items: ItemFlow = field(default_factory=ItemFlow)
+    output: Output | None = None
     parent: JobId | None = None
     depth: int = 0
     waited_fence: int | None = None

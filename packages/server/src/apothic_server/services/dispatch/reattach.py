@@ -18,7 +18,7 @@ from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.grants import Grants
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import LiveJob, Output
 from apothic_server.services.dispatch.recovery import PAGE, Recovery
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.store import recovery as rows
@@ -43,12 +43,24 @@ class Reattach:
         incarnation = IncarnationId(hello.incarnation)
         held = sorted({ref.job for ref in hello.held if is_key(ref.job)})
         for start in range(0, len(held), PAGE):
-            await self._recovery.adopt_held(unit, incarnation, [JobId(job) for job in held[start : start + PAGE]])
+            page = [JobId(job) for job in held[start : start + PAGE]]
+            await self._recovery.adopt_held(unit, incarnation, page)
+            await self._count_lines(unit, incarnation, page)
         if incarnation in self._board.fleet.workers or not hello.runners:
             return {}
         wanted = [(ref.org, ref.deployment, ref.function) for ref in hello.runners]
         found = await rows.find_deployed_functions(unit, wanted)
         return {(function.org, function.deployment, function.spec.name): function for function in found}
+
+    async def _count_lines(self, unit: Connection, incarnation: IncarnationId, held: list[JobId]) -> None:
+        """Find out how much of the output of attempts is stored that another process granted."""
+        found = [self._board.jobs[job] for job in held if job in self._board.jobs]
+        unknown = [job for job in found if job.worker == incarnation and _lacks_output(job)]
+        if unknown:
+            lines = await rows.count_lines(unit, [(job.org, job.id) for job in unknown])
+            for job in unknown:
+                if _lacks_output(job):
+                    job.output = Output(job.fence, lines[job.id], lines[job.id])
 
     def rebuild(self, worker: Worker, hello: Hello, deployed: Deployed) -> None:
         """Give a worker that memory has just met the runners that it describes and that could be ours.
@@ -139,6 +151,10 @@ class Reattach:
     def _jobs_of(self, worker: Worker) -> list[LiveJob]:
         ids = [job_id for runner in worker.runners.values() for job_id in runner.attempts]
         return [job for job_id in ids if (job := self._board.jobs.get(job_id)) is not None]
+
+
+def _lacks_output(job: LiveJob) -> bool:
+    return job.output is None or job.output.fence != job.fence
 
 
 def _runner(worker: Worker, ref: RunnerRef, function: Function, now: float) -> Runner:

@@ -109,9 +109,10 @@ def ask_to_cancel(row: Job, now: datetime, keep: Keep[JobStatus] | None = None) 
     return change, after
 
 
-def log_lines(job: LiveJob, lines: list[LogLine], now: datetime) -> JobChange:
+def log_lines(job: LiveJob, lines: list[LogLine], first_number: int, now: datetime) -> JobChange:
     """Append output; the job's status and fence must still be those in memory."""
-    events = tuple(StreamEvent("job.log", now, _line(line)) for line in lines)
+    numbered = enumerate(lines, first_number)
+    events = tuple(StreamEvent("job.log", now, {**_line(line), "number": number}) for number, line in numbered)
     return JobChange(
         org=job.org,
         job=job.id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
 from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
-from apothic.wire.link import AttemptRef, Finished, Items, LogLine, Logs, RunnerEnded, Settled, Started
+from apothic.wire.link import AttemptRef, Finished, Items, LogLine, Logs, LogsTaken, RunnerEnded, Settled, Started
 from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
@@ -18,7 +18,7 @@ from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.items import ItemFlows
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import LiveJob, Output
 from apothic_server.services.dispatch.records import log_lines, move
 
 OUTCOMES = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost"})
@@ -83,11 +83,35 @@ class Reports:
         self._board.write_quietly(change, job)
 
     def logs(self, worker: Worker, item: Logs) -> None:
-        """Append output to the job's stream."""
+        """Append output to the job's stream, each line once, and say when it is on disk."""
         job = self._job(worker, item.job, item.fence)
-        if job is not None and item.lines and not job.status.is_final:
-            change = log_lines(job, [_storable_line(line) for line in item.lines], self._board.clock.now())
-            self._board.write_quietly(change, job)
+        if job is None or job.status.is_final:
+            return
+        output = job.output
+        if output is None or output.fence != job.fence:
+            output = job.output = Output(job.fence)
+        lines = [_storable_line(line) for line in item.lines[max(0, output.taken - item.first_number) :]]
+        if not lines:
+            self._logs_kept(worker, job.id, output)
+            return
+        if (missing := item.first_number - output.taken) > 0:
+            text = f"{missing} lines of output were lost on their way from the worker"
+            lines.insert(0, LogLine("system", lines[0].at_ms, text))
+        upto = item.first_number + len(item.lines)
+        change = log_lines(job, lines, upto - len(lines), self._board.clock.now())
+        output.taken = upto
+
+        def written(is_kept: bool) -> None:
+            if is_kept:
+                output.kept = max(output.kept, upto)
+                self._logs_kept(worker, job.id, output)
+            else:
+                output.taken = output.kept
+
+        self._board.write_quietly(change, job, written)
+
+    def _logs_kept(self, worker: Worker, job: JobId, output: Output) -> None:
+        self._board.send(worker, "logs_taken", LogsTaken(job, output.fence, output.kept))
 
     def items(self, worker: Worker, item: Items) -> None:
         """Append items to the job's stream."""

@@ -48,6 +48,7 @@ def restored(
         started_at=monotonic + began_s,
         deadline_at=None if deadline_s is None else monotonic + _seconds_until(job.created_at, now) + deadline_s,
         items=items,
+        output=old.output if old is not None else None,
         created_by=job.created_by,
         parent=job.parent,
         depth=job.depth,

@@ -64,6 +64,16 @@ FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[]) AS t (or
 -- name: get_deployed_archive
 SELECT org, archive FROM deployments WHERE id = $1;
 
+-- name: count_lines
+-- What the newest attempt of each job has written so far: the number of its last line and one, NULL without any.
+SELECT wanted.job, (
+    SELECT (newest.data ->> 'number')::int + 1 FROM events AS newest
+    WHERE newest.org = wanted.org AND newest.stream = wanted.job
+        AND (newest.kind = 'job.log' OR newest.kind = 'job.status' AND newest.data ->> 'status' = 'starting')
+    ORDER BY newest.index DESC LIMIT 1
+) AS lines
+FROM unnest($1::text[], $2::text[]) AS wanted (org, job);
+
 -- name: live_workers
 SELECT id, lease_expires_at FROM workers WHERE ended_at IS NULL;
 
