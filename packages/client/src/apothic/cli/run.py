@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +15,13 @@ from apothic.cli.failures import Interrupted, ReaderLeft
 from apothic.cli.following import read_items, show_all
 from apothic.cli.payload import arguments
 from apothic.cli.pickled import type_name
+from apothic.cli.run_file import STDIN, names_file, run_file
 from apothic.cli.settings import Settings, common_options
-from apothic.errors import ApothicError, JobCancelledError, ProtocolError, remote_error
+from apothic.errors import ApothicError, InvalidRequestError, JobCancelledError, ProtocolError, remote_error
 from apothic.wire.values import RemoteError, Value
 
 if TYPE_CHECKING:
-    from apothic._answers import Outcome
+    from apothic._answers import FunctionInfo, Outcome
     from apothic.client import ControlPlaneClient
     from apothic.streams import JobStreamEvent
 
@@ -27,45 +29,90 @@ if TYPE_CHECKING:
     Follow = Callable[[ControlPlaneClient, str, float], None]
 
 WAIT_S = 600.0
-_NULL = Value("json", b"null")
+NULL = Value("json", b"null")
 
 
-@click.command()
-@click.argument("function")
-@click.option("--app-name", required=True, metavar="APP", help="App that has the function.")
+class _Run(click.Command):
+    """Leaves what follows a target in a file alone: those are options of the function."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse up to the target when it is a file's, else all."""
+        args = [STDIN + word[1:] if word.startswith("-::") else word for word in args]
+        before = click.Context(self, allow_interspersed_args=False, allow_extra_args=True, ignore_unknown_options=True)
+        given, _, _ = self.make_parser(before).parse_args(list(args))
+        target = given.get("function")
+        if given.get("is_module") or (isinstance(target, str) and names_file(target)):
+            ctx.allow_interspersed_args, ctx.allow_extra_args = False, True
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run)
+@click.argument("function", metavar="FUNCTION|FILE[::NAME]")
+@click.option("--app-name", metavar="APP", help="App that has the FUNCTION; not with a file.")
+@click.option(
+    "-m", "--module", "is_module", is_flag=True, help="FILE is a module such as package.app, or ::NAME of it."
+)
 @click.option("--payload", metavar="JSON|@FILE|-", help="Arguments: a JSON object with `args` and `kwargs`.")
 @click.option("-d", "--detach", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not print what the function wrote; --json does not either.")
 @click.option("--watch", is_flag=True, help="Show the job's events while it runs, then the result.")
+@click.option("-w", "--write-result", metavar="FILE", help="Write the result to FILE instead of printing it.")
 @click.option(
     "--timeout-s", type=click.FloatRange(min=0, min_open=True), default=WAIT_S, show_default=True,
     help="Seconds to wait; the job goes on afterwards.",
 )  # fmt: skip
 @common_options
-@click.pass_obj
-def run(
-    settings: Settings,
-    function: str,
-    app_name: str,
-    payload: str | None,
-    detach: bool,
-    quiet: bool,
-    watch: bool,
-    timeout_s: float,
-) -> None:
-    """Call FUNCTION of a deployed app and print its result.
+@click.pass_context
+def run(ctx: click.Context, function: str, app_name: str | None, is_module: bool, **given: Any) -> None:
+    """Call FUNCTION of a deployed app, or NAME in FILE after a deploy of it, and print the result.
 
     A text result is printed as it is, any other JSON value as JSON. Of a function that yields, each item is printed as
     one line of JSON as it comes. What the function wrote goes to stderr, and so do the events of --watch; with --jsonl
     they go to stdout, and the result is among them.
 
+    FILE is a Python file, with -m a module, or - for standard input. It is deployed first, unless it is live
+    already. NAME is a function or a local entrypoint; its parameters are options behind it, which
+    `apothic run FILE::NAME --help` shows.
+
+    \b
     Example: apothic run greet --app-name hello-world --payload '{"args": ["world"], "kwargs": {}}'
+             apothic run app.py::greet --name world
     """
-    if watch and detach:
-        raise click.UsageError("--watch waits for the job and --detach does not. Give one of them.")
-    value = arguments(payload)
+    settings = ctx.ensure_object(Settings)
+    if is_module or (app_name is None and names_file(function)):
+        if app_name is not None:
+            raise click.UsageError(
+                "--app-name is for functions that are deployed already; a file names its app itself."
+            )
+        run_file(ctx, function, is_module=is_module, call=_call, check=_check)
+        return
+    if app_name is None:
+        raise click.UsageError("Missing option '--app-name'; or give a file, as in `apothic run app.py::greet`.")
+    _check(given)
+    value = arguments(given.pop("payload"))
     client = settings.client()
-    found = client.get_function(app_name, function)
+    _call(settings, client, client.get_function(app_name, function), value, **given)
+
+
+def _check(given: dict[str, Any]) -> None:
+    if given["watch"] and given["detach"]:
+        raise click.UsageError("--watch waits for the job and --detach does not. Give one of them.")
+
+
+def _call(
+    settings: Settings,
+    client: ControlPlaneClient,
+    found: FunctionInfo,
+    value: Value,
+    *,
+    detach: bool,
+    quiet: bool,
+    watch: bool,
+    write_result: str | None,
+    timeout_s: float,
+) -> None:
+    if write_result is not None and (detach or found.is_generator or settings.is_for_programs):
+        raise click.UsageError("--write-result is for one result: not with --detach, --json, --jsonl or a generator.")
     job_id = client.spawn(found.function_id, value)
     if detach:
         _print_detached(settings, job_id)
@@ -75,7 +122,7 @@ def run(
     if watch:
         follow = functools.partial(_show_events, show=_shower(settings, came["events"], is_quiet=quiet))
     elif not (quiet or settings.is_for_programs):
-        follow = functools.partial(show_all, name=function, is_generator=found.is_generator)
+        follow = functools.partial(show_all, name=found.name, is_generator=found.is_generator)
     elif found.is_generator:
         follow = functools.partial(read_items, items=came["items"].extend if settings.is_for_programs else print_lines)
     is_document = settings.is_json or (settings.is_jsonl and not watch)
@@ -92,6 +139,8 @@ def run(
         raise _failure(outcome)
     if is_document:
         settings.print_document(_document(outcome, came))
+    elif write_result is not None:
+        _write_result(outcome, write_result)
     elif not (settings.is_jsonl or found.is_generator):
         _print_result(outcome)
 
@@ -171,7 +220,7 @@ def _failure(outcome: Outcome) -> ApothicError:
 
 
 def _document(outcome: Outcome, came: dict[str, list[Any]]) -> dict[str, Any]:
-    value = outcome.value or _NULL
+    value = outcome.value or NULL
     found = {"job_id": outcome.job_id, "status": outcome.status}
     if value.encoding == "json":
         return {**found, "result": _decoded(value.data), **came}
@@ -181,13 +230,36 @@ def _document(outcome: Outcome, came: dict[str, list[Any]]) -> dict[str, Any]:
 
 def _print_result(outcome: Outcome) -> None:
     """Print a result; of one that only Python can read, its type. Nothing is unpickled here."""
-    value = outcome.value or _NULL
+    value = outcome.value or NULL
     if value.encoding != "json":
         print_text(type_name(value.data))
         say(f"The result is no JSON value; read it in Python: Job({outcome.job_id!r}, client).wait()")
         return
+    print_text(_as_text(value))
+
+
+def _write_result(outcome: Outcome, path: str) -> None:
+    """Write a result to a file: text as it is, any other JSON value as JSON.
+
+    Raises:
+        InvalidRequestError: It is no JSON value (`result_not_json`), or the file cannot be written (`file_unwritable`).
+    """
+    value = outcome.value or NULL
+    if value.encoding != "json":
+        detail = (
+            f"The result is a {type_name(value.data)}, no JSON value; Job({outcome.job_id!r}, client).wait() reads it."
+        )
+        raise InvalidRequestError(detail, code="result_not_json")
+    try:
+        Path(path).write_text(_as_text(value), encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequestError(f"Cannot write {path}: {error.strerror}.", code="file_unwritable") from None
+    say(f"The result is in {path}.")
+
+
+def _as_text(value: Value) -> str:
     result = _decoded(value.data)
-    print_text(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _decoded(data: bytes) -> Any:
