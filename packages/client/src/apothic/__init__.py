@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from apothic.options import ConcurrencySpec, FunctionOptions, Retries
     from apothic.remote_app import Deployment, RemoteApp
     from apothic.remote_function import RemoteFunction
+    from apothic.schedules import Cron, Period
     from apothic.streams import (
         JobEndEvent,
         JobErrorEvent,
@@ -82,6 +83,7 @@ __all__ = [
     "ConflictError",
     "ConnectionLostError",
     "ControlPlaneClient",
+    "Cron",
     "Deployment",
     "Function",
     "FunctionOptions",
@@ -105,6 +107,7 @@ __all__ = [
     "NotDeployedError",
     "NotFoundError",
     "NotSupportedError",
+    "Period",
     "PermissionDeniedError",
     "ProtocolError",
     "RemoteApp",
@@ -124,6 +127,7 @@ _HOMES = {
     "AppNamespace": "apothic._composition",
     "ConcurrencySpec": "apothic.options",
     "ControlPlaneClient": "apothic.client",
+    "Cron": "apothic.schedules",
     "Deployment": "apothic.remote_app",
     "Function": "apothic.function",
     "FunctionOptions": "apothic.options",
@@ -141,6 +145,7 @@ _HOMES = {
     "JobStreamItemEvent": "apothic.streams",
     "LocalEntrypoint": "apothic._composition",
     "RemoteApp": "apothic.remote_app",
+    "Period": "apothic.schedules",
     "RemoteFunction": "apothic.remote_function",
     "Retries": "apothic.options",
     "StreamEvent": "apothic.streams",

@@ -128,7 +128,8 @@ class DeploymentEnd:
 class JobInfo:
     """One job; `waiting_reason` says why it waits, `error` (JSON) why it failed, `retry_of` which job it retries.
 
-    `parent_job_id` is the job whose function called it, and `depth` counts the jobs above it.
+    `parent_job_id` is the job whose function called it, and `depth` counts the jobs above it. `schedule_id` is the
+    schedule that made it, and `due_at` the due time; None when somebody had the schedule run at once.
     """
 
     job_id: str
@@ -146,6 +147,8 @@ class JobInfo:
     retry_of: str | None = None
     parent_job_id: str | None = None
     depth: int = 0
+    schedule_id: str | None = None
+    due_at: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _calls, _operations
+from apothic import _calls, _operations, _schedules
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -30,6 +30,7 @@ from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOK
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
+    from apothic._schedules import ScheduleInfo
     from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
 
@@ -132,6 +133,26 @@ class AsyncControlPlaneClient:
     async def list_deployments(self, app: str | None = None) -> tuple[DeploymentEntry, ...]:
         """Return all deployments that are not deleted, newest first; NotFoundError when there is no such app."""
         return await self.run(_operations.list_deployments(self._core, app))
+
+    async def list_schedules(self, app: str | None = None) -> tuple[ScheduleInfo, ...]:
+        """Return all schedules that have not ended, those of one app or all."""
+        return await self.run(_schedules.list_schedules(self._core, app))
+
+    async def get_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Return one schedule; NotFoundError when there is none."""
+        return await self.run(_schedules.get_schedule(self._core, schedule_id))
+
+    async def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Let a schedule make no jobs until it is resumed; running ones go on. ConflictError when it has ended."""
+        return await self.run(_schedules.order(self._core, schedule_id, "pause"))
+
+    async def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Let a paused schedule go on with the first tick after now. ConflictError when it has ended."""
+        return await self.run(_schedules.order(self._core, schedule_id, "resume"))
+
+    async def run_schedule(self, schedule_id: str) -> str:
+        """Make a job of a schedule at once and return its id. ConflictError when it has ended."""
+        return await self.run(_schedules.run_schedule(self._core, schedule_id))
 
     async def stop_deployment(self, deployment_id: str, *, now: bool = False) -> DeploymentEnd:
         """Let a deployment take no more calls: its waiting jobs end as failed. Asking twice is fine.

@@ -83,7 +83,7 @@ def raw(
 
 
 def identity(core: Core) -> Steps[Identity]:
-    return _get(core, Identity, "/v1/identity")
+    return get(core, Identity, "/v1/identity")
 
 
 def readiness(core: Core) -> Steps[Readiness]:
@@ -113,8 +113,8 @@ def make_join_token(core: Core, life_s: int) -> Steps[JoinToken]:
 
     body = json.dumps({"life_s": life_s}).encode()
     request = Request("POST", target(core, "/v1/join-tokens"), (JSON_TYPE, ACCEPT_JSON), body)
-    response = yield from perform(core, _once(core, request))
-    return _read(core, response, JoinToken, 201)
+    response = yield from perform(core, once(core, request))
+    return read(core, response, JoinToken, 201)
 
 
 def drain_worker(core: Core, name: str) -> Steps[EnrolledWorker]:
@@ -133,27 +133,27 @@ def _order(core: Core, method: str, path: str) -> Steps[EnrolledWorker]:
     from apothic._workers import EnrolledWorker
 
     response = yield from perform(core, Request(method, target(core, path), (ACCEPT_JSON,), is_repeatable=True))
-    return _read(core, response, EnrolledWorker, 200)
+    return read(core, response, EnrolledWorker, 200)
 
 
 def list_apps(core: Core) -> Steps[tuple[AppInfo, ...]]:
     """Return all apps, page by page, in the server's order."""
-    items = yield from _all_items(core, "/v1/apps", {})
+    items = yield from all_items(core, "/v1/apps", {})
     return tuple(build(AppInfo, item) for item in items)
 
 
 def list_deployments(core: Core, app: str | None) -> Steps[tuple[DeploymentEntry, ...]]:
     """Return all deployments that are not deleted, of one app or of all, newest first."""
-    items = yield from _all_items(core, "/v1/deployments", {} if app is None else {"app": app})
+    items = yield from all_items(core, "/v1/deployments", {} if app is None else {"app": app})
     return tuple(build(DeploymentEntry, item) for item in items)
 
 
 def get_app(core: Core, name: str) -> Steps[AppInfo]:
-    return _get(core, AppInfo, f"/v1/apps/{part(name)}")
+    return get(core, AppInfo, f"/v1/apps/{part(name)}")
 
 
 def get_deployment(core: Core, deployment_id: str) -> Steps[DeploymentInfo]:
-    return _get(core, DeploymentInfo, f"/v1/deployments/{part(deployment_id)}")
+    return get(core, DeploymentInfo, f"/v1/deployments/{part(deployment_id)}")
 
 
 def stop_deployment(core: Core, deployment_id: str, now: bool) -> Steps[DeploymentEnd]:
@@ -161,7 +161,7 @@ def stop_deployment(core: Core, deployment_id: str, now: bool) -> Steps[Deployme
     query = {"now": "true"} if now else None
     path = target(core, f"/v1/deployments/{part(deployment_id)}/stop", query)
     response = yield from perform(core, Request("POST", path, (ACCEPT_JSON,), is_repeatable=True))
-    return _read(core, response, DeploymentEnd, 200)
+    return read(core, response, DeploymentEnd, 200)
 
 
 def delete_deployment(core: Core, deployment_id: str, now: bool) -> Steps[DeploymentEnd]:
@@ -169,19 +169,19 @@ def delete_deployment(core: Core, deployment_id: str, now: bool) -> Steps[Deploy
     query = {"now": "true"} if now else None
     path = target(core, f"/v1/deployments/{part(deployment_id)}", query)
     response = yield from perform(core, Request("DELETE", path, (ACCEPT_JSON,), is_repeatable=True))
-    return _read(core, response, DeploymentEnd, 200)
+    return read(core, response, DeploymentEnd, 200)
 
 
 def get_function(core: Core, app: str, name: str) -> Steps[FunctionInfo]:
-    return _get(core, FunctionInfo, f"/v1/apps/{part(app)}/functions/{part(name)}")
+    return get(core, FunctionInfo, f"/v1/apps/{part(app)}/functions/{part(name)}")
 
 
 def function_by_id(core: Core, function_id: str) -> Steps[FunctionInfo]:
-    return _get(core, FunctionInfo, f"/v1/functions/{part(function_id)}")
+    return get(core, FunctionInfo, f"/v1/functions/{part(function_id)}")
 
 
 def get_job(core: Core, job_id: str) -> Steps[JobInfo]:
-    return _get(core, JobInfo, f"/v1/jobs/{part(job_id)}")
+    return get(core, JobInfo, f"/v1/jobs/{part(job_id)}")
 
 
 def list_jobs(core: Core, wanted: Mapping[str, str], limit: int) -> Steps[tuple[JobEntry, ...]]:
@@ -230,14 +230,14 @@ def cancel_job(core: Core, job_id: str) -> Steps[str]:
     """Ask for the end of a job and return its status after that; asking twice is fine."""
     path = target(core, f"/v1/jobs/{part(job_id)}/cancel")
     response = yield from perform(core, Request("POST", path, (ACCEPT_JSON,), is_repeatable=True))
-    return _read(core, response, JobStatus, 200).status
+    return read(core, response, JobStatus, 200).status
 
 
 def retry_job(core: Core, job_id: str) -> Steps[str]:
     """Make a new job with the function and the arguments of one that has ended; return its id."""
     path = target(core, f"/v1/jobs/{part(job_id)}/retry")
-    response = yield from perform(core, _once(core, Request("POST", path, (ACCEPT_JSON,))))
-    return _read(core, response, JobStatus, 202).job_id
+    response = yield from perform(core, once(core, Request("POST", path, (ACCEPT_JSON,))))
+    return read(core, response, JobStatus, 202).job_id
 
 
 def has_archive(core: Core, sha256: str) -> Steps[bool]:
@@ -266,22 +266,22 @@ def create_deployment(
     """Return the live deployment, and whether it was made; with `if_changed` it is not when nothing would change."""
     body = json.dumps({"manifest": asdict(manifest), "archive_sha256": sha256}, separators=(",", ":")).encode()
     path = target(core, f"/v1/apps/{part(app)}/deployments", {"if_changed": "true"} if if_changed else None)
-    response = yield from perform(core, _once(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body)))
-    return _read(core, response, DeploymentInfo, 201, 200), response.status == 201
+    response = yield from perform(core, once(core, Request("POST", path, (JSON_TYPE, ACCEPT_JSON), body)))
+    return read(core, response, DeploymentInfo, 201, 200), response.status == 201
 
 
 def rollback(core: Core, app: str, version: int | None) -> Steps[DeploymentInfo]:
     """Make the content of an earlier version live; without one, of the newest before what is live."""
     path = target(core, f"/v1/apps/{part(app)}/rollback", None if version is None else {"version": str(version)})
-    response = yield from perform(core, _once(core, Request("POST", path, (ACCEPT_JSON,))))
-    return _read(core, response, DeploymentInfo, 201, 200)
+    response = yield from perform(core, once(core, Request("POST", path, (ACCEPT_JSON,))))
+    return read(core, response, DeploymentInfo, 201, 200)
 
 
 def spawn(core: Core, function_id: str, value: Value) -> Steps[str]:
     """Create a job and return its id; the job is durable then."""
     request = call_request(core, function_id, value, ACCEPT_JSON, {"wait_s": "0"})
     response = yield from perform(core, request)
-    return _read(core, response, JobStatus, 202, 200).job_id
+    return read(core, response, JobStatus, 202, 200).job_id
 
 
 def call_request(
@@ -290,7 +290,7 @@ def call_request(
     """Return the request that makes a job, one job however often it is sent."""
     body = encode_frame({"encoding": value.encoding, "python": value.python}, value.data)
     path = target(core, f"/v1/functions/{part(function_id)}/calls", query)
-    return _once(core, Request("POST", path, (("Content-Type", CALL_TYPE), accept), body))
+    return once(core, Request("POST", path, (("Content-Type", CALL_TYPE), accept), body))
 
 
 def part(text: str) -> str:
@@ -312,11 +312,13 @@ def target(core: Core, path: str, query: Mapping[str, str] | None = None) -> str
     return f"{core.endpoint.prefix}{path}?{urlencode(query)}" if query else f"{core.endpoint.prefix}{path}"
 
 
-def _once(core: Core, request: Request) -> Request:
+def once(core: Core, request: Request) -> Request:
+    """Return the request with an idempotency key of its own, so that it may be sent again."""
     return request._replace(key=core.new_key(), is_repeatable=True)
 
 
-def _get(core: Core, kind: type[T], path: str) -> Steps[T]:
+def get(core: Core, kind: type[T], path: str) -> Steps[T]:
+    """Return what a path answers."""
     data = yield from _get_json(core, path)
     return build(kind, data)
 
@@ -329,7 +331,7 @@ def _get_json(core: Core, path: str, query: Mapping[str, str] | None = None) -> 
     return parse_json(response.body)
 
 
-def _all_items(core: Core, path: str, query: Mapping[str, str]) -> Steps[list[Any]]:
+def all_items(core: Core, path: str, query: Mapping[str, str]) -> Steps[list[Any]]:
     """Return the items of all pages of a list.
 
     Raises:
@@ -350,7 +352,8 @@ def _all_items(core: Core, path: str, query: Mapping[str, str]) -> Steps[list[An
         cursor = following
 
 
-def _read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:
+def read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:
+    """Return an answer with one of `statuses` as `kind`; any other status is an error."""
     if response.status not in statuses:
         raise failure(core, response)
     return build(kind, parse_json(response.body))

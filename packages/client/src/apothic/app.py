@@ -22,6 +22,7 @@ from apothic.function import AsyncFunction, Function
 from apothic.image import Image
 from apothic.options import FunctionOptions, Retries, retries_of
 from apothic.placement import Placement
+from apothic.schedules import Cron, Period, schedule_of
 from apothic.wire.attempts import SOCKET_VARIABLE
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
@@ -121,7 +122,7 @@ class App(Composition):
         misplaced: object = None,
         /,
         *,
-        schedule: Any = None,
+        schedule: Cron | Period | None = None,
         liv: Any = None,
         gpu: str | list[str] | None = None,
         gpu_count: int | None = None,
@@ -170,7 +171,8 @@ class App(Composition):
             retries: Further attempts after a failure of the function; wins over `max_retries`.
             at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
             image: Packages, variables and files beside the function; None for the bare interpreter.
-            schedule, liv, secrets, volumes: Not in this release; only None.
+            schedule: When it runs by itself: `Cron(...)` or `Period(...)`; it then needs a default for each parameter.
+            liv, secrets, volumes: Not in this release; only None.
 
         Raises:
             InvalidRequestError: An option has the wrong type or range, or the function cannot be deployed.
@@ -179,7 +181,7 @@ class App(Composition):
         """
         if misplaced is not None:
             raise InvalidRequestError("Write @app.function() with parentheses; options go into them by name.")
-        _refuse(schedule=schedule, liv=liv, secrets=secrets, volumes=volumes)
+        _refuse(liv=liv, secrets=secrets, volumes=volumes)
         placement = Placement(
             gpu=gpu,
             gpu_count=gpu_count,
@@ -215,6 +217,7 @@ class App(Composition):
             tasks_per_container=tasks_per_container,
             placement=placement,
             image=image,
+            schedule=schedule,
         )
         return cast("FunctionDecorator", functools.partial(self._add, options))
 
@@ -309,6 +312,7 @@ class App(Composition):
     def _add(self, options: FunctionOptions, python_function: Any, /) -> Function[..., Any]:
         name = _checked_name(python_function, self._module)
         self._check_free(name)
+        schedule_of(options.schedule, python_function)
         is_async = inspect.iscoroutinefunction(python_function)
         make = AsyncFunction[..., Any] if is_async else Function[..., Any]
         function: Function[..., Any] = make(

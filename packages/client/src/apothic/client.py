@@ -30,6 +30,7 @@ from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
 from apothic._ranges import flag, number, seconds, whole
+from apothic._schedules import ScheduleMethods
 from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
 from apothic.wire.functions import Manifest
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 
-class ControlPlaneClient:
+class ControlPlaneClient(ScheduleMethods):
     """Talks to one control plane with one credential.
 
     Args:

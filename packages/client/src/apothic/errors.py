@@ -256,6 +256,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "no_earlier_version": ConflictError,
     "deployment_active": ConflictError,
     "deployment_busy": ConflictError,
+    "schedule_ended": ConflictError,
     "fenced": ConflictError,
     "idempotency_in_progress": ConflictError,
     "job_not_ended": ConflictError,

@@ -23,6 +23,7 @@ from apothic.client import ControlPlaneClient
 from apothic.job import Job
 from apothic.options import FunctionOptions
 from apothic.remote_function import RemoteFunction
+from apothic.schedules import Cron, Period
 from apothic.wire.functions import FunctionSpec
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ class Function(Generic[P, R]):
         return "function"
 
     @property
-    def schedule(self) -> None:
-        """Always None: this release has no schedules."""
-        return None
+    def schedule(self) -> Cron | Period | None:
+        """When it runs by itself; None when only calls run it."""
+        return self._options.schedule
 
     @property
     def service_url(self) -> str | None:

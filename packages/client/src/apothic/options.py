@@ -9,6 +9,7 @@ from apothic._ranges import flag, number, whole, wrong
 from apothic.errors import InvalidRequestError
 from apothic.image import Image
 from apothic.placement import Placement
+from apothic.schedules import Cron, Period
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import (
     CONTAINERS_MAX,
@@ -87,6 +88,7 @@ class FunctionOptions:
         tasks_per_container: Jobs one runner executes at once, 1 to 1,000.
         placement: Which machines will do.
         image: Packages, variables and files beside the function; None for those that its app imports.
+        schedule: When it runs by itself; None when only calls run it.
     """
 
     cpu: int = 1
@@ -104,6 +106,7 @@ class FunctionOptions:
     tasks_per_container: int = 1
     placement: Placement = field(default_factory=Placement)
     image: Image | None = None
+    schedule: Cron | Period | None = None
 
     def __post_init__(self) -> None:
         whole("cpu", self.cpu, 1, CPU_MAX)
@@ -162,6 +165,7 @@ class FunctionOptions:
             is_generator=is_generator,
             placement=self.placement.as_dict(),
             image=None if self.image is None else self.image.spec,
+            schedule=None if self.schedule is None else self.schedule.spec(),
         )
 
 

@@ -22,6 +22,7 @@ from apothic._loading import is_loading, stop_if_loading
 from apothic.client import ControlPlaneClient, shared_client
 from apothic.job import Job
 from apothic.options import ConcurrencySpec, Retries, retries_of_spec
+from apothic.schedules import Cron, Period, schedule_of_spec
 
 
 class RemoteFunction:
@@ -90,9 +91,9 @@ class RemoteFunction:
         return None
 
     @property
-    def schedule(self) -> None:
-        """Always None: this release has no schedules."""
-        return None
+    def schedule(self) -> Cron | Period | None:
+        """When it runs by itself, as of the look-up; None when only calls run it."""
+        return schedule_of_spec(self._info.schedule)
 
     @property
     def timeout_s(self) -> int:

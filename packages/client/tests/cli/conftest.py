@@ -25,6 +25,7 @@ JOB = "jobs:01jc5v0000000000000000job1"
 FUNCTION = "functions:01jc5v000000000000000func1"
 DEPLOYMENT = "deployments:01jc5v00000000000000depl01"
 OLDER = "deployments:01jc5v00000000000000depl00"
+SCHEDULE = "schedules:01jc8z6m2x8b1d4f7h0k3n6q9s"
 TIME = "2026-01-02T03:04:05.678Z"
 
 
@@ -142,6 +143,18 @@ def manifest_document(**changes: Any) -> dict[str, Any]:
     return {**found, "functions": [spec], "files": files, **changes}
 
 
+def schedule_document(status: str = "active") -> dict[str, Any]:
+    """A nightly schedule that ran once."""
+    return {
+        "schedule_id": SCHEDULE, "app": "hello-world", "function": "greet", "function_id": FUNCTION,
+        "deployment_id": DEPLOYMENT, "status": status, "words": "at 02:30 every day (Europe/Berlin)",
+        "cron": "30 2 * * *", "timezone": "Europe/Berlin", "period_s": None, "catch_up": "latest", "overlap": "skip",
+        "jitter_s": 0.0, "next": ["2026-01-03T01:30:00.000Z"] if status == "active" else [], "waiting_due": None,
+        "runs": [{"job_id": JOB, "due_at": "2026-01-02T01:30:00.000Z", "status": "succeeded", "created_at": TIME}],
+        "created_at": TIME, "paused_at": None if status == "active" else TIME, "ended_at": None,
+    }  # fmt: skip
+
+
 def deployment_document(**changes: Any) -> dict[str, Any]:
     return {
         "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "active",
@@ -155,7 +168,8 @@ def job_document(**changes: Any) -> dict[str, Any]:
     return {
         "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
         "status": "running", "attempt": 1, "waiting_reason": None, "error": None, "created_at": TIME,
-        "retry_of": None, "parent_job_id": None, "depth": 0, "started_at": TIME, "finished_at": None, **changes,
+        "retry_of": None, "schedule_id": None, "due_at": None,
+        "parent_job_id": None, "depth": 0, "started_at": TIME, "finished_at": None, **changes,
     }  # fmt: skip
 
 
@@ -250,6 +264,11 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ("GET", "/v1/deployments"): Answer(
             document={"items": [listed_deployment, older_deployment], "next_cursor": None}
         ),
+        ("GET", "/v1/schedules"): Answer(document={"items": [schedule_document()], "next_cursor": None}),
+        ("GET", f"/v1/schedules/{SCHEDULE}"): Answer(document=schedule_document()),
+        ("POST", f"/v1/schedules/{SCHEDULE}/pause"): Answer(document=schedule_document("paused")),
+        ("POST", f"/v1/schedules/{SCHEDULE}/resume"): Answer(document=schedule_document()),
+        ("POST", f"/v1/schedules/{SCHEDULE}/run"): Answer(202, {"job_id": JOB}),
         ("GET", f"/v1/deployments/{DEPLOYMENT}/events"): stream(ended),
         ("POST", f"/v1/deployments/{DEPLOYMENT}/stop"): Answer(
             document={"deployment": deployment_document(status="stopped"), "unfinished_jobs": 0}

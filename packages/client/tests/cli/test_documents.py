@@ -43,6 +43,11 @@ COMMANDS = {
     "job retry": ["job retry JOB", "job retry JOB --watch"],
     "job watch": ["job watch JOB", "job watch JOB --snapshot"],
     "logs": ["logs JOB", "logs JOB --follow"],
+    "schedule list": ["schedule list"],
+    "schedule status": ["schedule status SCHEDULE"],
+    "schedule pause": ["schedule pause hello-world.greet"],
+    "schedule resume": ["schedule resume SCHEDULE"],
+    "schedule run": ["schedule run SCHEDULE"],
     "worker token": ["worker token"],
     "worker list": ["worker list"],
     "worker drain": ["worker drain box"],
@@ -84,7 +89,7 @@ def words(shapes, tmp_path: Path):
     """Make the arguments of a line: ids and files stand in capitals."""
     file = tmp_path / "shop.py"
     file.write_text(APP)
-    known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "APP_FILE": str(file)}
+    known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "SCHEDULE": shapes.SCHEDULE, "APP_FILE": str(file)}
     return lambda line: [known.get(word, word) for word in line.split()]
 
 

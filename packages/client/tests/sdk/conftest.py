@@ -146,7 +146,8 @@ def job_json(**more: Any) -> dict[str, Any]:
         {
             "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION,
             "deployment_id": DEPLOYMENT, "status": "running", "attempt": 1, "waiting_reason": None, "error": None,
-            "retry_of": None, "parent_job_id": None, "depth": 0, "created_at": TIME,
+            "retry_of": None, "schedule_id": None, "due_at": None,
+        "parent_job_id": None, "depth": 0, "created_at": TIME,
             "started_at": TIME, "finished_at": None,
         } | more,
     )  # fmt: skip
@@ -175,6 +176,7 @@ def function_json(name: str = "greet", **more: Any) -> dict[str, Any]:
         "is_generator": False,
         "placement": {},
         "image": None,
+        "schedule": None,
     } | more  # fmt: skip
     return check("Function", spec)
 

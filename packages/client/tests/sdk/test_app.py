@@ -119,7 +119,7 @@ def test_a_wrong_option_is_refused_by_the_decorator_and_named(option: str, value
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("option", ["schedule", "liv", "secrets", "volumes"])
+@pytest.mark.parametrize("option", ["liv", "secrets", "volumes"])
 def test_what_this_release_cannot_do_is_refused_and_never_ignored(option: str) -> None:
     assert decorate(**{option: None}).name == "plain"
     with pytest.raises(NotSupportedError, match=f"^{option}: ") as caught:

@@ -59,7 +59,8 @@ ENTRY = {
 JOB_JSON = {
     "job_id": JOB, "app": "hello-world", "function": "greet", "function_id": FUNCTION, "deployment_id": DEPLOYMENT,
     "status": "failed", "attempt": 1, "waiting_reason": None, "error": remote_error(), "created_at": TIME,
-    "retry_of": JOB, "parent_job_id": None, "depth": 0, "started_at": None, "finished_at": TIME,
+    "retry_of": JOB, "schedule_id": None, "due_at": None,
+    "parent_job_id": None, "depth": 0, "started_at": None, "finished_at": TIME,
 }  # fmt: skip
 MACHINE = {
     "host": "h", "executor": "sandbox", "isolation": ["user"], "enforced": ["memory"], "not_enforced": {"cpu": "no"},

@@ -54,6 +54,7 @@ from apothic_server.services.news import News
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
 from apothic_server.services.repeats import Repeats
+from apothic_server.services.schedules import Schedules
 from apothic_server.services.streams import Streams
 from apothic_server.services.turns import Turns
 from apothic_server.services.workers import Workers
@@ -83,6 +84,7 @@ class Services:
     archives: Archives
     jobs: Jobs
     streams: Streams
+    schedules: Schedules
     workers: Workers
     enrolment: Enrolment
     health: Health
@@ -161,6 +163,7 @@ class Cloud:
         self.upkeep: Upkeep
         self.values: Values
         self.retention: Retention
+        self.schedules: Schedules
         self.writer: Writer
         self.loops: tuple[Loop, ...] = ()
 
@@ -278,6 +281,7 @@ class Cloud:
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock))
+        self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)
         health, cordons = Health(database, board, disk), Cordons(database, board, grants)
         self.services = Services(
@@ -288,6 +292,7 @@ class Cloud:
             archives=Archives(database, blobs, clock, disk),
             jobs=jobs,
             streams=streams,
+            schedules=self.schedules,
             workers=Workers(database, board, cordons, self.keys),
             enrolment=Enrolment(database, clock, pepper=pepper, new_key=key),
             health=health,
@@ -338,6 +343,7 @@ class Cloud:
             limits,
             sweep,
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
+            Loop("schedules", self.schedules.step, interval_s=1.0),
             Loop("retention", self.retention.step, interval_s=60.0),
             reload,
             retries,

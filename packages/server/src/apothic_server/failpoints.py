@@ -38,6 +38,8 @@ POINTS = frozenset(
         "value.after",
         "call.accepted",
         "cancel.committed",
+        "schedule.before",
+        "schedule.after",
     }
 )
 """`writer.taken`: a flush is about to be sent; `writer.commit`: all its statements ran, the commit did not;

@@ -29,6 +29,7 @@ NOWHERE: dict[str, str] = {
     "job_id": f"jobs:{KEY}",
     "sha256": "0" * 64,
     "deployment_key": KEY,
+    "schedule_id": f"schedules:{KEY}",
     "worker": "nobody",
 }
 JSON_BODY = {"content-type": "application/json"}
@@ -52,7 +53,11 @@ BODIES["get_outcome"] = [({}, b""), ({"accept": OUTCOME_TYPE}, b"")]
 async def picture(client: AsgiClient, world: World) -> list[Any]:
     """Everything its owner can see of a world."""
     paths = ["/v1/apps", f"/v1/apps/{world.app}", f"/v1/deployments/{world.deployment_id}", f"/v1/jobs/{world.job_id}"]
-    paths += [f"/v1/jobs/{world.job_id}/logs", f"/v1/functions/{world.function_id}"]
+    paths += [
+        f"/v1/jobs/{world.job_id}/logs",
+        f"/v1/functions/{world.function_id}",
+        f"/v1/schedules/{world.schedule_id}",
+    ]
     return [(await client.request("GET", path)).json for path in paths]
 
 

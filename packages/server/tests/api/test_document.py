@@ -37,7 +37,18 @@ async def no_link(scope, receive, send, actor) -> None:
 
 
 def table() -> dict[str, Operation]:
-    names = ("apps", "deployments", "archives", "jobs", "streams", "workers", "enrolment", "health", "metrics")
+    names = (
+        "apps",
+        "deployments",
+        "schedules",
+        "archives",
+        "jobs",
+        "streams",
+        "workers",
+        "enrolment",
+        "health",
+        "metrics",
+    )
     keys = SimpleNamespace()
     services: Any = SimpleNamespace(keys=keys, authenticate=None, over=None, **dict.fromkeys(names))
     rows = ops_operations(services) + runtime_operations(services, no_link, b"")

@@ -72,6 +72,8 @@ def status(settings: Settings, job_id: str) -> None:
         "finished": found.finished_at,
         "deployment": found.deployment_id,
         "retry of": found.retry_of,
+        "schedule": found.schedule_id,
+        "due": found.due_at,
     }
     print_fields({name: value for name, value in fields.items() if value is not None})
 

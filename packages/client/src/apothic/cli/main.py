@@ -32,6 +32,7 @@ _COMMANDS = {
     "logs": ("apothic.cli.logs:logs", "Print the output of a job."),
     "rollback": ("apothic.cli.versions:rollback", "Make an earlier version of an app live again."),
     "run": ("apothic.cli.run:run", "Call a deployed function and print its result."),
+    "schedule": ("apothic.cli.schedules:schedule", "Schedules: list, status, pause, resume, run."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),
     "worker": ("apothic.cli.workers:worker", "Workers on other hosts: token, join, list, drain, resume, remove."),
     "version": ("apothic.cli.version:version", "Print the version."),

@@ -7,6 +7,7 @@ from typing import Any
 
 from apothic.wire.images import ImageSpec
 from apothic.wire.limits import QUEUE_TIMEOUT_S_DEFAULT, STARTUP_TIMEOUT_S_DEFAULT
+from apothic.wire.schedules import ScheduleSpec
 
 KINDS = ("function",)
 """Kinds that this release deploys."""
@@ -42,6 +43,7 @@ class FunctionSpec:
         placement: Named placement fields and `offer_filters` as given; empty when none. Work with placement that no
             machine meets waits, with the reason.
         image: Packages, variables and files beside the function; None for the bare interpreter.
+        schedule: When it runs by itself; None when only calls run it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class FunctionSpec:
     is_generator: bool = False
     placement: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
     image: ImageSpec | None = None
+    schedule: ScheduleSpec | None = None
 
 
 @dataclass(frozen=True)

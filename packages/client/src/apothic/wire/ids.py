@@ -21,6 +21,7 @@ IncarnationId = NewType("IncarnationId", str)
 KeyId = NewType("KeyId", str)
 EnrolledId = NewType("EnrolledId", str)
 JoinTokenId = NewType("JoinTokenId", str)
+ScheduleId = NewType("ScheduleId", str)
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 KEY_LENGTH = 26

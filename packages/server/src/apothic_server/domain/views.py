@@ -13,6 +13,7 @@ from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
 from apothic_server.domain.jobs import Job, JobStatus
+from apothic_server.domain.schedules import Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class JobView:
 
     Attributes:
         waiting_reason: Why a waiting job does not run yet; None when it does not wait or nothing is in its way.
+        tick: What of a schedule made it; None when somebody called.
     """
 
     job: Job
@@ -90,6 +92,7 @@ class JobView:
     function_name: str
     waiting_reason: str | None
     is_generator: bool
+    tick: Tick | None = None
 
 
 @dataclass(frozen=True, slots=True)

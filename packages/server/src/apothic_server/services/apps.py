@@ -18,6 +18,7 @@ from apothic_server.failpoints import fp
 from apothic_server.ports.clock import Clock
 from apothic_server.services.deployment_events import tell_deployed
 from apothic_server.services.repeats import held, keep_result
+from apothic_server.services.schedule_changes import schedules_deployed
 from apothic_server.store import apps as rows
 from apothic_server.store import archives
 from apothic_server.store.connection import Connection
@@ -166,6 +167,7 @@ class Apps:
     async def _switch(self, unit: Connection, new: rows.NewDeployment) -> Switch:
         deployment, superseded = await rows.create_deployment(unit, new)
         await tell_deployed(unit, deployment, superseded)
+        await schedules_deployed(unit, deployment, self._new_key)
         return Switch(deployment, is_new=True, superseded=superseded)
 
     def _tell(self, switch: Switch) -> None:

@@ -20,6 +20,7 @@ from apothic_server.services.apps import Apps
 from apothic_server.services.deployment_events import tell_deleted, tell_stopped
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.repeats import held, keep_result
+from apothic_server.services.schedule_changes import schedules_stopped
 from apothic_server.store import apps
 from apothic_server.store import deployments as rows
 from apothic_server.store.connection import Connection
@@ -81,6 +82,7 @@ class Deployments:
             if found.status in ("active", "superseded"):
                 await rows.close(unit, actor.org, key, DeploymentStatus.STOPPED, self._clock.now())
                 await tell_stopped(unit, found, self._clock.now())
+                await self._end_schedules(unit, actor, found)
             await rows.drain(unit, actor.org, key, _drain(cancels=cancels))
             told = await _ended(unit, found)
             await keep_result(unit, actor, keep, told, self._clock)
@@ -107,8 +109,13 @@ class Deployments:
                     await self._check_unused(unit, found)
                 await rows.close(unit, actor.org, key, DeploymentStatus.DELETED, self._clock.now())
                 await tell_deleted(unit, found, self._clock.now())
+                await self._end_schedules(unit, actor, found)
             await rows.drain(unit, actor.org, key, _drain(cancels=cancels))
         return await self._carry_out(actor, found, DeploymentStatus.DELETED, cancels=cancels)
+
+    async def _end_schedules(self, unit: Connection, actor: Actor, before: Deployment) -> None:
+        if before.status == "active":
+            await schedules_stopped(unit, actor, before.app, self._clock.now())
 
     async def _locked(self, unit: Connection, actor: Actor, key: DeploymentId) -> Deployment:
         if not await rows.lock_app(unit, actor.org, key):

@@ -29,7 +29,7 @@ from apothic_server.services.handover import Handover
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
-from apothic_server.store import recovery
+from apothic_server.store import recovery, schedules
 from apothic_server.store.database import Database
 from apothic_server.store.disk import Disk
 
@@ -173,7 +173,9 @@ class Jobs:
         if live is None and row.status in WAITING and not self._board.dispatches:
             reason = "the server that dispatches knows why; this one does not"
         function = live.function if live is not None else await self._function_of(actor, row)
-        return JobView(row, function.app_name, function.spec.name, reason, function.spec.is_generator)
+        async with self._database.request_unit(actor.org) as unit:
+            tick = await schedules.tick_of(unit, row.org, row.id)
+        return JobView(row, function.app_name, function.spec.name, reason, function.spec.is_generator, tick)
 
     def obstacle(self, actor: Actor, key: JobId) -> str | None:
         """Return why a job of the actor's org may wait for long: no machine could ever run it, or its runners crash."""

@@ -11,6 +11,7 @@ from apothic_server.testing.asgi import Answer, AsgiClient
 
 ARCHIVE = b"the files of an app"
 ARCHIVE_SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+LEAP_DAYS = {"cron": "0 0 29 2 *"}
 OCTETS = {"content-type": "application/octet-stream"}
 
 
@@ -23,6 +24,7 @@ class World:
     deployment_id: str
     function_id: str
     job_id: str
+    schedule_id: str
     worker: str = "box"
 
     @property
@@ -71,7 +73,10 @@ async def join(client: AsgiClient, name: str) -> str | None:
 async def make_world(client: AsgiClient, app: str = "hello-world", function: str = "greet") -> World:
     """Deploy one function and call it once without waiting; who runs the cloud also gets a worker."""
     await join(client, "box")
-    deployment = (await deploy(client, app, function)).json
+    deployment = (await deploy(client, app, function, schedule=LEAP_DAYS)).json
+    schedules = (await client.request("GET", f"/v1/schedules?app={app}")).json["items"]
     function_id = deployment["functions"][0]["function_id"]
     call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})
-    return World(app, function, deployment["deployment_id"], function_id, call.json["job_id"])
+    return World(
+        app, function, deployment["deployment_id"], function_id, call.json["job_id"], schedules[0]["schedule_id"]
+    )

@@ -15,8 +15,15 @@ from apothic_server.domain.apps import Deployment
 from apothic_server.domain.streams import StreamKind
 from apothic_server.domain.views import AppView, Snapshot, Streamed
 
-_DEPLOYMENTS = {"deployment": "deployment_id", "previous": "previous_deployment_id", "by": "deployment_id"}
-"""Fields of stored events that hold the key of a deployment, and the fields that show its id."""
+_IDS = {
+    "deployment": ("deployments", "deployment_id"),
+    "previous": ("deployments", "previous_deployment_id"),
+    "by": ("deployments", "deployment_id"),
+    "schedule": ("schedules", "schedule_id"),
+}
+"""Fields of stored events that hold a key: what it is the key of, and the fields that show its id."""
+
+_TIMES = ("time", "first_due", "last_due")
 
 
 def _no_groups() -> dict[str, frozenset[str]]:
@@ -74,7 +81,9 @@ JOB = Vocabulary(
     ),
     {"job.status": frozenset({"job.queued", "job.running"})},
 )
-APP = Vocabulary(StreamKind.APP, frozenset({"app.deployed", "app.stopped", "app.deployment_deleted"}))
+APP = Vocabulary(
+    StreamKind.APP, frozenset({"app.deployed", "app.stopped", "app.deployment_deleted", "app.tick_skipped"})
+)
 DEPLOYMENT = Vocabulary(
     StreamKind.DEPLOYMENT,
     frozenset(
@@ -93,8 +102,7 @@ def event_data(event: Streamed) -> dict[str, Any]:
         return event.data if event.value is None else {**event.data, **result_record(event.value)}
     if "time" not in event.data:
         return event.data
-    at = datetime.fromtimestamp(event.data["time"], UTC)
-    data = {**event.data, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    data = {name: _shown(value) if name in _TIMES else value for name, value in event.data.items()}
     if event.kind != "job.log":
         return _with_ids(data)
     data.pop("number", None)  # between worker and server only
@@ -112,8 +120,14 @@ def snapshot_data(found: Snapshot) -> dict[str, Any]:
     return data if found.value is None else {**data, **result_record(found.value)}
 
 
+def _shown(seconds: float) -> str:
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _with_ids(data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        _DEPLOYMENTS.get(name, name): record_id("deployments", value) if name in _DEPLOYMENTS and value else value
-        for name, value in data.items()
-    }
+    shown: dict[str, Any] = {}
+    for name, value in data.items():
+        table, field_name = _IDS.get(name, ("", name))
+        shown[field_name] = record_id(table, value) if table and value else value
+    return shown

@@ -13,6 +13,7 @@ from apothic.wire import limits
 from apothic.wire.functions import KINDS, FunctionSpec, Manifest
 from apothic.wire.images import ImageSpec, image_problems
 from apothic.wire.names import FUNCTION_NAME_RULE, is_function_name
+from apothic.wire.schedules import ScheduleSpec
 from apothic_server.api.shared.bodies import (
     as_array,
     as_object,
@@ -22,6 +23,7 @@ from apothic_server.api.shared.bodies import (
     unknown_fields,
 )
 from apothic_server.domain.errors import Invalid, problem
+from apothic_server.domain.schedule_rules import fault_of
 
 MODULE_LENGTH_MAX = 512
 VERSION_LENGTH_MAX = 64
@@ -32,6 +34,7 @@ _FIELDS = ("manifest", "archive_sha256")
 _MANIFEST_FIELDS = tuple(field.name for field in dataclasses.fields(Manifest))
 _SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(FunctionSpec))
 _IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageSpec))
+_SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(ScheduleSpec))
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,6 +106,8 @@ def _unknown(data: dict[str, Any]) -> Problems:
         problems += unknown_fields(as_object(spec) or {}, _SPEC_FIELDS, loc)
         image = as_object((as_object(spec) or {}).get("image")) or {}
         problems += unknown_fields(image, _IMAGE_FIELDS, [*loc, "image"])
+        schedule = as_object((as_object(spec) or {}).get("schedule")) or {}
+        problems += unknown_fields(schedule, _SCHEDULE_FIELDS, [*loc, "schedule"])
     return problems
 
 
@@ -179,6 +184,10 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
     problems += _image_problems(spec.image, [*loc, "image"])
     if len(json.dumps(spec.placement)) > limits.FUNCTION_SPEC_MAX:
         problems.append(problem([*loc, "placement"], f"exceeds {limits.FUNCTION_SPEC_MAX} bytes", "too_long"))
+    fault = None if spec.schedule is None else fault_of(spec.schedule)
+    if fault is not None:
+        place = [] if fault.place is None else [fault.place]
+        problems.append(problem([*loc, "schedule", fault.field, *place], fault.text, fault.kind))
     return problems
 
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apothic.wire.functions import FunctionSpec
-from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, parse_record_id, record_id
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, ScheduleId, parse_record_id, record_id
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import JobEntry
+from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.views import AppView, EnrolledView, JobView, LogPage, WorkerView
 
 
@@ -28,6 +29,11 @@ def deployment_key(text: str) -> DeploymentId:
 def job_key(text: str) -> JobId:
     """Return the key of `jobs:…`; anything else is not found."""
     return JobId(_key(text, "jobs", "job"))
+
+
+def schedule_key(text: str) -> ScheduleId:
+    """Return the key of `schedules:…`; anything else is not found."""
+    return ScheduleId(_key(text, "schedules", "schedule"))
 
 
 def app_cursor(text: str) -> AppId | None:
@@ -121,6 +127,8 @@ def job_record(view: JobView) -> dict[str, Any]:
         "waiting_reason": view.waiting_reason,
         "error": job.error,
         "retry_of": None if job.retry_of is None else job_id(job.retry_of),
+        "schedule_id": None if view.tick is None else record_id("schedules", view.tick.schedule),
+        "due_at": None if view.tick is None else _time_or_none(view.tick.due),
         "created_at": time_text(job.created_at),
         "started_at": _time_or_none(job.started_at),
         "finished_at": _time_or_none(job.finished_at),
@@ -194,3 +202,32 @@ def _key(text: str, table: str, thing: str) -> str:
     if key is None:
         raise no_such(thing)
     return key
+
+
+def schedule_record(view: ScheduleView) -> dict[str, Any]:
+    """Return a schedule with its next times and newest jobs."""
+    one = view.schedule
+    return {
+        "schedule_id": record_id("schedules", one.id),
+        "app": one.app_name,
+        "function": one.function_name,
+        "function_id": record_id("functions", one.function),
+        "deployment_id": record_id("deployments", one.deployment),
+        "status": one.status,
+        "words": view.words,
+        **dataclasses.asdict(one.spec),
+        "next": [time_text(due) for due in view.next],
+        "waiting_due": _time_or_none(one.waiting_due),
+        "runs": [
+            {
+                "job_id": job_id(run.job),
+                "due_at": _time_or_none(run.due),
+                "status": run.status,
+                "created_at": time_text(run.created_at),
+            }
+            for run in view.runs
+        ],
+        "created_at": time_text(one.created_at),
+        "paused_at": _time_or_none(one.paused_at),
+        "ended_at": _time_or_none(one.ended_at),
+    }

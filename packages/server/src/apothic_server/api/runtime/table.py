@@ -10,6 +10,7 @@ from apothic_server.api.runtime.deployments import DeploymentHandlers
 from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
+from apothic_server.api.runtime.schedules import ScheduleHandlers
 from apothic_server.api.runtime.waiting import FirstDone, first_done
 from apothic_server.api.runtime.workers import WorkerHandlers
 from apothic_server.api.shared.operations import Handler, Operation, Upgrade
@@ -52,6 +53,7 @@ def runtime_operations(
         *_workers(WorkerHandlers(services)),
         *_apps(AppHandlers(services)),
         *_deployments(DeploymentHandlers(services)),
+        *_schedules(ScheduleHandlers(services)),
         *_archives(AppHandlers(services)),
         *_jobs(JobHandlers(services)),
         *_events(EventHandlers(services)),
@@ -236,6 +238,41 @@ def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
             statuses=_STOPPABLE,
             handler=handlers.delete_deployment,
             query=frozenset({"now"}),
+        ),
+    ]
+
+
+def _schedules(handlers: ScheduleHandlers) -> list[Operation]:
+    one = "/v1/schedules/{schedule_id}"
+    return [
+        Operation(
+            id="list_schedules",
+            method="GET",
+            path="/v1/schedules",
+            policy=_APPS_READ,
+            statuses=_READ_ONE,
+            handler=handlers.list_schedules,
+            query=frozenset({"app", "cursor", "limit"}),
+        ),
+        _get("get_schedule", one, _APPS_READ, handlers.get_schedule),
+        *(
+            Operation(
+                id=f"{verb}_schedule",
+                method="POST",
+                path=f"{one}/{verb}",
+                policy=_APPS_WRITE,
+                statuses=_STOPPABLE,
+                handler=handler,
+            )
+            for verb, handler in (("pause", handlers.pause_schedule), ("resume", handlers.resume_schedule))
+        ),
+        Operation(
+            id="run_schedule",
+            method="POST",
+            path=f"{one}/run",
+            policy=Policy(Audience.KEY, "jobs:write"),
+            statuses=_KNOWN | {202, 404, 409, 507},
+            handler=handlers.run_schedule,
         ),
     ]
 

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from apothic.wire.functions import Manifest
-from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId, ScheduleId
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import JobEntry, JobFilter, JobStatus
+from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
     AppView,
@@ -104,6 +105,28 @@ class Deployments(Protocol):
     async def delete(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
         """As `stop`; raises `Conflict` with code `deployment_active` or `deployment_busy` unless `cancels`."""
         ...
+
+
+class Schedules(Protocol):
+    """Schedules of the actor's org; the methods that change one raise `Conflict` with code `schedule_ended`."""
+
+    async def list_schedules(
+        self, actor: Actor, *, app_name: str | None, after: ScheduleId | None, limit: int
+    ) -> Sequence[ScheduleView]:
+        """Return up to `limit` that have not ended, by id, with an id above `after`."""
+        ...
+
+    async def get(self, actor: Actor, key: ScheduleId) -> ScheduleView: ...
+
+    async def pause(
+        self, actor: Actor, key: ScheduleId, keep: Keep[ScheduleView] | None = None
+    ) -> ScheduleView | KeptAnswer: ...
+
+    async def resume(
+        self, actor: Actor, key: ScheduleId, keep: Keep[ScheduleView] | None = None
+    ) -> ScheduleView | KeptAnswer: ...
+
+    async def run_now(self, actor: Actor, key: ScheduleId, keep: Keep[JobId] | None = None) -> JobId | KeptAnswer: ...
 
 
 class Archives(Protocol):
@@ -303,6 +326,8 @@ class Services(Protocol):
     def apps(self) -> Apps: ...
     @property
     def deployments(self) -> Deployments: ...
+    @property
+    def schedules(self) -> Schedules: ...
     @property
     def archives(self) -> Archives: ...
     @property
