@@ -90,7 +90,7 @@ class PowerCuts:
         plan = make_plan(seed, jobs=self._jobs, faults=0)
         disk, startlog = Disk(folder), StartLog(make_address(seed))
         disk.attach()
-        cloud = CloudRun(folder, data=disk.mount / "data")
+        cloud = CloudRun(folder, data=disk.mount / "data", options=("--disk-floor-mb", "32"))
         history = HistoryFile(folder / "history.jsonl")
         load = Load(lambda: cloud.api, history, plan, rate=120.0, at_once=40)
         await startlog.start()

@@ -120,6 +120,7 @@ def test_a_cloud_that_was_killed_on_a_full_disk_starts_there_with_the_room_of_it
     assert refused.status == 507
     assert read == outcome
     assert again.outcome(again.spawn("jobs", "echo", "after"))["result"] == "after"
+    assert f"less than {FLOOR_MIB} MiB are free: no new work is taken" in again.told
 
 
 def _succeeded(cloud, *jobs):

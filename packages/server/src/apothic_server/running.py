@@ -39,6 +39,7 @@ class Running:
         machine: One line about the local worker: executor, isolation, size, limits.
         is_named: The endpoint file names this cloud, so that clients of this user find it.
         store: Says when the cloud has to stop because its database does not stay up.
+        disk: Says whether there is room for new work.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Running:
     machine: str
     is_named: bool
     store: LocalStore
+    disk: Disk
 
 
 @asynccontextmanager
@@ -84,7 +86,7 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
             machine = await _worker(settings, url_of(bound), cloud, stack)
         path = settings.endpoint
         is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
-        yield Running(url, key, machine, is_named, store)
+        yield Running(url, key, machine, is_named, store, disk)
         await cloud.drain()
 
 

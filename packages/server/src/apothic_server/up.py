@@ -293,12 +293,13 @@ def _say_ready(settings: Settings, cloud: Running, took_s: float) -> None:
         f"  data    {settings.data}",
         f"  worker  {cloud.machine}",
     ]
+    if not cloud.disk.takes_new:
+        lines.append(f"  disk    less than {settings.disk_floor_mb} MiB are free: no new work is taken until there are")
     if cloud.is_named:
         lines.append(f"  client  SDK and CLI find it by {settings.endpoint}; nothing to export")
     elif settings.endpoint is not None:
         lines.append(f"  client  {settings.endpoint} names another running cloud; use --base-url or APOTHIC_BASE_URL")
-    lines.append("Ctrl-C stops it.")
-    _say("\n".join(lines))
+    _say("\n".join([*lines, "Ctrl-C stops it."]))
 
 
 def _say(text: str) -> None:
