@@ -92,6 +92,7 @@ class _Search:
     found: dict[str, Source] = field(default_factory=dict[str, Source])
     waiting: list[_Module] = field(default_factory=list[_Module])
     seen: set[str] = field(default_factory=set[str])
+    size_bytes: int = 0
 
 
 def find_sources(app_file: Path, *, search_path: Sequence[str] | None = None) -> Sources:
@@ -321,6 +322,16 @@ def _python_files(rules: UploadRules, folder: Path, above: tuple[Path, ...]) -> 
             yield entry
 
 
+def _too_large(search: _Search) -> TooLargeError:
+    found = search.found.values()
+    biggest = max(found, key=lambda source: source.stamp.size_bytes)
+    return TooLargeError(
+        f"The app's files have more than the {ARCHIVE_PACKED_MAX} bytes that an archive may have; the biggest of the "
+        f"{len(found)} seen so far is {biggest.archive_path} ({biggest.stamp.size_bytes} bytes). "
+        "Import less, or name what is not needed in .apothicignore."
+    )
+
+
 def _add_file(search: _Search, file: Path, archive_path: str) -> bool:
     """Add one file and queue its imports; False when the rules leave it out."""
     if archive_path in search.found:
@@ -333,7 +344,11 @@ def _add_file(search: _Search, file: Path, archive_path: str) -> bool:
         return False
     if len(search.found) >= ARCHIVE_ENTRIES_MAX:
         raise TooLargeError(f"The app has more than {ARCHIVE_ENTRIES_MAX} files.")
-    search.found[archive_path] = Source(archive_path, real, _readable_stamp(real))
+    stamp = _readable_stamp(real)
+    search.found[archive_path] = Source(archive_path, real, stamp)
+    search.size_bytes += stamp.size_bytes
+    if search.size_bytes > ARCHIVE_PACKED_MAX:  # before any of them is read
+        raise _too_large(search)
     package = archive_path.rpartition("/")[0].replace("/", ".")
     search.waiting.append(_Module(archive_path, real, package))
     return True

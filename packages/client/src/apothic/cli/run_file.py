@@ -69,7 +69,7 @@ def run_file(
             os.environ["APOTHIC_BASE_URL"] = settings.base_url
         if _is_entrypoint(thing):
             _check_entrypoint(settings, given)
-        _deploy(settings, app)
+        _deploy(app, is_quiet=settings.is_for_programs or given["quiet"])
         if _is_entrypoint(thing):
             _run_entrypoint(app, thing, args, kwargs)
             return
@@ -156,11 +156,11 @@ def _without(option: click.Option, taken: set[str]) -> click.Option:
     return found
 
 
-def _deploy(settings: Settings, app: App) -> None:
+def _deploy(app: App, *, is_quiet: bool) -> None:
     if not app.functions:
         return
     done = app.client.run(app.deploy_steps(app.client, is_quiet=True))
-    if done.is_new and not settings.is_for_programs:
+    if done.is_new and not is_quiet:
         say(f"{done.deployment.app} version {done.deployment.version} is live now.")
 
 
