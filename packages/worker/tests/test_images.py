@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from apothic_worker.failures import StartFailed
 from apothic_worker.folders import remove
 from apothic_worker.images import Environments
 from apothic_worker.interpreters import find_interpreters
+from apothic_worker.processes import kill_children_but
 from apothic_worker.testing.wheels import make_wheel
 
 pytestmark = pytest.mark.anyio
@@ -31,17 +33,18 @@ def wheels(tmp_path, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("PIP_", "UV_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    settings = tmp_path / "index.toml"
+    settings.write_text(f"no-index = true\nfind-links = [{str(folder)!r}]\n")
+    monkeypatch.setenv("UV_CONFIG_FILE", str(settings))
     return folder
 
 
-def opened(tmp_path: Path) -> Environments:
+def opened(tmp_path: Path, **options: Any) -> Environments:
     """Environments as a worker that starts opens them: with nothing in the scratch folder."""
     scratch = tmp_path / "scratch"
     remove(scratch)
     scratch.mkdir()
-    return Environments(tmp_path / "environments", scratch, HERE)
+    return Environments(tmp_path / "environments", scratch, HERE, **options)
 
 
 def image(*requirements: str, python: str = PYTHON) -> ImageSpec:
@@ -93,6 +96,20 @@ async def test_many_who_want_one_environment_at_once_get_one_build(tmp_path, whe
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+async def test_a_build_goes_on_when_a_zygote_ends_beside_it(tmp_path, wheels):
+    environments = opened(tmp_path)
+    taking = asyncio.ensure_future(environments.take("o1", "d1", image("tiny-thing")))
+    ends = 0
+    while not taking.done():  # the whole time: whatever moment uv is in, it is no orphan
+        kill_children_but(set())
+        ends += 1
+        await asyncio.wait([taking], timeout=0.001)
+    await environments.close()
+
+    assert ends > 1
+    assert list(taking.result().rglob("tiny_thing.py"))
+
+
 async def test_organisations_share_no_environment(tmp_path, wheels):
     environments = opened(tmp_path)
     first, second = [await environments.take(org, "d1", image("tiny-thing")) for org in ("o1", "o2")]
@@ -123,6 +140,22 @@ async def test_a_build_that_fails_says_why_and_is_tried_again_by_a_new_deploymen
     assert wanted[0] in answer.error.message
     assert remembered.value.error == answer.error
     assert later.error is None
+
+
+async def test_a_build_that_failed_is_tried_again_after_a_minute(tmp_path, wheels):
+    now = [0.0]
+    environments = opened(tmp_path, clock=lambda: now[0])
+    with pytest.raises(StartFailed):
+        await environments.take("o1", "d1", image("late"))
+    make_wheel(wheels, "late")
+    now[0] = 59.0
+    with pytest.raises(StartFailed):
+        await environments.take("o1", "d1", image("late"))
+    now[0] = 60.0
+    folder = await environments.take("o1", "d1", image("late"))
+    await environments.close()
+
+    assert list(folder.rglob("late.py"))
 
 
 async def test_a_package_without_a_wheel_is_refused_and_nothing_of_it_runs(tmp_path, wheels):
@@ -202,7 +235,7 @@ async def test_environments_beyond_the_budget_go_the_one_used_longest_ago_first_
 
 
 async def test_credentials_of_the_index_are_never_told(tmp_path, wheels, monkeypatch):
-    monkeypatch.delenv("UV_NO_INDEX")
+    monkeypatch.delenv("UV_CONFIG_FILE")
     monkeypatch.setenv("UV_HTTP_TIMEOUT", "2")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://somebody:s3cret@127.0.0.1:9/simple")
     environments = opened(tmp_path)

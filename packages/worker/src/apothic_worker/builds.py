@@ -11,17 +11,18 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from apothic.wire.images import BUILD_LINE_MAX, ImageSpec
 from apothic_worker.interpreters import Interpreter
+from apothic_worker.processes import SPARED
 
 BUILD_MAX_S = 1_800.0
 TAIL_LINES = 20
 """Lines of the log that the error of a failed build quotes."""
 
-_READ_MAX = 1024 * 1024
 _PLAIN = (
     "HOME", "LANG", "NETRC", "PATH", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
@@ -35,7 +36,7 @@ _FROM_PIP = {
 }
 """uv's names for what an operator may have set for pip alone."""
 
-_SETS_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX")
+_SETS_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")
 _OURS = ("UV_CACHE_DIR", "UV_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_BUILD_CONSTRAINT")
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
@@ -109,26 +110,40 @@ def _sets_index(given: Mapping[str, str]) -> bool:
 
 async def _run(command: list[str], folder: Path, line: OnLine) -> int:
     """Run a command to its end and return its exit code; when this is cancelled nothing of it is left."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env=build_environment(os.environ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        limit=_READ_MAX,
-    )
-    assert process.stdout is not None
+    loop = asyncio.get_running_loop()
+    process = _start(command, folder)
+    SPARED.add(process.pid)  # at once: the end of a zygote would take it for an orphan
+
+    def read() -> int:
+        with process:
+            assert process.stdout is not None
+            for data in process.stdout:
+                if text := data.decode("utf-8", "replace").replace("\0", "").rstrip():
+                    loop.call_soon_threadsafe(line, text)
+            return process.wait()
+
+    reading = asyncio.ensure_future(asyncio.to_thread(read))
     try:
-        async for data in process.stdout:
-            if text := data.decode("utf-8", "replace").replace("\0", "").rstrip():
-                line(text)
-        return await process.wait()
-    finally:
+        return await asyncio.shield(reading)
+    except BaseException:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
+        await reading
+        raise
+    finally:
+        SPARED.discard(process.pid)
+
+
+def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=build_environment(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def _blanked(text: str) -> str:

@@ -6,8 +6,8 @@ Rules:
   whole, and what a killed worker left half-built is gone with the scratch folder.
 - The files are those of uv's cache, linked: they are not flushed one by one. One that was not flushed before the
   machine went down is not trusted; it is built again, and the cache with it.
-- One build per environment; who asks meanwhile waits for it. A build that failed is not tried again for the same
-  deployment: a deploy makes a new one.
+- One build per environment; who asks meanwhile waits for it. A build that failed answers for a minute to its
+  deployment; a new deployment tries again at once.
 - An environment in use is never removed. Those used longest ago go first when all are larger than the budget.
 """
 
@@ -46,6 +46,9 @@ BUDGET_BYTES = 20 * 1024**3
 
 BUILDS_AT_ONCE = 2
 FAILURES_KEPT = 1_000
+FAILURE_KEPT_S = 60.0
+"""A build that failed is tried again after so long, or at once for a new deployment."""
+
 _PLAIN = re.compile(r"[0-9a-z]{1,64}")
 _RECORD = "environment.json"
 
@@ -78,15 +81,23 @@ class Environments:
         root: Folder of ours; holds `<org>/<environment>/` and uv's cache.
         scratch: Folder on the same file system for what is not whole yet.
         interpreters: By `major.minor`.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, root: Path, scratch: Path, interpreters: dict[str, Interpreter]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        scratch: Path,
+        interpreters: dict[str, Interpreter],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._root = root
         self._cache = root / "cache"
         self._scratch = scratch
         self._interpreters = interpreters
         self._builds: dict[tuple[str, str], Build] = {}
-        self._failures: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
         self._used: Counter[Path] = Counter()
         self._slots = asyncio.Semaphore(BUILDS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,8 +168,9 @@ class Environments:
         if self._is_whole(folder):
             os.utime(folder)
             return 0
-        if known := self._failures.get((deployment, environment)):
-            raise StartFailed(failure("image_build_failed", known))
+        known = self._failures.get((deployment, environment))
+        if known is not None and self._clock() - known[0] < FAILURE_KEPT_S:
+            raise StartFailed(failure("image_build_failed", known[1]))
         interpreter = self._interpreters.get(image.python)
         if interpreter is None:
             raise StartFailed(python_not_available(image.python, self._interpreters))
@@ -175,7 +187,7 @@ class Environments:
         try:
             return await asyncio.shield(running.task)
         except BuildFailed as error:
-            self._failures[deployment, environment] = str(error)
+            self._failures[deployment, environment] = (self._clock(), str(error))
             if len(self._failures) > FAILURES_KEPT:
                 self._failures.popitem(last=False)
             raise StartFailed(failure("image_build_failed", str(error))) from error

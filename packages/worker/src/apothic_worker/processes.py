@@ -54,12 +54,16 @@ def kill_tree(pid: int) -> None:
     _kill(pid)
 
 
+SPARED: set[int] = set()
+"""Children that are no zygotes and no orphans either; whoever starts one adds it before the event loop goes on."""
+
+
 def kill_children_but(kept: set[int]) -> None:
-    """Kill and reap every child of this process that is not in `kept`, with all that is below it.
+    """Kill and reap every child of this process that is not in `kept` or `SPARED`, with all that is below it.
 
     For a subreaper: what it did not start itself came to it as an orphan.
     """
-    while strangers := set(children(os.getpid())) - kept:
+    while strangers := set(children(os.getpid())) - kept - SPARED:
         for pid in strangers:
             kill_tree(pid)
             with contextlib.suppress(ChildProcessError):
