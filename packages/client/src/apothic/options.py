@@ -87,7 +87,7 @@ class FunctionOptions:
         max_containers: Runners at once, 1 to 10,000.
         tasks_per_container: Jobs one runner executes at once, 1 to 1,000.
         placement: Which machines will do.
-        image: Packages, variables and files beside the function; None for those that its app imports.
+        image: Packages, variables and files beside the function; None for the bare interpreter.
         schedule: When it runs by itself; None when only calls run it.
     """
 
