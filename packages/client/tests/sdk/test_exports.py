@@ -13,13 +13,13 @@ from apothic import ApothicError, errors
 
 PUBLIC = [
     "ApothicError", "App", "AppNamespace", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec",
-    "ConfigError", "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Deployment", "Function",
-    "FunctionOptions", "InvalidRequestError", "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent",
+    "ConfigError", "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Cron", "Deployment", "Function",
+    "FunctionOptions", "Image", "InvalidRequestError", "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent",
     "JobLogEvent", "JobResetEvent", "JobResultEvent", "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor",
     "JobStreamEvent", "JobStreamItemEvent", "JobStreamResetError", "JobTimeoutError", "LocalEntrypoint",
-    "NotDeployedError", "NotFoundError", "NotSupportedError", "PermissionDeniedError", "ProtocolError", "RemoteApp",
-    "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError", "StreamEvent", "StreamResetEvent",
-    "TooLargeError", "UnavailableError", "__version__",
+    "NotDeployedError", "NotFoundError", "NotSupportedError", "Period", "PermissionDeniedError", "ProtocolError",
+    "RemoteApp", "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError", "StreamEvent",
+    "StreamResetEvent", "TooLargeError", "UnavailableError", "__version__",
 ]  # fmt: skip
 
 
