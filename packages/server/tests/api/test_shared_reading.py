@@ -102,6 +102,24 @@ async def test_one_that_is_called_and_leaves_hands_the_reading_on(running, how):
         assert lines_of(await staying) == ["news"]
 
 
+async def test_one_that_is_called_and_leaves_before_it_reads_calls_the_next_one():
+    tail = Tail(OrgId("org"), StreamRef(StreamKind.JOB, "job"), reread_s=3_600)
+    with tail.reading(-1):
+        tail.extend(-1, Batch((), 4, is_final=False))
+    futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    waiting = [asyncio.ensure_future(tail.wait(future)) for future in futures]
+    await asyncio.sleep(0)
+
+    tail.wake()
+    called = [future.done() for future in futures]
+    waiting[called.index(True)].cancel()
+    await asyncio.wait(waiting, return_when=asyncio.ALL_COMPLETED, timeout=10)
+
+    assert sorted(called) == [False, True]
+    assert all(future.done() for future in futures)
+    tail.close()
+
+
 async def test_when_a_reading_fails_another_one_that_waits_is_called():
     tail = Tail(OrgId("org"), StreamRef(StreamKind.JOB, "job"))
     with tail.reading(-1):
