@@ -473,7 +473,7 @@ async def test_an_app_that_starts_threads_at_import_is_loaded_in_each_runner(clo
 async def test_an_unknown_python_is_refused_by_name(cloud, app):
     end = await cloud.call(await cloud.started_runner(app, "add", python="3.99"), 1, 2)
 
-    assert (end.outcome, end.error.code) == ("failed", "python_mismatch")
+    assert (end.outcome, end.error.code) == ("failed", "python_not_available")
     assert "3.99" in end.error.message
     assert "3.11" in end.error.message
 

@@ -91,7 +91,9 @@ class Stage:
         return outcome
 
     def client(self) -> AsgiClient:
-        unused = dict.fromkeys(("apps", "deployments", "archives", "streams", "workers", "health", "metrics"))
+        unused = dict.fromkeys(
+            ("apps", "deployments", "archives", "streams", "workers", "health", "metrics", "schedules")
+        )
         services: Any = SimpleNamespace(keys=self, jobs=self, enrolment=None, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)
         face = Face(
