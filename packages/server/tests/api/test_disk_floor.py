@@ -68,6 +68,7 @@ def creating(world):
         "call_function": {"function_id": world.function_id, "query": "?wait_s=0", "json": {}},
         "call_app_function": {"app": world.app, "function": world.function, "query": "?wait_s=0", "json": {}},
         "retry_job": {"job_id": world.job_id},
+        "run_schedule": {"schedule_id": world.schedule_id},
         "create_deployment": {
             "app": world.app,
             "json": {"manifest": manifest(world.function), "archive_sha256": ARCHIVE_SHA256},
