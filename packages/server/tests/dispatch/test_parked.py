@@ -11,7 +11,6 @@ from apothic.wire.link import Finished, Lent, RunnerEnded
 from apothic.wire.tokens import AttemptName, attempt_token
 from apothic.wire.values import RemoteError, Value
 from apothic_server import failpoints
-from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -109,28 +108,14 @@ async def test_a_new_link_is_told_anew_whose_processors_are_lent(cloud):
     assert kinds.index("welcome") < kinds.index("lent")
 
 
-@pytest.fixture
-async def restarted(cloud, postgres, tmp_path):
-    """Stop the server of `cloud` and start another one, which knows no worker yet."""
-    other = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
-
-    async def restart():
-        await cloud.inner.stop()
-        await other.start(run_loops=False)
-        cloud.inner = other
-
-    yield restart
-    await other.stop()
-
-
 @guarantee("G2.7", "nested_calls_no_deadlock")
-async def test_over_a_restart_a_caller_waits_on_and_lends_its_processor_again(cloud, restarted):
+async def test_over_a_restart_a_caller_waits_on_and_lends_its_processor_again(cloud, restart):
     async with parent(cloud) as (worker, outer, code, child):
         leave = cloud.services.jobs.attend(code, child.job)
         inner = await worker.take()
         leave()
         await cloud.settle()
-        await restarted()
+        await restart()
         headers = headers_of(cloud, worker, outer)
         again = await cloud.services.authenticate(headers["authorization"][7:], headers[ATTEMPT_HEADER.lower()])
         future = await cloud.services.jobs.outcome(again, child.job)

@@ -1,4 +1,4 @@
-"""What clients are told is on disk, and what a restarted server does not see yet still has its place."""
+"""What clients are told is on disk, and what a restart server does not see yet still has its place."""
 
 import asyncio
 
@@ -7,7 +7,6 @@ import pytest
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.link import Started
 from apothic_server import failpoints
-from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
@@ -151,27 +150,13 @@ async def test_a_second_cancel_of_a_queued_job_answers_cancelled(cloud, disk):
     assert await asyncio.gather(*asked) == [JobStatus.CANCELLED] * 2
 
 
-@pytest.fixture
-async def restarted(cloud, postgres, tmp_path):
-    """Stop the server of `cloud` and start another one, which knows no worker yet."""
-    other = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
-
-    async def restart():
-        await cloud.inner.stop()
-        await other.start(run_loops=False)
-        cloud.inner = other
-
-    yield restart
-    await other.stop()
-
-
 @guarantee("G2.7", "slots_never_exceeded")
-async def test_a_runner_whose_worker_is_still_away_after_a_restart_counts(cloud, restarted):
+async def test_a_runner_whose_worker_is_still_away_after_a_restart_counts(cloud, restart):
     await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
     away = await ScriptedWorker(cloud, name="away").connect()
     running = await cloud.spawn()
     attempt = await away.take()
-    await restarted()
+    await restart()
 
     other = await ScriptedWorker(cloud, name="other").connect()
     waiting = await cloud.spawn()
@@ -187,14 +172,14 @@ async def test_a_runner_whose_worker_is_still_away_after_a_restart_counts(cloud,
 
 
 @guarantee("G2.7", "slots_never_exceeded")
-async def test_an_idle_runner_that_lost_its_place_while_its_worker_was_away_is_ended(cloud, restarted):
+async def test_an_idle_runner_that_lost_its_place_while_its_worker_was_away_is_ended(cloud, restart):
     await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
     away = await ScriptedWorker(cloud, name="away").connect()
     first = await cloud.spawn()
     attempt = await away.take()
     away.succeed(attempt)
     await ended(first)
-    await restarted()
+    await restart()
 
     other = await ScriptedWorker(cloud, name="other").connect()
     await cloud.spawn()
