@@ -1,5 +1,6 @@
 """A cloud on a small disk of its own that other files fill up, down to the last byte."""
 
+import contextlib
 import json
 import os
 import signal
@@ -28,11 +29,15 @@ class Disk:
         self._filler = folder / "filler"
 
     def leave(self, free_mib):
-        """Fill it until so much is left, 0 for nothing at all."""
-        told = os.statvfs(self.folder)
-        size = told.f_bavail * told.f_frsize - free_mib * MIB
+        """Fill it until so much is left, 0 for nothing at all; others may write meanwhile."""
         with self._filler.open("ab") as file:
-            os.posix_fallocate(file.fileno(), file.tell(), size)
+            while (size := self._free() - free_mib * MIB) > 0:
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
+
+    def _free(self):
+        told = os.statvfs(self.folder)
+        return told.f_bavail * told.f_frsize
 
     def empty(self):
         """Give all of that room back."""

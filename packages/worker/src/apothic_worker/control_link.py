@@ -188,6 +188,11 @@ class ControlLink:
                 self._fence_timer.cancel()
 
     @property
+    def is_away(self) -> bool:
+        """Whether there is no link."""
+        return self._away_since is not None
+
+    @property
     def away_s(self) -> float:
         """Seconds since the last link; 0 while there is one."""
         return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since

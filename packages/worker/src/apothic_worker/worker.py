@@ -128,7 +128,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         await asyncio.wait([linking, *reasons], return_when=asyncio.FIRST_COMPLETED)
         if linking.done():
             linking.result()
-        await _drain(link, supervisor, hurry, is_orphan=config.is_local and link.away_s > 0)
+        await _drain(link, supervisor, hurry, is_orphan=config.is_local and link.is_away)
     except LinkRefused:
         hurry.set()
         await supervisor.drain(0.0, hurry)
@@ -167,7 +167,7 @@ async def _abandoned(config: Config, link: ControlLink) -> None:
     state = link.state
     while True:
         await asyncio.sleep(min(LOOK_S, config.alone_s))
-        is_lost = link.away_s > 0 and not (config.data / RECORD).exists()
+        is_lost = link.is_away and not (config.data / RECORD).exists()
         if is_lost or is_abandoned(
             link.away_s, executes=state.executes, owes=state.has_unsettled, alone_s=config.alone_s
         ):
