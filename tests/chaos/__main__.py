@@ -14,7 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from .plan import FAILPOINTS, KILLS, NETWORK, SEED_MAX, make_plan
+from .load import WITH_LONG
+from .plan import FAILPOINTS, GRACE_S, KILLS, NETWORK, SEED_MAX, make_plan
 from .planted import PLANTED
 from .powercut import PowerCuts
 from .run import Run
@@ -38,9 +39,8 @@ SHARDS = {
     "a": Shard("kills of server, worker, user code and database", 10_000, 230, (*KILLS * 25, *FAILPOINTS)),
     "b": Shard("cut off, frozen, drained and killed", 4_000, 65, FROZEN, is_spread=True),
 }
-LONG_SHARE = 0.015
 SEEDS, SEEDS_BUDGET_S = 1_000, 900.0
-CUTS, CUT_JOBS = 100, 1_000
+CUTS, CUTS_BUDGET_S, CUT_JOBS = 100, 2_400.0, 1_000
 
 
 def main():
@@ -58,7 +58,7 @@ def main():
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="apothic-chaos-"))
     if options.shard == "planted":
-        return 1 if asyncio.run(try_all(folder, [options.plant] if options.plant else [])) else 0
+        return 1 if asyncio.run(try_all(folder, seed, [options.plant] if options.plant else [])) else 0
     report = asyncio.run(_make(options, seed, folder).run())
     print(report)
     if report.exit_code or options.keep:
@@ -72,13 +72,21 @@ def _make(options, seed, folder):
         return Seeds(seed, folder, count=options.jobs or SEEDS, budget_s=SEEDS_BUDGET_S)
     if options.shard == "c":
         cuts, jobs = options.faults or CUTS, options.jobs or CUT_JOBS
-        return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, rate_min=options.rate_min)
+        bounds = {"rate_min": options.rate_min, "budget_s": CUTS_BUDGET_S}
+        return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, **bounds)
     shard = SHARDS[options.shard]
     jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
     plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places)
     environment = {"CHAOS_PLANT": options.plant} if options.plant else {}
+    work = {"kinds": WITH_LONG, "long_s": (0.0, 3 * GRACE_S)} if shard.is_spread else {}
     return Run(
-        plan, folder, title=shard.title, rate_min=options.rate_min, is_spread=shard.is_spread, environment=environment
+        plan,
+        folder,
+        title=shard.title,
+        rate_min=options.rate_min,
+        is_spread=shard.is_spread,
+        environment=environment,
+        **work,
     )
 
 

@@ -69,6 +69,7 @@ class Faults:
         self.done = []
         self._hit = {
             "server": self._server,
+            "server-at-cancel": self._server_at_cancel,
             "worker": self._worker,
             "user": self._user,
             "database": self._database,
@@ -123,6 +124,15 @@ class Faults:
 
     async def _server(self, *_):
         return self._kill(self._cloud.server)
+
+    async def _server_at_cancel(self, *_):
+        """The moment that a client was answered its cancel."""
+        try:
+            async with asyncio.timeout(LIVE_WITHIN_S):
+                await self._load.next_cancel()
+        except TimeoutError:
+            return None
+        return await self._server()
 
     async def _worker(self, _, machine):
         return self._kill(machine.pid if machine else self._cloud.worker())

@@ -41,6 +41,11 @@ KINDS = {
     "spawn family": 3,
     "spawn large": 3,
 }
+LONG = {"spawn long": 1}
+LONG_SHARE = 0.015
+WITH_LONG = {**KINDS, "spawn long": LONG_SHARE * sum(KINDS.values())}
+"""Now and then a call outlasts the lease of a machine that is cut off."""
+
 PATIENCE_S = 240.0
 """A job that has not ended so long after it was accepted is stuck."""
 
@@ -66,10 +71,11 @@ class Load:
         rate: Calls a second at most.
         at_once: Clients at once at most.
         patience_s: They stay with a job for so long.
-        long_share: Share of calls that last up to three times the grace of the plan.
+        kinds: What clients do, each with its weight.
+        long_s: From and to, how many seconds a call of `long` lasts.
     """
 
-    def __init__(self, api, history, plan, *, rate, at_once, patience_s=PATIENCE_S, long_share=0.0):
+    def __init__(self, api, history, plan, *, rate, at_once, patience_s=PATIENCE_S, kinds=None, long_s=(0.0, 0.0)):
         self._api = api
         self._history = history
         self._plan = plan
@@ -79,8 +85,10 @@ class Load:
         self._room = asyncio.Semaphore(at_once)
         self._changed = asyncio.Event()
         self._tries = 0
-        self._kinds = {**KINDS, "spawn long": long_share * sum(KINDS.values())}
+        self._kinds = kinds or KINDS
+        self._long_s = long_s
         self._limit = None
+        self._cancelled = asyncio.Event()
         self.repeated = 0
         self.accepted = 0
         self.ended = 0
@@ -103,6 +111,11 @@ class Load:
         while self.accepted < jobs:
             self._changed.clear()
             await self._changed.wait()
+
+    async def next_cancel(self):
+        """Wait until a client was answered all that it asks of a cancel."""
+        self._cancelled.clear()
+        await self._cancelled.wait()
 
     async def run(self):
         """Make all calls and stay with each to its end."""
@@ -153,6 +166,7 @@ class Load:
             answer = await self._until_answered("POST", f"/v1/jobs/jobs:{job}/cancel")
             if answer.status == 200:
                 self._history.add(CancelAnswered(at=time.monotonic(), job=job, status=answer.json["status"]))
+        self._cancelled.set()
         await self._end(job)
 
     async def _watch(self, function, chance):
@@ -198,7 +212,8 @@ class Load:
 
     def _seconds(self, function, chance):
         if function == "long":
-            return [round(chance * 3 * self._plan.grace_s, 3)]
+            shortest_s, longest_s = self._long_s
+            return [round(shortest_s + chance * (longest_s - shortest_s), 3)]
         return [round(0.05 + chance * 0.6, 3)] if function in ("slow", "fan") else []
 
     def _new_token(self):

@@ -29,12 +29,19 @@ class Trial:
     Attributes:
         faults: Place, seconds, and whether connections are reset in the end.
         failpoints: Armed at each start of the server.
+        grace_s: `disconnect_grace_s`, where the work is spread.
+        long_s: From and to, in seconds: every call lasts so long, and few are made at once, so that one which is given
+            away begins elsewhere at once.
+        rate: Calls a second at most.
     """
 
     jobs: int = 150
     faults: tuple[tuple[str, float, bool], ...] = ()
     is_spread: bool = False
     failpoints: str = ""
+    grace_s: float = 4.0
+    long_s: tuple[float, float] | None = None
+    rate: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -181,36 +188,31 @@ def _look_at(future):
 
 
 KILLED = (("server", 0.0, False),) * 6
-CUT = (("cut", 0.1, True),) * 3
-GRACE_S = 4.0
-BEYOND = (("hang", GRACE_S + 8.0, False),) * 2
-MIDDLE = (("cut", 2.0, True),) * 3
+SHORT = Trial(24, (("cut", 0.1, True),) * 3, True, long_s=(3.0, 6.0))
+MIDDLE = Trial(24, (("cut", 2.0, True),) * 3, True, long_s=(3.0, 6.0))
+BEYOND = Trial(12, (("hang", 12.0, False),) * 2, True, long_s=(8.0, 12.0))
+"""The machine is cut off for three graces, in the middle of calls that last two or three."""
+
+HALFWAY = Trial(12, (("hang", 13.0, False),) * 2, True, grace_s=18.0, long_s=(16.0, 20.0))
+"""It is cut off for less than a grace, so long that a worker which stops its work by itself would have."""
+
 SLOW_DISK = "writer.taken=delay:0.05"
 SLOWLY_KILLED = Trial(400, KILLED, failpoints=SLOW_DISK)
+AT_CANCEL = Trial(200, (("server-at-cancel", 0.0, False),) * 4, failpoints=SLOW_DISK)
 I1, I2, I4 = frozenset({"I1"}), frozenset({"I2"}), frozenset({"I4"})
 
 PLANTED = {
-    "answered before the commit": Bug(
-        Writer, "append", _answered_before_commit, I1, trial=Trial(400, KILLED, failpoints=SLOW_DISK)
-    ),
-    "cancel without compare": Bug(
-        Calls, "cancel", _cancel_without_compare, I1, trial=Trial(400, KILLED, failpoints=SLOW_DISK)
-    ),
+    "answered before the commit": Bug(Writer, "append", _answered_before_commit, I1, trial=SLOWLY_KILLED),
+    "cancel without compare": Bug(Calls, "cancel", _cancel_without_compare, I1, trial=AT_CANCEL),
     "index beside the row": Bug(flush, "SQL", _index_beside_the_row, frozenset({"I1", "I5", "I2"}), trial=Trial(40)),
     "slot leak": Bug(
         Board, "release", _slot_leak, frozenset({"I2", "G2.7"}), trial=Trial(200, (("worker", 0.0, False),) * 3)
     ),
-    "granted twice": Bug(Links, "closed", _granted_twice, I4, trial=Trial(150, MIDDLE, is_spread=True)),
+    "granted twice": Bug(Links, "closed", _granted_twice, I4, trial=MIDDLE),
     "start that reads nothing": Bug(Recovery, "_sweep_page", _forgetful_start, I2, trial=Trial(200, KILLED)),
     "key that is forgotten": Bug(Jobs, "submit", _keyless, frozenset({"I11"}), trial=Trial(60), is_simulated=False),
     "worker that never stops itself": Bug(
-        ControlLink,
-        "_check_lease",
-        _fenceless,
-        I4,
-        is_of_worker=True,
-        trial=Trial(150, BEYOND, True),
-        is_simulated=False,
+        ControlLink, "_check_lease", _fenceless, I4, is_of_worker=True, trial=BEYOND, is_simulated=False
     ),
     "worker that stops itself at once": Bug(
         ControlLink,
@@ -218,9 +220,11 @@ PLANTED = {
         _hasty,
         frozenset({"G3.2"}),
         is_of_worker=True,
-        trial=Trial(150, CUT, True),
+        trial=SHORT,
         is_simulated=False,
     ),
-    "lease half as long": Bug(Leases, "over", _impatient, I4, trial=Trial(150, BEYOND, True), is_simulated=False),
-    "memory that is kept": Bug(Writer, "append", _hoarder, frozenset({"I15"}), trial=Trial(8_000), is_simulated=False),
+    "lease half as long": Bug(Leases, "over", _impatient, I4, trial=HALFWAY, is_simulated=False),
+    "memory that is kept": Bug(
+        Writer, "append", _hoarder, frozenset({"I15"}), trial=Trial(3_000, rate=35.0), is_simulated=False
+    ),
 }

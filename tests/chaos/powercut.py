@@ -6,7 +6,9 @@ root and loop devices.
 """
 
 import asyncio
+import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +16,8 @@ from collections import Counter
 from contextlib import suppress
 
 from . import checker
-from .cloudrun import CloudRun, send
+from .checker import Violation
+from .cloudrun import CloudFailed, CloudRun, send
 from .faults import Done
 from .history import HistoryFile
 from .load import EXPECTED, Load
@@ -29,6 +32,7 @@ JOURNAL_S = 300
 """The filesystem writes its journal only when somebody asks for it: nobody does while the image is copied."""
 
 AFTER_S = (1.0, 6.0)
+"""When the power is cut, in seconds after the first call."""
 
 
 class NoPower(Exception):
@@ -67,24 +71,35 @@ class Disk:
 
 
 class PowerCuts:
-    """So many power cuts, each on a fresh disk."""
+    """So many power cuts, each on a fresh disk, or as many as fit into a time.
 
-    def __init__(self, seed, folder, *, cuts, jobs, rate_min):
+    Args:
+        jobs: Calls at most before each cut.
+        budget_s: No further cut begins after so long.
+    """
+
+    def __init__(self, seed, folder, *, cuts, jobs, rate_min, after_s=AFTER_S, budget_s=math.inf):
         self._seed, self._folder, self._cuts, self._jobs = seed, folder, cuts, jobs
+        self._after_s, self._budget_s = after_s, budget_s
+        self._loaded_s = 0.0
         self._report = Report(title="power cuts", seed=seed, commit=commit(), jobs=0, planned=cuts, rate_min=rate_min)
 
     async def run(self):
         """Return the report."""
         if os.geteuid() != 0:
             raise NoPower("power cuts need root, to mount images")
-        began, rates = time.monotonic(), []
+        began, report = time.monotonic(), self._report
         for number in range(self._cuts):
-            folder = self._folder / str(number)
+            if time.monotonic() - began > self._budget_s:
+                break
+            folder, found = self._folder / str(number), len(report.violations)
             folder.mkdir()
-            rates.append(await self._one(folder, (self._seed + number) % 2**64))
-        self._report.took_s = time.monotonic() - began
-        self._report.quiet_rate = min(rates)
-        return self._report
+            await self._one(folder, (self._seed + number) % 2**64)
+            if len(report.violations) == found:
+                shutil.rmtree(folder)
+        report.took_s = time.monotonic() - began
+        report.quiet_rate = report.jobs / self._loaded_s
+        return report
 
     async def _one(self, folder, seed):
         plan = make_plan(seed, jobs=self._jobs, faults=0)
@@ -97,16 +112,19 @@ class PowerCuts:
         try:
             await cloud.start()
             await cloud.deploy(APP.read_text().replace("@ADDRESS@", startlog.address))
-            rate = await self._until_cut(cloud, load, plan)
+            await self._until_cut(cloud, load, plan)
             self._cut(cloud, disk, load)
             cloud.sweep()
             disk.detach()
             disk.replace()
             disk.attach()
-            await cloud.start()
+            try:
+                await cloud.start()
+            except CloudFailed as error:
+                self._report.violations.append(Violation("I1", f"seed {seed}", f"no start after the cut: {error}"))
+                return
             await self._judge(cloud, startlog, history.history, load)
             await cloud.stop()
-            return rate
         finally:
             cloud.sweep()
             await startlog.stop()
@@ -115,14 +133,13 @@ class PowerCuts:
 
     async def _until_cut(self, cloud, load, plan):
         began, loading = time.monotonic(), asyncio.create_task(load.run())
-        await asyncio.wait([loading], timeout=plan.random("cut").uniform(*AFTER_S))
-        rate = load.accepted / (time.monotonic() - began)
+        await asyncio.wait([loading], timeout=plan.random("cut").uniform(*self._after_s))
+        self._loaded_s += time.monotonic() - began
         for pid in cloud.processes():
             send(pid, signal.SIGSTOP)
         loading.cancel()
         with suppress(asyncio.CancelledError):
             await loading
-        return rate
 
     def _cut(self, cloud, disk, load):
         disk.cut()

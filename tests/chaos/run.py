@@ -55,7 +55,8 @@ class Run:
         rate: Calls a second at most.
         is_spread: The work is done by workers of other machines, each with a way of its own that can be broken; the
             clients have one, too.
-        long_share: Share of calls that last up to three times the grace.
+        kinds: What clients do, each with its weight; None for the usual.
+        long_s: From and to, how many seconds a call of `long` lasts.
         patience_s: A job that has not ended so long after it was accepted is stuck.
     """
 
@@ -71,7 +72,8 @@ class Run:
         is_spread=False,
         environment=None,
         patience_s=PATIENCE_S,
-        long_share=0.0,
+        kinds=None,
+        long_s=(0.0, 0.0),
     ):
         self.plan = plan
         self.folder = folder
@@ -82,9 +84,8 @@ class Run:
         self.clients = FaultProxy(self.cloud.port, plan.random("clients"))
         self.workers = [RemoteWorker(self.cloud, name, plan.random(name)) for name in NAMES] if is_spread else []
         self.cloud.worker_folders += [worker.data for worker in self.workers]
-        self.load = Load(
-            self._api, self.history, plan, rate=rate, at_once=at_once, patience_s=patience_s, long_share=long_share
-        )
+        patience = {"patience_s": patience_s, "kinds": kinds, "long_s": long_s}
+        self.load = Load(self._api, self.history, plan, rate=rate, at_once=at_once, **patience)
         self.faults = Faults(
             self.cloud,
             self.startlog,

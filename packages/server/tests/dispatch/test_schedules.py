@@ -35,6 +35,15 @@ async def ticks(cloud):
     return [row["due"] for row in rows]
 
 
+async def unknown_jobs(cloud):
+    """How many jobs a schedule believes it has made and nobody finds."""
+    async with cloud.inner.database.system_unit() as unit:
+        return await unit.fetchval(
+            "SELECT count(*) FROM schedules AS one, unnest(one.jobs) AS job "
+            "WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = job)"
+        )
+
+
 async def skipped(cloud):
     async with cloud.inner.database.system_unit() as unit:
         rows = await unit.fetch(
@@ -103,6 +112,7 @@ async def test_two_servers_that_look_at_once_and_die_on_the_way_make_each_of_100
                     await asyncio.sleep(0)
                 looks[minute % 2].cancel()
             await asyncio.gather(*looks, return_exceptions=True)
+            assert await unknown_jobs(cloud) == 0, "whoever came second wrote what it had decided"
             if minute % 10 == 5:
                 cloud.clock.step(-600)
                 await cloud.inner.schedules.look_at_due()
