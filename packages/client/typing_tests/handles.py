@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from apothic import (
     App,
     ControlPlaneClient,
+    Deployment,
     Job,
     JobLogEvent,
     JobStreamCheckpoint,
@@ -77,3 +78,6 @@ if TYPE_CHECKING:
         assert_type(await (await greet.aio.spawn("x")).aio.wait(), str)
         assert_type(await app.aio.deploy(), str)
         assert_type(await remote.aio.remote("x"), Any)
+        deployed = await App.lookup("typing").aio.deployment()
+        assert_type(deployed, Deployment)
+        assert_type(await deployed.aio.stop(now=True), int)

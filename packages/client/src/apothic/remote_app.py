@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from apothic._answers import AppInfo, DeploymentInfo
@@ -13,8 +13,28 @@ from apothic.errors import ConflictError
 from apothic.remote_function import RemoteFunction
 from apothic.streams import StreamEvent
 
+EventTypes = list[str] | tuple[str, ...] | None
 
-class RemoteApp:
+
+class _Handle:
+    """A name or an id, and the connection to the server that knows it."""
+
+    def __init__(self, argument: str, key: str, what: str, client: ControlPlaneClient) -> None:
+        if not isinstance(key, str) or not key:  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
+            raise wrong(argument, key, what)
+        self._key = key
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._key}>"
+
+    @property
+    def client(self) -> ControlPlaneClient:
+        """The connection in use."""
+        return self._client
+
+
+class RemoteApp(_Handle):
     """A deployed app, known by name; `App.lookup` makes one.
 
     Args:
@@ -23,23 +43,17 @@ class RemoteApp:
     """
 
     def __init__(self, name: str, client: ControlPlaneClient) -> None:
-        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
-            raise wrong("name", name, "an app's name")
-        self._name = name
-        self._client = client
+        super().__init__("name", name, "an app's name", client)
 
-    def __repr__(self) -> str:
-        return f"<RemoteApp {self._name}>"
+    @functools.cached_property
+    def aio(self) -> AsyncRemoteApp:
+        """The same app for asyncio."""
+        return AsyncRemoteApp(self._key, self._client)
 
     @property
     def name(self) -> str:
         """Name of the app."""
-        return self._name
-
-    @property
-    def client(self) -> ControlPlaneClient:
-        """The connection in use."""
-        return self._client
+        return self._key
 
     @property
     def functions(self) -> dict[str, RemoteFunction]:
@@ -48,12 +62,11 @@ class RemoteApp:
         Raises:
             NotFoundError: There is no such app; the message names near matches.
         """
-        connect = functools.partial(_same, self._client)
-        return {name: RemoteFunction(self._name, name, connect) for name in self.info().functions}
+        return _functions(self.info(), self._client)
 
     def info(self) -> AppInfo:
         """Return the app as it is now; NotFoundError when there is none."""
-        return self._client.get_app(self._name)
+        return self._client.get_app(self._key)
 
     @property
     def deployment(self) -> Deployment:
@@ -63,27 +76,54 @@ class RemoteApp:
             NotFoundError: There is no such app.
             ConflictError: It is stopped, so it has no live version (`app_stopped`).
         """
-        live = self.info().deployment_id
-        if live is None:
-            raise ConflictError(f"App {self._name} is stopped, so it has no live version.", code="app_stopped")
-        return Deployment(live, self._client)
+        return _live(self.info(), self._client)
 
     def rollback(self, version: int | None = None) -> Deployment:
         """Make the content of an earlier version live again; see `ControlPlaneClient.rollback`."""
-        return Deployment(self._client.rollback(self._name, version).deployment_id, self._client)
+        return Deployment(self._client.rollback(self._key, version).deployment_id, self._client)
 
     def watch(
-        self,
-        *,
-        snapshot: bool = False,
-        last_index: int | None = None,
-        event_types: list[str] | tuple[str, ...] | None = None,
+        self, *, snapshot: bool = False, last_index: int | None = None, event_types: EventTypes = None
     ) -> Generator[StreamEvent, None, None]:
         """Yield the events of the app; see `ControlPlaneClient.watch_app`."""
-        return self._client.watch_app(self._name, snapshot=snapshot, last_index=last_index, event_types=event_types)
+        return self._client.watch_app(self._key, snapshot=snapshot, last_index=last_index, event_types=event_types)
 
 
-class Deployment:
+class AsyncRemoteApp(_Handle):
+    """`RemoteApp` for asyncio: the same names; what asks the server is called and awaited, also `functions()`."""
+
+    def __init__(self, name: str, client: ControlPlaneClient) -> None:
+        super().__init__("name", name, "an app's name", client)
+
+    @property
+    def name(self) -> str:
+        """Name of the app."""
+        return self._key
+
+    async def functions(self) -> dict[str, RemoteFunction]:
+        """Return the functions of the live version, by name; each has an `.aio` of its own."""
+        return _functions(await self.info(), self._client)
+
+    async def info(self) -> AppInfo:
+        """Return the app as it is now; NotFoundError when there is none."""
+        return await self._client.aio.get_app(self._key)
+
+    async def deployment(self) -> Deployment:
+        """Return the live version now; errors as `RemoteApp.deployment`."""
+        return _live(await self.info(), self._client)
+
+    async def rollback(self, version: int | None = None) -> Deployment:
+        """Make the content of an earlier version live again; see `ControlPlaneClient.rollback`."""
+        return Deployment((await self._client.aio.rollback(self._key, version)).deployment_id, self._client)
+
+    def watch(
+        self, *, snapshot: bool = False, last_index: int | None = None, event_types: EventTypes = None
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield the events of the app; see `ControlPlaneClient.watch_app`."""
+        return self._client.aio.watch_app(self._key, snapshot=snapshot, last_index=last_index, event_types=event_types)
+
+
+class Deployment(_Handle):
     """A handle to one deployment; may be built from a bare id in any process.
 
     Args:
@@ -92,22 +132,21 @@ class Deployment:
     """
 
     def __init__(self, deployment_id: str, client: ControlPlaneClient) -> None:
-        if not isinstance(deployment_id, str) or not deployment_id:  # pyright: ignore[reportUnnecessaryIsInstance] - users may err
-            raise wrong("deployment_id", deployment_id, "a deployment's id such as deployments:01jc…")
-        self._deployment_id = deployment_id
-        self._client = client
+        super().__init__("deployment_id", deployment_id, "a deployment's id such as deployments:01jc…", client)
 
-    def __repr__(self) -> str:
-        return f"<Deployment {self._deployment_id}>"
+    @functools.cached_property
+    def aio(self) -> AsyncDeployment:
+        """The same deployment for asyncio."""
+        return AsyncDeployment(self._key, self._client)
 
     @property
     def deployment_id(self) -> str:
         """Id of the deployment."""
-        return self._deployment_id
+        return self._key
 
     def info(self) -> DeploymentInfo:
         """Return the deployment as it is now; NotFoundError when there is none."""
-        return self._client.get_deployment(self._deployment_id)
+        return self._client.get_deployment(self._key)
 
     def status(self) -> str:
         """Return `active`, `superseded`, `stopped` or `deleted`."""
@@ -115,7 +154,7 @@ class Deployment:
 
     def stop(self, *, now: bool = False) -> int:
         """Let it take no more calls and return how many of its jobs have not ended; `now` cancels those too."""
-        return self._client.stop_deployment(self._deployment_id, now=now).unfinished_jobs
+        return self._client.stop_deployment(self._key, now=now).unfinished_jobs
 
     def delete(self, *, force: bool = False) -> int:
         """Delete it and return how many of its jobs have not ended; see `ControlPlaneClient.delete_deployment`.
@@ -123,20 +162,61 @@ class Deployment:
         Raises:
             ConflictError: Without `force`: it is live, or has jobs that have not ended.
         """
-        return self._client.delete_deployment(self._deployment_id, now=force).unfinished_jobs
+        return self._client.delete_deployment(self._key, now=force).unfinished_jobs
 
     def watch(
-        self,
-        *,
-        snapshot: bool = False,
-        last_index: int | None = None,
-        event_types: list[str] | tuple[str, ...] | None = None,
+        self, *, snapshot: bool = False, last_index: int | None = None, event_types: EventTypes = None
     ) -> Generator[StreamEvent, None, None]:
         """Yield its events until it is deleted; see `ControlPlaneClient.watch_deployment`."""
-        return self._client.watch_deployment(
-            self._deployment_id, snapshot=snapshot, last_index=last_index, event_types=event_types
-        )
+        where: Any = {"snapshot": snapshot, "last_index": last_index, "event_types": event_types}
+        return self._client.watch_deployment(self._key, **where)
 
 
-def _same(client: Any) -> Any:
+class AsyncDeployment(_Handle):
+    """`Deployment` for asyncio: the same methods, awaited."""
+
+    def __init__(self, deployment_id: str, client: ControlPlaneClient) -> None:
+        super().__init__("deployment_id", deployment_id, "a deployment's id such as deployments:01jc…", client)
+
+    @property
+    def deployment_id(self) -> str:
+        """Id of the deployment."""
+        return self._key
+
+    async def info(self) -> DeploymentInfo:
+        """Return the deployment as it is now; NotFoundError when there is none."""
+        return await self._client.aio.get_deployment(self._key)
+
+    async def status(self) -> str:
+        """Return `active`, `superseded`, `stopped` or `deleted`."""
+        return (await self.info()).status
+
+    async def stop(self, *, now: bool = False) -> int:
+        """Let it take no more calls and return how many of its jobs have not ended; `now` cancels those too."""
+        return (await self._client.aio.stop_deployment(self._key, now=now)).unfinished_jobs
+
+    async def delete(self, *, force: bool = False) -> int:
+        """Delete it and return how many of its jobs have not ended; errors as `Deployment.delete`."""
+        return (await self._client.aio.delete_deployment(self._key, now=force)).unfinished_jobs
+
+    def watch(
+        self, *, snapshot: bool = False, last_index: int | None = None, event_types: EventTypes = None
+    ) -> AsyncGenerator[StreamEvent]:
+        """Yield its events until it is deleted; see `ControlPlaneClient.watch_deployment`."""
+        where: Any = {"snapshot": snapshot, "last_index": last_index, "event_types": event_types}
+        return self._client.aio.watch_deployment(self._key, **where)
+
+
+def _functions(app: AppInfo, client: ControlPlaneClient) -> dict[str, RemoteFunction]:
+    connect = functools.partial(_same, client)
+    return {name: RemoteFunction(app.name, name, connect) for name in app.functions}
+
+
+def _live(app: AppInfo, client: ControlPlaneClient) -> Deployment:
+    if app.deployment_id is None:
+        raise ConflictError(f"App {app.name} is stopped, so it has no live version.", code="app_stopped")
+    return Deployment(app.deployment_id, client)
+
+
+def _same(client: ControlPlaneClient) -> ControlPlaneClient:
     return client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -130,7 +132,9 @@ def test_a_runner_finds_the_function_of_an_included_app(shop: Any, tmp_path: Pat
     assert module.app.charge.python_function(1) == 2
 
 
-def test_a_looked_up_app_shows_functions_and_deployments(server: ScriptedServer, client: ControlPlaneClient) -> None:
+@pytest.fixture
+def stored_app(server: ScriptedServer) -> dict[str, Any]:
+    """An app `shop` that is deployed on the scripted server, as it answers it."""
     app = {
         "app_id": "apps:" + "0" * 26, "name": "shop", "deployment_id": DEPLOYMENT, "version": 1,
         "functions": ["greet"], "created_at": TIME,
@@ -144,20 +148,83 @@ def test_a_looked_up_app_shows_functions_and_deployments(server: ScriptedServer,
         f"DELETE /v1/deployments/{DEPLOYMENT}": lambda wire, _: wire.answer(200, ended),
         "POST /v1/apps/shop/rollback": lambda wire, _: wire.answer(201, deployment_json(restored_from=1)),
     }
+    return app
 
+
+def test_a_looked_up_app_shows_functions_and_deployments(
+    stored_app: dict[str, Any], client: ControlPlaneClient
+) -> None:
     found = App.lookup("shop", client=client)
     live = found.deployment
 
-    assert (found.name, list(found.functions)) == ("shop", ["greet"])
+    assert (found.name, list(found.functions), repr(found)) == ("shop", ["greet"], "<RemoteApp shop>")
     assert found.functions["greet"].function_id == FUNCTION
     assert (live.deployment_id, live.status(), live.stop(now=True), live.delete(force=True)) == (
         DEPLOYMENT, "active", 2, 2,
     )  # fmt: skip
     assert found.rollback(1).deployment_id == DEPLOYMENT
-    app["deployment_id"] = None
+    assert found.client is live.client is client
+    stored_app["deployment_id"] = None
     with pytest.raises(ConflictError, match="stopped"):
         _ = found.deployment
     with pytest.raises(InvalidRequestError):
         Deployment("", client)
     with pytest.raises(InvalidRequestError):
         RemoteApp("", client)
+
+
+def test_handles_do_the_same_for_asyncio(
+    stored_app: dict[str, Any], server: ScriptedServer, client: ControlPlaneClient
+) -> None:
+    found = RemoteApp("shop", client).aio
+
+    async def use() -> list[Any]:
+        live = (await found.deployment()).aio
+        return [
+            found.name,
+            list(await found.functions()),
+            (await found.info()).version,
+            (await found.rollback(1)).deployment_id,
+            live.deployment_id,
+            await live.status(),
+            await live.stop(now=True),
+            await live.delete(force=True),
+        ]
+
+    assert asyncio.run(use()) == ["shop", ["greet"], 1, DEPLOYMENT, DEPLOYMENT, "active", 2, 2]
+    assert {one.path.partition("?")[2] for one in server.received if "deployments:" in one.path} == {"", "now=true"}
+    stored_app["deployment_id"] = None
+    with pytest.raises(ConflictError, match="stopped"):
+        asyncio.run(found.deployment())
+
+
+def test_handles_watch_blocking_and_for_asyncio(server: ScriptedServer, client: ControlPlaneClient) -> None:
+    deployed = {"deployment_id": DEPLOYMENT, "version": 1, "previous_deployment_id": None, "time": TIME}
+
+    def stream(wire: Any, _: Any) -> bool:
+        wire.begin_events()
+        wire.event(4, "app.deployed", deployed)
+        return False
+
+    server.routes["GET /v1/apps/shop/events"] = stream
+    app, deployment = RemoteApp("shop", client), Deployment(DEPLOYMENT, client)
+
+    async def first(events: Any) -> Any:
+        async with contextlib.aclosing(events):
+            return await anext(events)
+
+    with contextlib.closing(app.watch(last_index=3)) as events:
+        assert next(events).index == 4
+    assert asyncio.run(first(app.aio.watch(last_index=3))).index == 4
+    for wrong in ({"last_index": "x"}, {"event_types": ["job.log"]}):
+        for handle in (app, app.aio, deployment, deployment.aio):
+            with pytest.raises(InvalidRequestError):
+                handle.watch(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [RemoteApp, Deployment], ids=lambda kind: kind.__name__)
+def test_the_asyncio_handle_has_every_name_of_the_blocking_one(kind: Any, client: ControlPlaneClient) -> None:
+    def names(of: object) -> set[str]:
+        return {name for name in dir(of) if not name.startswith("_")} - {"aio"}
+
+    assert names(kind("x", client)) == names(kind("x", client).aio)
