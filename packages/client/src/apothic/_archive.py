@@ -7,6 +7,7 @@ digest; app sources are small.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -33,6 +34,8 @@ _RECORD = 20 * _BLOCK
 _STORED_MAX = 65_535
 _CHUNK = 1 * MIB
 _BIGGEST_NAMED = 5
+_REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""Why a file cannot be opened that was there before: it is gone, or a link or a socket by now."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def pack(app_file: Path, *, search_path: Sequence[str] | None = None) -> Packed:
         InvalidRequestError: The file is missing or unreadable, does not parse (`syntax_error`), or a file that looks
             like a secret would be uploaded (`secret_refused`).
         TooLargeError: The files exceed a limit; the message names the biggest.
-        ConflictError: A file changed while it was packed (`file_changed`).
+        ConflictError: A file changed or went away while it was packed (`file_changed`).
     """
     try:
         return write_archive(find_sources(app_file, search_path=search_path))
@@ -227,20 +230,31 @@ def _content(source: Source) -> Iterator[bytes]:
     """Yield the file's bytes.
 
     Raises:
-        ConflictError: The file differs from its stamp, before or after reading.
+        ConflictError: The file differs from its stamp, before or after reading, or is gone or something else by now.
     """
-    descriptor = os.open(source.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
+        descriptor = os.open(source.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise
+        raise _changed(source) from error
+    try:
         size = 0
         while stamp_of(os.fstat(descriptor)) == source.stamp:
-            chunk = file.read(_CHUNK)
+            chunk = os.read(descriptor, _CHUNK)
             if not chunk and size == source.stamp.size_bytes:
                 return
             size += len(chunk)
             if not chunk or size > source.stamp.size_bytes:
                 break
             yield chunk
-    raise ConflictError(f"{source.archive_path} changed while it was packed: deploy again.", code="file_changed")
+    finally:
+        os.close(descriptor)
+    raise _changed(source)
+
+
+def _changed(source: Source) -> ConflictError:
+    return ConflictError(f"{source.archive_path} changed while it was packed: deploy again.", code="file_changed")
 
 
 class _StoredGzip:

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,11 +93,14 @@ class _Search:
     found: dict[str, Source] = field(default_factory=dict[str, Source])
     waiting: list[_Module] = field(default_factory=list[_Module])
     seen: set[str] = field(default_factory=set[str])
+    folders: set[str] = field(default_factory=set[str])
     size_bytes: int = 0
 
 
 def find_sources(app_file: Path, *, search_path: Sequence[str] | None = None) -> Sources:
     """Return the files that `app_file` needs, without importing any of them.
+
+    Names and sizes of a package are looked at before its files are read, so what exceeds a limit is refused early.
 
     Args:
         app_file: The file that defines the app.
@@ -148,7 +152,8 @@ def _checked(app_file: Path) -> Path:
     if app_file.suffix != ".py":
         raise InvalidRequestError(f"{app_file} is not a Python file: give the .py file that defines the app.")
     if not app_file.is_file():
-        raise InvalidRequestError(f"There is no file {app_file}.", code="file_missing")
+        what = f"{app_file} is no regular file." if app_file.exists() else f"There is no file {app_file}."
+        raise InvalidRequestError(what, code="file_missing")
     return app_file.resolve()
 
 
@@ -296,7 +301,7 @@ def _add_name(search: _Search, name: str) -> None:
         for folder in folders:
             if (folder / part / "__init__.py").is_file() and _add_package(search, folder / part, prefix):
                 return
-            if (folder / f"{part}.py").is_file() and _add_file(search, folder / f"{part}.py", f"{prefix}.py"):
+            if os.path.lexists(folder / f"{part}.py") and _add_file(search, folder / f"{part}.py", f"{prefix}.py"):
                 return
             if (folder / part).is_dir():
                 portions.append(folder / part)
@@ -315,11 +320,11 @@ def _python_files(rules: UploadRules, folder: Path, above: tuple[Path, ...]) -> 
     real = folder.resolve()
     if real in above or not rules.may_enter(folder):
         return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            yield from _python_files(rules, entry, (*above, real))
-        elif entry.suffix == ".py":
-            yield entry
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - a path for each is not cheap
+        if os.path.isdir(folder / name):  # noqa: PTH112
+            yield from _python_files(rules, folder / name, (*above, real))
+        elif name.endswith(".py"):
+            yield folder / name
 
 
 def _too_large(search: _Search) -> TooLargeError:
@@ -328,6 +333,16 @@ def _too_large(search: _Search) -> TooLargeError:
     return TooLargeError(
         f"The app's files have more than the {ARCHIVE_PACKED_MAX} bytes that an archive may have; the biggest of the "
         f"{len(found)} seen so far is {biggest.archive_path} ({biggest.stamp.size_bytes} bytes). "
+        "Import less, or name what is not needed in .apothicignore."
+    )
+
+
+def _too_many(search: _Search) -> TooLargeError:
+    tops = Counter(path.partition("/")[0] for path in search.found)
+    fullest, count = max(tops.items(), key=lambda item: item[1])
+    return TooLargeError(
+        f"The app has more than the {ARCHIVE_ENTRIES_MAX:,} files and folders that an archive may have; "
+        f"{fullest} alone has more than {count - 1:,} files. "
         "Import less, or name what is not needed in .apothicignore."
     )
 
@@ -342,16 +357,23 @@ def _add_file(search: _Search, file: Path, archive_path: str) -> bool:
     real = search.rules.resolve(file)
     if real is None:
         return False
-    if len(search.found) >= ARCHIVE_ENTRIES_MAX:
-        raise TooLargeError(f"The app has more than {ARCHIVE_ENTRIES_MAX} files.")
     stamp = _readable_stamp(real)
     search.found[archive_path] = Source(archive_path, real, stamp)
     search.size_bytes += stamp.size_bytes
-    if search.size_bytes > ARCHIVE_PACKED_MAX:  # before any of them is read
+    folder = archive_path.rpartition("/")[0]
+    _add_folders(search, folder)
+    if search.size_bytes > ARCHIVE_PACKED_MAX:
         raise _too_large(search)
-    package = archive_path.rpartition("/")[0].replace("/", ".")
-    search.waiting.append(_Module(archive_path, real, package))
+    if len(search.found) + len(search.folders) > ARCHIVE_ENTRIES_MAX:
+        raise _too_many(search)
+    search.waiting.append(_Module(archive_path, real, folder.replace("/", ".")))
     return True
+
+
+def _add_folders(search: _Search, folder: str) -> None:
+    while folder and folder not in search.folders:
+        search.folders.add(folder)
+        folder = folder.rpartition("/")[0]
 
 
 def _foreign_note(search: _Search, names: Iterable[str]) -> tuple[str, ...]:

@@ -492,19 +492,3 @@ def test_large_archives_are_written_to_a_file_that_goes_away(tmp_path: Path, mon
     assert gzip.decompress(content(found))[512:200_512] == b"#" * 200_000
     del found
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["keep"]
-
-
-@guarantee("G15.1", "limits_table")
-def test_three_gibibytes_are_refused_by_their_size_without_being_read(tmp_path: Path):
-    package = tmp_path / "project" / "bulky"
-    package.mkdir(parents=True)
-    (tmp_path / "project" / "pyproject.toml").touch()
-    (package / "__init__.py").touch()
-    for number in range(7):
-        with (package / f"part{number}.py").open("wb") as file:
-            file.truncate(449 * 2**20)
-    app = tmp_path / "project" / "app.py"
-    app.write_text("import bulky\n")
-
-    with pytest.raises(TooLargeError, match=r"bulky/part\d.py \(470810624 bytes\)"):
-        pack(app, search_path=[])

@@ -4,13 +4,16 @@ The archive is a gzip-compressed tar. The standard library's `tarfile` is not us
 into memory and knows kinds of entries that we never want to meet. Here each header is a 512-byte block with a
 verified checksum; only regular files and directories exist; long names come by a bounded pax or GNU header; every
 name is opened one component at a time relative to the folder above, never following a link and never opening what
-exists. Bytes and entries are counted as they are written, so what a header claims is worth nothing.
+exists. Bytes, files and folders are counted as they are made, so what a header claims is worth nothing and a folder
+that no header names counts too.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import unicodedata
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -26,7 +29,12 @@ NAME_BYTES_MAX = 1024
 COMPONENT_BYTES_MAX = 255
 DEPTH_MAX = 64
 PADDING_MAX = 1024 * 1024
+EXTENDED_IN_A_ROW_MAX = 4
 COPY_CHUNK = 256 * 1024
+
+
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
+"""Categories of characters that hide, reverse or break what a name looks like."""
 
 
 class ArchiveRefused(Exception):
@@ -35,7 +43,7 @@ class ArchiveRefused(Exception):
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """Bounds counted while writing."""
+    """Bounds counted while writing; entries are files and folders."""
 
     bytes_max: int = ARCHIVE_UNPACKED_MAX
     entries_max: int = ARCHIVE_ENTRIES_MAX
@@ -79,30 +87,35 @@ class _Unpacker:
     plain: gzip.GzipFile
     root: int
     limits: UnpackLimits
-    entries: int = 0
+    made: int = 0
     written: int = 0
+    extended: int = 0
     named: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
 
     def run(self) -> None:
         overrides = _Overrides()
         while (block := self._read(BLOCK)) != bytes(BLOCK):
             header = _parse_header(block)
-            self._count_entry()
             if header.kind in (b"x", b"g", b"L"):
                 overrides = self._extended(header, overrides)
                 continue
+            self.extended = 0
             if overrides.size is not None:
                 header.size = overrides.size
             self._entry(header, _components(overrides.name or header.name))
             overrides = _Overrides()
         self._padding()
 
-    def _count_entry(self) -> None:
-        self.entries += 1
-        if self.entries > self.limits.entries_max:
+    def _count(self) -> None:
+        """One more file or folder is about to be made."""
+        self.made += 1
+        if self.made > self.limits.entries_max:
             raise ArchiveRefused(f"the archive has more than {self.limits.entries_max} entries")
 
     def _extended(self, header: _Header, before: _Overrides) -> _Overrides:
+        self.extended += 1
+        if self.extended > EXTENDED_IN_A_ROW_MAX:
+            raise ArchiveRefused("the archive has too many extended headers in a row")
         if header.size > EXTENDED_HEADER_MAX:
             raise ArchiveRefused("the archive has an extended header that is too long")
         data = self._read(header.size)
@@ -110,6 +123,8 @@ class _Unpacker:
         if header.kind == b"L":
             return _Overrides(data.rstrip(b"\0"), before.size)
         records = _pax_records(data)
+        if any(key.startswith(b"GNU.sparse.") for key in records):
+            raise ArchiveRefused("the archive holds a sparse file, which is no regular file and no directory")
         if header.kind == b"g":
             if records.keys() & {b"path", b"size"}:
                 raise ArchiveRefused("the archive has a global header that names files")
@@ -141,14 +156,28 @@ class _Unpacker:
         current = os.dup(self.root)
         try:
             for name in path:
-                inner = _open_folder(current, name, path)
+                inner = self._open_folder(current, name, path)
                 os.close(current)
                 current = inner
             yield current
         finally:
             os.close(current)
 
+    def _open_folder(self, parent: int, name: str, path: tuple[str, ...]) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with suppress(FileNotFoundError):
+                return os.open(name, flags, dir_fd=parent)
+            self._count()
+            os.mkdir(name, 0o755, dir_fd=parent)
+            return os.open(name, flags, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EEXIST):
+                raise
+            raise ArchiveRefused(f"the archive uses a file as the folder of {'/'.join(path)!r}") from error
+
     def _file(self, folder: int, path: tuple[str, ...], header: _Header) -> None:
+        self._count()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(path[-1], flags, 0o755 if header.is_executable else 0o644, dir_fd=folder)
@@ -239,15 +268,8 @@ def _components(raw: bytes) -> tuple[str, ...]:
         return ()
     if len(parts) > DEPTH_MAX or any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise ArchiveRefused("the archive holds a name that is too long")
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        raise ArchiveRefused(f"the archive holds the name {name!r}, which has characters that cannot be seen")
     if any(part in ("", ".", "..") for part in parts):
         raise ArchiveRefused(f"the archive holds the name {name!r}, which leaves its folder or is not plain")
     return tuple(parts)
-
-
-def _open_folder(parent: int, name: str, path: tuple[str, ...]) -> int:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=parent)
-    try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    except OSError as error:
-        raise ArchiveRefused(f"the archive uses a file as the folder of {'/'.join(path)!r}") from error
