@@ -68,6 +68,7 @@ class Packed:
         files: What it holds, sorted by path.
         module: Dotted name under which a runner imports the app's file.
         notes: Sentences for the person who deploys: what was left out, and why.
+        imports: Dotted names that the files import from elsewhere; see `apothic._packages`.
     """
 
     data: bytes | Path
@@ -76,6 +77,7 @@ class Packed:
     files: tuple[PackedFile, ...]
     module: str
     notes: tuple[str, ...]
+    imports: tuple[str, ...] = ()
 
     @property
     def files_size_bytes(self) -> int:
@@ -136,7 +138,7 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
     else:
         data, gzip = _write_temporary(sources, folders, digests)
     files = tuple(replace(file, sha256=digests[file.path]) for file in files)
-    packed = Packed(data, gzip.sha256, gzip.size_bytes, files, sources.module, sources.notes)
+    packed = Packed(data, gzip.sha256, gzip.size_bytes, files, sources.module, sources.notes, sources.imports)
     if isinstance(data, Path):
         weakref.finalize(packed, _remove, data)
     if packed.size_bytes > limits.packed_bytes:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from apothic._results import note_main_module
 from apothic._steps import Say, Steps, work
 from apothic.errors import ConflictError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from apothic.wire.functions import FunctionSpec, Manifest
+from apothic.wire.images import ImageSpec
 from apothic.wire.limits import FUNCTIONS_PER_APP_MAX, MANIFEST_FILES_MAX
 from apothic.wire.version import VERSION
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from apothic._archive import Packed, PackedFile
     from apothic._core import Core
     from apothic._difference import Difference
+    from apothic._packages import Packages
 
 _NAMES_SHOWN = 3
 
@@ -51,6 +53,7 @@ class Deployed:
         packed: The archive.
         was_present: The server had the archive already, so nothing was uploaded.
         is_new: A version was made; False when the live one has this content already.
+        packages: What functions without an image have of what the files import; empty when each has one.
         difference: From the version that was live before, if it was asked for; None without such a version.
     """
 
@@ -58,6 +61,7 @@ class Deployed:
     packed: Packed
     was_present: bool
     is_new: bool
+    packages: Packages
     difference: Difference | None = None
 
 
@@ -87,9 +91,10 @@ def deploy(
     packed = yield from work(lambda: pack(source.path))
     if source.module == "__main__":
         note_main_module(str(getattr(sys.modules["__main__"], "__file__", source.path)), packed.module)
+    functions, packages = yield from work(lambda: with_packages(functions, packed.imports))
     manifest = manifest_of(packed.module, source.variable, functions, packed.files)
     difference = (yield from difference_to_live(core, name, manifest)) if compares else None
-    was_present = yield from _upload(core, packed, is_quiet=is_quiet)
+    was_present = yield from _upload(core, packed, packages, is_quiet=is_quiet)
     try:
         deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
     except ConflictError as error:
@@ -97,7 +102,7 @@ def deploy(
             raise
         yield from _operations.put_archive(core, packed.data, packed.sha256)
         deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
-    return Deployed(deployment, packed, was_present, is_new, difference)
+    return Deployed(deployment, packed, was_present, is_new, packages, difference)
 
 
 def difference_to_live(core: Core, name: str, manifest: Manifest) -> Steps[Difference | None]:
@@ -112,6 +117,17 @@ def difference_to_live(core: Core, name: str, manifest: Manifest) -> Steps[Diffe
     except (NotFoundError, PermissionDeniedError):
         return None
     return difference(before, json.loads(json.dumps(asdict(manifest)))) if before else None
+
+
+def with_packages(functions: Sequence[FunctionSpec], imports: Sequence[str]) -> tuple[Sequence[FunctionSpec], Packages]:
+    """Give functions without an image one with the packages that the app's files import; return these, too."""
+    from apothic._packages import Packages, packages_of
+
+    if all(function.image is not None for function in functions):
+        return functions, Packages()
+    packages = packages_of(imports)
+    image = ImageSpec(_python_here(), packages.requirements) if packages.requirements else None
+    return [replace(function, image=function.image or image) for function in functions], packages
 
 
 def manifest_of(
@@ -131,9 +147,12 @@ def manifest_of(
         raise InvalidRequestError(
             f"The app has {len(functions):,} functions; at most {FUNCTIONS_PER_APP_MAX:,} can be."
         )
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     digests = {file.path: file.sha256 for file in files} if len(files) <= MANIFEST_FILES_MAX else {}
-    return Manifest(module, variable, python, VERSION, tuple(functions), digests)
+    return Manifest(module, variable, _python_here(), VERSION, tuple(functions), digests)
+
+
+def _python_here() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def find_app_file(app: object, module_name: str) -> AppFile:
@@ -163,11 +182,13 @@ def says_uploads() -> bool:
     return os.environ.get("APOTHIC_QUIET", "") in {"", "0"}
 
 
-def _upload(core: Core, packed: Packed, *, is_quiet: bool) -> Steps[bool]:
+def _upload(core: Core, packed: Packed, packages: Packages, *, is_quiet: bool) -> Steps[bool]:
     is_present = yield from _operations.has_archive(core, packed.sha256)
     if not is_quiet:
         yield Say(_summary(packed.files, is_present=is_present))
-        for note in packed.notes:
+        if packages.requirements:
+            yield Say(f"installs {', '.join(packages.requirements)}")
+        for note in (*packed.notes, *packages.notes):
             yield Say(f"note: {note}")
     if not is_present:
         yield from _operations.put_archive(core, packed.data, packed.sha256)

@@ -11,6 +11,7 @@ Values = tuple[Any, Any]
 """Before and after."""
 
 _VALUE_SHOWN = 60
+_PACKAGES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Difference:
         found = [f"+ function {name}" for name in self.functions.added]
         found += [f"- function {name}" for name in self.functions.removed]
         for name in self.functions.changed:
-            found += [f"~ function {name}: {_change(key, *pair)}" for key, pair in self.options[name].items()]
+            changes = [change for key, pair in self.options[name].items() for change in _changes(key, *pair)]
+            found += [f"~ function {name}: {change}" for change in changes]
         found += [f"~ {_change(key, *pair)}" for key, pair in self.environment.items()]
         files = self.files or Names()
         for sign, paths in (("+", files.added), ("-", files.removed), ("~", files.changed)):
@@ -79,10 +81,30 @@ def _files(before: Mapping[str, Any], after: Mapping[str, Any]) -> Names | None:
     return Names(tuple(sorted(new.keys() - old.keys())), tuple(sorted(old.keys() - new.keys())), tuple(changed))
 
 
+def _changes(name: str, before: Any, after: Any) -> list[str]:
+    """Return one change in words; of images, what is installed besides and what no more, and each other field."""
+    if name != "image":
+        return [_change(name, before, after)]
+    old, new = cast("dict[str, Any]", before or {}), cast("dict[str, Any]", after or {})
+    fields = {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())}
+    is_now = [f"+ {one}" for one in new.get("requirements", []) if one not in old.get("requirements", [])]
+    was = [f"- {one}" for one in old.get("requirements", []) if one not in new.get("requirements", [])]
+    found = [f"packages {_some([*was, *is_now])}"] if was or is_now else []
+    for key, (one, other) in fields.items():
+        if key != "requirements" and one != other and (one or other) and not (key == "python" and not (old and new)):
+            found.append(_change(f"image {key}", one, other))
+    return found or [_change(name, before, after)]
+
+
+def _some(texts: list[str]) -> str:
+    more = len(texts) - _PACKAGES_SHOWN
+    return ", ".join(texts[:_PACKAGES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def _change(name: str, before: Any, after: Any) -> str:
     return f"{name} {_shown(before)} → {_shown(after)}"
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    text = value if value and isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= _VALUE_SHOWN else f"{text[: _VALUE_SHOWN - 1]}…"

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apothic._packages import imports_of
 from apothic._upload_rules import UploadRules
 from apothic.errors import InvalidRequestError, TooLargeError
 from apothic.wire.limits import ARCHIVE_ENTRIES_MAX, ARCHIVE_PACKED_MAX
@@ -60,11 +61,13 @@ class Sources:
         module: Dotted name under which a runner imports the app's file.
         files: Sorted by `archive_path`.
         notes: Sentences for the person who deploys: what was left out, and why.
+        imports: Dotted names that these files import from neither themselves nor the standard library, sorted.
     """
 
     module: str
     files: tuple[Source, ...]
     notes: tuple[str, ...]
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class _Search:
     waiting: list[_Module] = field(default_factory=list[_Module])
     seen: set[str] = field(default_factory=set[str])
     folders: set[str] = field(default_factory=set[str])
+    imports: set[str] = field(default_factory=set[str])
     size_bytes: int = 0
 
 
@@ -132,20 +136,21 @@ def _find(app_file: Path, search_path: Sequence[str]) -> Sources:
     rules.refuse_secret(app_file, app_file.name)
     levels = max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
     if _is_too_wide(root):
-        return _only_app_file(app_file, stamp, root, _dotted_imports(tree, ""))
+        return _only_app_file(app_file, stamp, root, tree)
     depth = max(levels, _package_depth(app_file, root) if marked else 0)
     package = app_file.parts[-1 - depth : -1]
     archive_path = "/".join((*package, _importable(app_file.stem) + ".py"))
     _refuse_taken_name(app_file, archive_path)
     search = _Search(_bases(app_file, root, depth, search_path), rules)
     search.found[archive_path] = Source(archive_path, app_file, stamp)
+    search.imports |= imports_of(tree)
     names = _dotted_imports(tree, ".".join(package))
     for name in [".".join(package), *names] if package else names:
         _add_name(search, name)
     _follow(search)
     files = tuple(search.found[path] for path in sorted(search.found))
-    notes = (*rules.notes, *_foreign_note(search, names))
-    return Sources(archive_path[: -len(".py")].replace("/", "."), files, notes)
+    own = {_top(path.replace("/", ".")) for path in search.found}
+    return Sources(archive_path[: -len(".py")].replace("/", "."), files, rules.notes, _foreign(search.imports, own))
 
 
 def _checked(app_file: Path) -> Path:
@@ -198,15 +203,17 @@ def _is_too_wide(root: Path) -> bool:
     return any(home == root or root in home.parents for home in resolved)
 
 
-def _only_app_file(app_file: Path, stamp: FileStamp, root: Path, names: Iterable[str]) -> Sources:
+def _only_app_file(app_file: Path, stamp: FileStamp, root: Path, tree: ast.Module) -> Sources:
     name = _importable(app_file.stem)
     _refuse_taken_name(app_file, f"{name}.py")
     notes: tuple[str, ...] = ()
-    beside = sorted({top for top in map(_top, names) if _lies_in(app_file.parent, top)})
+    tops = {_top(name) for name in _dotted_imports(tree, "")}
+    beside = sorted(top for top in tops if _lies_in(app_file.parent, top))
     if beside:
         why = f"only the app's file is uploaded, because its root would be {root}"
         notes = (f"{why}; give the app a folder of its own with a pyproject.toml to upload {', '.join(beside)} too",)
-    return Sources(name, (Source(f"{name}.py", app_file, stamp),), notes)
+    foreign = _foreign(imports_of(tree), {name, *beside})
+    return Sources(name, (Source(f"{name}.py", app_file, stamp),), notes, foreign)
 
 
 def _lies_in(folder: Path, top: str) -> bool:
@@ -256,6 +263,7 @@ def _follow(search: _Search) -> None:
         except (SyntaxError, ValueError, RecursionError):
             search.rules.note(f"{module.archive_path} does not parse; what it imports is not uploaded")
             continue
+        search.imports |= imports_of(tree)
         for name in _dotted_imports(tree, module.package):
             _add_name(search, name)
 
@@ -376,12 +384,7 @@ def _add_folders(search: _Search, folder: str) -> None:
         folder = folder.rpartition("/")[0]
 
 
-def _foreign_note(search: _Search, names: Iterable[str]) -> tuple[str, ...]:
-    """Name what the app's file imports that neither the archive nor the standard library will have."""
-    tops = {path.partition("/")[0].removesuffix(".py") for path in search.found}
-    known = tops | _OWN_PACKAGES | sys.stdlib_module_names
-    foreign = sorted({_top(name) for name in names} - known)
-    if not foreign:
-        return ()
-    what = f"not part of the app's files, so not uploaded: {', '.join(foreign)}"
-    return (f"{what}; functions have the standard library and the app's own modules only",)
+def _foreign(names: Iterable[str], own: set[str]) -> tuple[str, ...]:
+    """Return what neither the archive nor the standard library will have."""
+    known = own | _OWN_PACKAGES | sys.stdlib_module_names
+    return tuple(sorted(name for name in names if _top(name) not in known))

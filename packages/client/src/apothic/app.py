@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from apothic._composition import Composition
-from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads
+from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads, with_packages
 from apothic._loading import is_in_runner, stop_if_loading
 from apothic._ranges import wrong
 from apothic._steps import Steps
@@ -170,7 +170,8 @@ class App(Composition):
                 counts as lost; 0 for the cloud's.
             retries: Further attempts after a failure of the function; wins over `max_retries`.
             at_most_once: Never start a job a second time, also not when its machine is lost; excludes retries.
-            image: Packages, variables and files beside the function; None for the bare interpreter.
+            image: Packages, variables and files beside the function; None for the packages that the app's files
+                import, at the versions installed here.
             schedule: When it runs by itself: `Cron(...)` or `Period(...)`; it then needs a default for each parameter.
             liv, secrets, volumes: Not in this release; only None.
 
@@ -254,6 +255,7 @@ class App(Composition):
         source = self._file()
         specs = self._specs(source.variable)
         packed = pack(source.path)
+        specs, _ = with_packages(specs, packed.imports)
         return manifest_of(packed.module, source.variable, specs, packed.files)
 
     def deploy_steps(

@@ -87,7 +87,8 @@ class FunctionOptions:
         max_containers: Runners at once, 1 to 10,000.
         tasks_per_container: Jobs one runner executes at once, 1 to 1,000.
         placement: Which machines will do.
-        image: Packages, variables and files beside the function; None for the bare interpreter.
+        image: Packages, variables and files beside the function; None for the packages that the app's files import, at
+            the versions installed where it is deployed.
         schedule: When it runs by itself; None when only calls run it.
     """
 

@@ -195,11 +195,7 @@ def test_folders_of_the_search_path_count_below_the_root_only(tmp_path: Path):
     )
 
     assert paths(found) == ["app.py", "inside.py"]
-    (note,) = found.notes
-    assert note == (
-        "not part of the app's files, so not uploaded: outside; "
-        "functions have the standard library and the app's own modules only"
-    )
+    assert found.imports == ("outside",)
 
 
 def test_the_home_folder_as_root_uploads_only_the_app_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

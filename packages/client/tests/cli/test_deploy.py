@@ -1,6 +1,7 @@
 """`apothic deploy`."""
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import sys
@@ -122,8 +123,41 @@ def test_dry_run_lists_files_and_talks_to_nobody(home, run_process, hello):
     assert found.code == 0
     assert [line.split() for line in found.out.splitlines()] == [["36", "hello_world.py"], ["6", "near.py"]]
     assert "Would upload 2 files, 42 bytes." in found.err
-    assert "Note: not part of the app's files, so not uploaded: numpy_like_thing" in found.err
+    assert "Note: not installed here, so functions do not have it: numpy_like_thing" in found.err
     assert run_process("deploy", str(hello), "--dry-run", "--json").json["size_bytes"] == 42
+
+
+def test_functions_without_an_image_get_what_the_files_import_at_the_versions_here(
+    connected, archives, run_process, hello
+):
+    version = importlib.metadata.version("pathspec")
+    hello.write_text(
+        "import apothic\nfrom apothic import App, Image\napp = App('hello-world')\n@app.function()\ndef greet():\n"
+        "    import pathspec, numpy_like_thing\n@app.function(image=Image.debian_slim())\ndef bare(): ...\n"
+    )
+    shown = run_process("deploy", str(hello), "--dry-run")
+    found = run_process("deploy", str(hello))
+    manifest = connected.last("POST", "/v1/apps/hello-world/deployments").json["manifest"]
+    images = {one["name"]: one["image"] for one in manifest["functions"]}
+
+    assert f"packages    pathspec=={version}" in found.out.splitlines()
+    assert f"Would install for functions without an image: pathspec=={version}." in shown.err
+    assert "numpy_like_thing" in found.err
+    assert (images["greet"]["requirements"], images["bare"]["requirements"]) == ([f"pathspec=={version}"], [])
+    assert images["greet"]["python"] == manifest["python"]
+    assert run_process("deploy", str(hello), "--json").json["packages"] == [f"pathspec=={version}"]
+
+
+def test_nothing_is_said_of_packages_when_each_function_has_an_image(connected, archives, run_process, hello):
+    hello.write_text(
+        "from apothic import App, Image\napp = App('hello-world')\n@app.function(image=Image.debian_slim())\n"
+        "def greet():\n    import pathspec, numpy_like_thing\n"
+    )
+    found = run_process("deploy", str(hello))
+
+    assert found.code == 0
+    assert "packages" not in found.out
+    assert found.err == ""
 
 
 def test_several_apps_need_a_variable(connected, archives, run_process, hello):

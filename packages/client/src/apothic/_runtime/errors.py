@@ -75,7 +75,7 @@ def _traceback(error: BaseException) -> str:
 def _hint(error: BaseException) -> str:
     """Say why something that is there where the call came from is missing here; empty when it is no such error."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"Hint: functions have the standard library and the app's own modules; {error.name} is neither.\n"
+        return f"Hint: no file of the app and no package of the function's image provides {error.name}.\n"
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
         folder = Path.cwd()
         if folder in (folder / error.filename).parents:

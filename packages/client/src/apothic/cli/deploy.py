@@ -16,6 +16,7 @@ from apothic.cli.settings import Settings, common_options
 if TYPE_CHECKING:
     from apothic._archive import Packed
     from apothic._deploy import Deployed
+    from apothic._packages import Packages
 
 
 @click.command()
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, force: bool) -> None:
     """Upload the app that FILE defines, make it the live version, and say what changed.
 
-    Uploaded are FILE and what it imports from its project, never installed packages. The app is found by itself unless
-    the file defines several; name its variable then.
+    Uploaded are FILE and what it imports from its project. Functions without an image get the installed packages that
+    these files import, at the versions you have. The app is found by itself unless the file defines several; name its
+    variable then.
 
     Example: apothic deploy app.py
     """
@@ -43,6 +45,7 @@ def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, for
     app = find_app(load(path, sources.module), path, variable)
     client = settings.client() if settings.base_url else app.client
     done = client.run(app.deploy_steps(client, is_quiet=True, compares=True, if_changed=not force))
+    _say_notes(settings, done.packages.notes)
     if settings.is_for_programs:
         settings.print_document(_document(done))
     else:
@@ -51,15 +54,19 @@ def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, for
 
 def _dry_run(settings: Settings, path: Path) -> None:
     from apothic._archive import describe, pack
+    from apothic._packages import packages_of
 
     packed = pack(path)
-    _say_notes(settings, packed.notes)
+    packages = packages_of(packed.imports)
+    _say_notes(settings, (*packed.notes, *packages.notes))
     if settings.is_for_programs:
-        settings.print_document(_files(packed))
+        settings.print_document(_files(packed, packages))
         return
     for file in packed.files:
         print_text(f"{file.size_bytes:>10}  {file.path}")
     say(f"Would upload {describe(packed.files)}.")
+    if packages.requirements:
+        say(f"Would install for functions without an image: {', '.join(packages.requirements)}.")
 
 
 def _say_notes(settings: Settings, notes: Iterable[str]) -> None:
@@ -79,6 +86,7 @@ def _print(done: Deployed) -> None:
             "deployment": done.deployment.deployment_id,
             "app": version if done.is_new else f"{version} is live already, and nothing changed",
             "functions": ", ".join(one.name for one in done.deployment.functions),
+            **({"packages": ", ".join(done.packages.requirements)} if done.packages.requirements else {}),
             "uploads": f"nothing, the cloud has the {amount} already" if done.was_present else amount,
         }
     )
@@ -96,14 +104,15 @@ def _document(done: Deployed) -> dict[str, Any]:
         "archive_was_present": done.was_present,
         "is_new": done.is_new,
         "changes": None if done.difference is None else asdict(done.difference),
-        **_files(done.packed),
+        **_files(done.packed, done.packages),
     }
 
 
-def _files(packed: Packed) -> dict[str, Any]:
+def _files(packed: Packed, packages: Packages) -> dict[str, Any]:
     return {
         "module": packed.module,
         "files": [asdict(file) for file in packed.files],
         "size_bytes": packed.files_size_bytes,
-        "notes": list(packed.notes),
+        "packages": list(packages.requirements),
+        "notes": [*packed.notes, *packages.notes],
     }
