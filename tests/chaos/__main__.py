@@ -40,7 +40,7 @@ SHARDS = {
     "b": Shard("cut off, frozen, drained and killed", 4_000, 65, FROZEN, is_spread=True),
 }
 SEEDS, SEEDS_BUDGET_S = 1_000, 900.0
-CUTS, CUTS_BUDGET_S, CUT_JOBS = 100, 2_400.0, 1_000
+CUTS, CUTS_BUDGET_S, CUT_JOBS = 100, 1_800.0, 1_000
 
 
 def main():
@@ -72,8 +72,7 @@ def _make(options, seed, folder):
         return Seeds(seed, folder, count=options.jobs or SEEDS, budget_s=SEEDS_BUDGET_S)
     if options.shard == "c":
         cuts, jobs = options.faults or CUTS, options.jobs or CUT_JOBS
-        bounds = {"rate_min": options.rate_min, "budget_s": CUTS_BUDGET_S}
-        return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, **bounds)
+        return PowerCuts(seed, folder, cuts=cuts, jobs=jobs, budget_s=CUTS_BUDGET_S)
     shard = SHARDS[options.shard]
     jobs, faults = options.jobs or shard.jobs, options.faults or shard.faults
     plan = make_plan(seed, jobs=jobs, faults=faults, places=shard.places)

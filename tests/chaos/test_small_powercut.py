@@ -34,7 +34,7 @@ def power(tmp_path):
 
 @guarantee("G14.1", "acked_survives_power_cut")
 async def test_what_was_answered_survives_a_power_cut(power):
-    cuts = PowerCuts(SEED, power, cuts=1, jobs=JOBS, rate_min=0.0, after_s=AFTER_S)
+    cuts = PowerCuts(SEED, power, cuts=1, jobs=JOBS, after_s=AFTER_S)
     report = await cuts.run()
 
     assert report.exit_code == 0, str(report)
