@@ -1,11 +1,13 @@
 # The front door. Needs make and Python 3.11, 3.12 or 3.13 with venv; everything else goes into .venv.
 #
 #   make demo    start a cloud in a temporary folder, run the sample on it, stop it
+#   make demo-tool deploy an app with packages twice, run it both ways, go back
 #   make up      run a cloud in the foreground
 #   make test    the whole test suite; STRICT=1 makes a skipped test a failure
 #   make check   formatting, lint, types, import contracts, declared dependencies
 #   make chaos   kill what runs, again and again, and check that no job was lost
 #   make mutants plant faults and see whether the tests find them
+#   make docs    build the site of the documentation
 
 PYTHON ?=
 BIN := .venv/bin
@@ -17,7 +19,7 @@ MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench chaos chaos-planted guarantees mutants system-packages clean
+.PHONY: help setup demo demo-tool up test check format bench chaos chaos-planted guarantees mutants docs wheels system-packages clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -30,6 +32,9 @@ setup: $(READY) ## make .venv with the locked packages
 
 demo: $(READY) ## start a cloud in a temporary folder, run the sample on it, stop it
 	@$(BIN)/python -m apothic_server.demo
+
+demo-tool: $(READY) ## deploy an app with packages twice, run it both ways, go back, compare versions
+	@$(BIN)/python tools/demo_tool.py
 
 up: $(READY) ## run a cloud in the foreground; Ctrl-C stops it
 	@$(BIN)/apothic up $(UP_ARGS)
@@ -65,9 +70,17 @@ guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 mutants: $(READY) ## plant faults and see whether the tests find them (ONLY=words)
 	@$(BIN)/python tools/mutants.py --only "$(ONLY)" --write docs/mutants.md
 
+docs: $(READY) ## build the site of the documentation into .site/html
+	@$(BIN)/python tools/docs.py
+
+wheels: $(READY) ## build the three wheels into dist/
+	@for package in client worker server; do \
+		(cd packages/$$package && $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d ../../dist) || exit 1; \
+	done
+
 system-packages: ## install what the tests use beside Python and make (Debian, root)
 	@tools/system-packages
 
 clean: ## remove .venv and everything that was built or cached
-	rm -rf .venv .bench dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench .site dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

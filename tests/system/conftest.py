@@ -11,7 +11,7 @@ APP = "jobs"
 @pytest.fixture(scope="session")
 def person(tmp_path_factory):
     """Somebody whose cloud is shared by many tests."""
-    return Person(tmp_path_factory.mktemp("home"))
+    return Person(tmp_path_factory.mktemp("home"), installs=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 APOTHIC = Path(sys.executable).with_name("apothic")
 DEADLINE_S = 60.0
+INSTALLING = re.compile(r"(PIP|UV|SSL)_\w+|REQUESTS_CA_BUNDLE|(?i:https?|all|no)_(?i:proxy)")
+"""Variables with which an operator says where packages come from, and how the way there is secured."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,18 @@ class Person:
 
     Attributes:
         prefix: Put before every command, to run it as somebody else than the user of the tests.
+        installs: Whether packages are installed in this person's programs, as an operator of this machine would.
     """
 
     home: Path
     prefix: tuple[str, ...] = ()
+    installs: bool = False
 
     def environment(self, extra: Mapping[str, str] | None = None):
         """Return an environment as after a login: nothing of Apothic's is exported."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
+        if self.installs:
+            kept |= {name: value for name, value in os.environ.items() if INSTALLING.fullmatch(name)}
         own = {
             "HOME": str(self.home),
             "XDG_CONFIG_HOME": str(self.home / ".config"),

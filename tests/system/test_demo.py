@@ -1,12 +1,13 @@
 """`make demo`: what it shows and what it leaves, which is nothing."""
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
 
-from .people import ROOT
+from .people import ROOT, Person
 from .processes import adopting, command_of, descendants, newcomers, parents
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -28,11 +29,37 @@ def test_the_demo_shows_the_sample_and_leaves_nothing(stranger):
     assert _new(before, _traces(stranger)) == {}
 
 
-def test_make_demo_is_that_program():
-    rule = re.search(r"^demo: .*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.M)
+def test_the_demo_of_the_tool_deploys_twice_runs_both_ways_and_goes_back(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    ran = Person(home, installs=True).python("tools/demo_tool.py", cwd=ROOT, deadline_s=240).ok()
+
+    assert re.findall(r"^\$ apothic (\w+)", ran.out, re.M) == [
+        *("deploy", "deploy", "run", "diff", "deploy", "run", "rollback", "history", "diff", "run"),
+    ]
+    assert re.findall(r"^ +\d+  (sales/\w+\.py)$", ran.out, re.M) == [
+        *("sales/__init__.py", "sales/app.py", "sales/figures.py", "sales/orders.py"),
+    ]
+    assert re.findall(r"^~ file (\S+)$", ran.out, re.M) == ["sales/figures.py"] * 2
+    assert [set(json.loads(line)) for line in re.findall(r"^\{.*\}$", ran.out, re.M)] == [
+        {"count", "sum", "median", "refused"},
+        {"count", "sum", "median", "largest", "refused"},
+        {"count", "sum", "median", "refused"},
+    ]
+    assert re.search(
+        r"^deployments:\w+ \(app sales version 3 with the content of version 1\) is active$", ran.out, re.M
+    )
+    assert list(home.rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "program"), [("demo", "-m apothic_server.demo"), ("demo-tool", "tools/demo_tool.py")]
+)
+def test_make_runs_those_programs(command, program):
+    rule = re.search(rf"^{command}: .*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.M)
 
     assert rule is not None
-    assert rule[1] == "$(BIN)/python -m apothic_server.demo"
+    assert rule[1] == f"$(BIN)/python {program}"
 
 
 def _traces(person):

@@ -21,61 +21,65 @@ def main() -> int:
     """Run the demo in the repository that holds this installation; returns the exit status."""
     examples = Path.cwd() / "examples"
     if not (examples / "hello_world.py").exists():
-        _say("run this from the repository's root: examples/hello_world.py is not here")
+        say("run this from the repository's root: examples/hello_world.py is not here")
         return 2
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="apothic-demo-") as folder, _cloud(Path(folder)) as environment:
-        with _step("deploy and call examples/hello_world.py"):
+    with tempfile.TemporaryDirectory(prefix="apothic-demo-") as folder, cloud(Path(folder)) as environment:
+        with step("deploy and call examples/hello_world.py"):
             _run([str(examples / "hello_world.py")], environment)
-        with _step("deploy examples/word_count.py and run a batch job on it"):
+        with step("deploy examples/word_count.py and run a batch job on it"):
             _run([str(examples / "word_count.py")], environment)
-    _say(f"done in {time.monotonic() - began:.1f} s; nothing is left running")
-    _say("start a lasting cloud with   make up")
-    _say("and call it from another shell with   .venv/bin/python examples/hello_world.py")
+    say(f"done in {time.monotonic() - began:.1f} s; nothing is left running")
+    say("start a lasting cloud with   make up")
+    say("and call it from another shell with   .venv/bin/python examples/hello_world.py")
     return 0
 
 
 @contextmanager
-def _cloud(folder: Path) -> Generator[dict[str, str]]:
-    """Run `apothic up` in `folder`; yield the environment in which clients find it."""
+def cloud(folder: Path) -> Generator[dict[str, str]]:
+    """Run `apothic up` in an empty folder; yield the environment in which clients find it.
+
+    Raises:
+        SystemExit: It did not start; the text is its log.
+    """
     endpoint = folder / "endpoint.json"
     command = [sys.executable, "-P", "-m", "apothic", "up", "--port", "0", "--data", str(folder / "data")]
-    with _step("start a cloud"):
+    with step("start a cloud"):
         log = (folder / "up.log").open("wb")
-        cloud = subprocess.Popen(
+        server = subprocess.Popen(
             [*command, "--endpoint", str(endpoint)], stdout=log, stderr=log, start_new_session=True
         )
         try:
-            told = _wait_for(endpoint, cloud, folder / "up.log")
+            told = _wait_for(endpoint, server, folder / "up.log")
         except BaseException:
-            _stop(cloud, folder / "data")
+            _stop(server, folder / "data")
             raise
     try:
         yield {**os.environ, "APOTHIC_BASE_URL": told["url"], "APOTHIC_API_KEY": told["key"]}
     finally:
-        with _step("stop the cloud"):
-            _stop(cloud, folder / "data")
+        with step("stop the cloud"):
+            _stop(server, folder / "data")
             log.close()
 
 
-def _wait_for(endpoint: Path, cloud: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
+def _wait_for(endpoint: Path, server: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         if endpoint.exists():
             return json.loads(endpoint.read_text())
-        if cloud.poll() is not None:
+        if server.poll() is not None:
             raise SystemExit(f"the cloud did not start:\n{log.read_text()}")
         time.sleep(0.02)
     raise SystemExit(f"the cloud was not ready within {READY_S:.0f} s:\n{log.read_text()}")
 
 
-def _stop(cloud: subprocess.Popen[bytes], data: Path) -> None:
-    cloud.send_signal(signal.SIGTERM)
+def _stop(server: subprocess.Popen[bytes], data: Path) -> None:
+    server.send_signal(signal.SIGTERM)
     try:
-        cloud.wait(STOP_S)
+        server.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        cloud.kill()
-        cloud.wait()
+        server.kill()
+        server.wait()
         subprocess.run([sys.executable, "-P", "-m", "apothic", "down", "--data", str(data)], check=False)
 
 
@@ -86,14 +90,16 @@ def _run(arguments: list[str], environment: dict[str, str]) -> None:
 
 
 @contextmanager
-def _step(what: str) -> Generator[None]:
-    _say(f"— {what}")
+def step(what: str) -> Generator[None]:
+    """Say what is done, and afterwards how long it took."""
+    say(f"— {what}")
     began = time.monotonic()
     yield
-    _say(f"  took {time.monotonic() - began:.2f} s")
+    say(f"  took {time.monotonic() - began:.2f} s")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print one line at once, so that it comes before what a program started next prints."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -1,7 +1,9 @@
 """Schedules on a whole control plane: ticks make jobs once, over servers, restarts, clock steps, deploys and pauses."""
 
 import asyncio
+import importlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio
 
+EXAMPLES = Path(__file__).parents[4] / "examples"
 MINUTELY = ScheduleSpec("* * * * *", overlap="allow")
 
 
@@ -350,4 +353,29 @@ async def test_a_nightly_report_runs_once_a_night_over_both_clock_changes_of_a_y
     assert [due.strftime("%m-%d %H:%M") for due in found] == [
         "03-29 01:30", "03-30 01:30", "03-31 01:00", "04-01 00:30",
         "10-25 00:30", "10-26 00:30", "10-27 00:30", "10-28 01:30",
+    ]  # fmt: skip
+
+
+async def test_the_nightly_report_of_the_examples_reports_on_days_of_23_24_and_25_hours(cloud, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("nightly_report")
+    await cloud.deploy("nightly-report", *example.app.manifest().functions)
+    worker = await ScriptedWorker(cloud).connect()
+    reports = []
+    for near in (datetime(2030, 3, 30, tzinfo=UTC), datetime(2030, 10, 26, tzinfo=UTC)):
+        cloud.clock.advance((near - cloud.clock.now()).total_seconds())
+        await look(cloud)
+        for _ in range(3):
+            due = (await only(cloud)).next[0]
+            cloud.clock.advance((due - cloud.clock.now()).total_seconds())
+            await look(cloud)
+            attempt = await run_all(cloud, worker)
+            run = await cloud.services.jobs.get(cloud.actor, attempt.job)
+            night = run.tick.due.astimezone(example.ZONE)
+            report = example.report((night.date() - timedelta(days=1)).isoformat())
+            reports.append((f"{night:%m-%d %H:%M}", report["hours"]))
+
+    assert reports == [
+        ("03-30 02:30", 24), ("03-31 03:00", 24), ("04-01 02:30", 23),
+        ("10-26 02:30", 24), ("10-27 02:30", 24), ("10-28 02:30", 25),
     ]  # fmt: skip

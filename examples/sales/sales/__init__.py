@@ -1,0 +1,1 @@
+"""An app that is a package: three modules, and packages beside them."""
