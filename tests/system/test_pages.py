@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from apothic_server.testing.skips import needs
+
 from .pages import ROOT, examples, has_printed, pages
 from .people import APOTHIC
 
@@ -12,6 +14,8 @@ from .people import APOTHIC
 def test_the_examples_of_a_page_run_one_after_the_other(cloud, person, page):
     folder = person.home / page.removesuffix(".md")
     folder.mkdir(parents=True)
+    if "curl " in (ROOT / page).read_text("utf-8"):
+        needs("curl", package="curl")
     environment = {"PATH": f"{APOTHIC.parent}{os.pathsep}{os.environ['PATH']}", "APOTHIC_QUIET": "1"}
 
     for example in examples((ROOT / page).read_text("utf-8")):
