@@ -17,6 +17,7 @@ from apothic_server.testing.skips import note
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("client", "worker", "server")
 OWN_CACHE = ROOT / ".venv/.cache/uv"  # see tools/setup
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 OLDEST, NEWEST = 10, 14
 
 IMPORT_ALL = """
@@ -134,6 +135,8 @@ def _run(command: list[str], package: str | None = None, **variables: str) -> st
     environment.pop("VIRTUAL_ENV", None)
     if OWN_CACHE.is_dir():
         environment.setdefault("UV_CACHE_DIR", str(OWN_CACHE))
+    if SYSTEM_CERTIFICATES.is_file():
+        environment.setdefault("SSL_CERT_FILE", str(SYSTEM_CERTIFICATES))
     folder = ROOT / "packages" / package if package else ROOT
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -83,7 +83,7 @@ class RunningCloud:
     def outcome(self, job_id):
         """Wait for the end of a job."""
         answer = self.request("GET", f"/v1/jobs/{job_id}/outcome?wait_s=50")
-        assert answer.status == 200, answer.body
+        assert answer.status == 200, (answer.body, self.request("GET", f"/v1/jobs/{job_id}/events").body)
         return answer.json
 
     def lines(self, job_id):

@@ -21,6 +21,12 @@ pytestmark = pytest.mark.anyio
 APP = """
 import json, os, sys
 
+def command_of(pid):
+    try:
+        return open(f"/proc/{pid}/cmdline").read()
+    except OSError:  # it ended after it was listed
+        return ""
+
 def look(paths):
     def can_write(path):
         try:
@@ -40,7 +46,7 @@ def look(paths):
         "capabilities": status["CapEff"],
         "no_new_privileges": status["NoNewPrivs"],
         "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit())[:1],
-        "commands": [open(f"/proc/{name}/cmdline").read() for name in os.listdir("/proc") if name.isdigit()],
+        "commands": [command_of(name) for name in os.listdir("/proc") if name.isdigit()],
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),
         "site": [path for path in sys.path if "site-packages" in path],
     }

@@ -13,7 +13,7 @@ from apothic_server.testing.clock import VirtualClock
 from apothic_server.testing.cloud import CloudUnderTest, ScriptedWorker
 from apothic_server.testing.contract import Contract
 from apothic_server.testing.guarantees import guarantee
-from apothic_server.testing.scenario import ARCHIVE_SHA256, OCTETS, make_world, manifest
+from apothic_server.testing.scenario import ARCHIVE_SHA256, LEAP_DAYS, OCTETS, deploy, make_world, manifest
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +69,7 @@ def creating(world):
         "call_app_function": {"app": world.app, "function": world.function, "query": "?wait_s=0", "json": {}},
         "retry_job": {"job_id": world.job_id},
         "run_schedule": {"schedule_id": world.schedule_id},
+        "rollback_app": {"app": world.app},
         "create_deployment": {
             "app": world.app,
             "json": {"manifest": manifest(world.function), "archive_sha256": ARCHIVE_SHA256},
@@ -81,6 +82,7 @@ def creating(world):
 @pytest.mark.parametrize("operation", sorted(name for name, row in CONTRACT.operations.items() if 507 in row.statuses))
 async def test_below_the_floor_what_would_grow_the_store_is_refused_and_changes_nothing(small, operation):
     world = await make_world(small.client)
+    await deploy(small.client, world.app, world.function, "second", schedule=LEAP_DAYS)
     await small.ask("cancel_job", job_id=world.job_id)
     request, before = creating(world)[operation], await small.rows()
 

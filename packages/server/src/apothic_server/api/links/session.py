@@ -83,6 +83,7 @@ class Session:
 
     def close(self, code: str, detail: str, url: str | None = None) -> None:
         """Refuse the link: the frame goes out, then the connection ends."""
+        log.info("link.refused", org=self._actor.org, code=code, detail=detail)
         self.send("refused", Refused(code, detail, url))
         self.end(REFUSED)
 
