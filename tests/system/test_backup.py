@@ -116,6 +116,10 @@ def test_what_cannot_be_restored_says_why_and_leaves_the_folder_alone(copied, de
     full = stranger.apothic("restore", copied, "--data", target)
     second = stranger.apothic("backup", copied, "--data", deployed.data)
     none = stranger.apothic("backup", stranger.home / "other", "--data", stranger.home / "nothing")
+    inside = stranger.apothic("backup", deployed.data / "backup", "--data", deployed.data)
+    within = stranger.apothic("restore", copied, "--data", copied / "inner")
+    nowhere = stranger.apothic("backup", "/proc/backup", "--data", deployed.data)
+    unnamed = stranger.apothic("backup", "", "--data", deployed.data)
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["migrations"] += ["f" * 64]
     (copied / "manifest.json").write_text(json.dumps(manifest))
@@ -125,9 +129,14 @@ def test_what_cannot_be_restored_says_why_and_leaves_the_folder_alone(copied, de
 
     told = [ran.err.rpartition("[")[2].strip(" ]\n") for ran in (full, second, none, newer, torn)]
     assert told == ["restore_not_empty", "backup_exists", "backup_no_cloud", "store_newer", "backup_damaged"]
-    assert all(says_no_traceback(ran) for ran in (full, second, none, newer, torn))
+    assert [ran.err.rpartition("[")[2].strip(" ]\n") for ran in (inside, within)] == ["backup_not_apart"] * 2
+    assert "/proc/backup cannot be written" in nowhere.err
+    assert "[backup_unwritable]" in nowhere.err
+    assert (unnamed.status, "names no folder" in unnamed.err) == (2, True)
+    assert not (deployed.data / "backup").exists()
+    assert all(says_no_traceback(ran) for ran in (full, second, none, inside, within, nowhere, unnamed, newer, torn))
     assert [path.name for path in target.iterdir()] == ["letter"]
-    assert list((stranger.home / "restored").glob("*")) == []
+    assert not (stranger.home / "restored").exists()
 
 
 @guarantee("G14.6", "backup_restore_cycle")

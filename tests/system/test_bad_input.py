@@ -165,15 +165,16 @@ def test_unknown_fields_and_broken_bodies_are_refused(cloud, jobs_app):
     assert (broken.status, broken.json["detail"][0]["type"]) == (422, "unknown_parameter")
 
 
-def test_a_port_in_use_is_named(stranger):
+@pytest.mark.parametrize("how", [(), ("--detach",)])
+def test_a_port_in_use_is_named_and_nothing_is_made(stranger, how):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ran = stranger.apothic("up", "--port", port)
+        ran = stranger.apothic("up", "--port", port, *how)
 
     assert (ran.status, says_no_traceback(ran)) == (6, True)
     assert f"port {port}" in ran.err
     assert "[port_in_use]" in ran.err
-    assert not (stranger.home / ".apothic/endpoint.json").exists()
+    assert not (stranger.home / ".apothic").exists()
 
 
 @pytest.mark.parametrize(
@@ -183,12 +184,34 @@ def test_a_port_in_use_is_named(stranger):
         (["--host", "nowhere"], "IP address"),
         (["--port", "70000"], "--port"),
         (["--memory-mb", "lots"], "--memory-mb"),
+        (["--cpus", "nan"], "not a finite number"),
+        (["--cpus", "2000"], "--cpus"),
+        (["--memory-mb", "20000000"], "--memory-mb"),
+        (["--disconnect-grace-s", "nan"], "not a finite number"),
+        (["--disconnect-grace-s", "inf", "--detach"], "--disconnect-grace-s"),
+        (["--host", "0.0.0.0", "--detach"], "--behind-proxy"),
+        (["--data", ""], "names no folder"),
     ],
 )
-def test_wrong_options_of_up_are_wrong_usage(stranger, arguments, tells):
+def test_wrong_options_of_up_are_wrong_usage_and_make_nothing(stranger, arguments, tells):
     ran = stranger.apothic("up", *arguments)
 
     assert (ran.status, says_no_traceback(ran), tells in ran.err) == (2, True, True)
+    assert not (stranger.home / ".apothic").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--database-url", "mysql://here"], "store_url"),
+        (["--pg-user", "nobody-at-all"], "store_identity"),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused_before_anything_is_made(stranger, arguments, code):
+    ran = stranger.apothic("up", "--port", "0", *arguments, "--json")
+
+    assert (ran.status, ran.error["code"]) == (1, code)
+    assert not (stranger.home / ".apothic").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of another user")
@@ -228,7 +251,8 @@ def test_a_second_cloud_in_one_folder_is_refused(cloud, person):
 def test_as_root_the_process_executor_needs_trust(stranger):
     refused = stranger.apothic("up", "--port", "0", "--executor", "process")
 
-    assert (refused.status, says_no_traceback(refused)) == (1, True)
+    assert (refused.status, says_no_traceback(refused)) == (2, True)
+    assert not (stranger.home / ".apothic").exists()
     assert "--trust-user-code" in refused.err
 
     trusting = RunningCloud(Person(stranger.home), "--executor", "process", "--trust-user-code")

@@ -47,15 +47,6 @@ def test_a_detached_cloud_runs_until_down_and_leaves_no_process(stranger):
     assert not (stranger.home / ".apothic/endpoint.json").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="for other users the process executor needs no word")
-def test_a_detached_start_that_fails_says_so_as_one_in_the_foreground(stranger):
-    ran = stranger.apothic("up", "--detach", "--port", "0", "--executor", "process")
-
-    assert (ran.status, says_no_traceback(ran)) == (1, True)
-    assert "--trust-user-code" in ran.err
-    assert "[worker_failed]" in ran.err
-
-
 @guarantee("G2.5", "drain_no_lost_no_penalty")
 def test_a_stop_lets_a_running_job_end_and_keeps_what_waits(own_cloud, stranger):
     cloud = own_cloud()

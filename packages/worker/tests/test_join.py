@@ -118,7 +118,9 @@ def test_a_credential_that_was_sent_to_one_server_is_never_sent_to_another(tmp_p
         (["--server", "http://192.0.2.1"], 2, "--insecure"),
         (["--server", "nonsense"], 2, "--server 'nonsense' is no address"),
         (["--executor", "process"], 2, "--trust-user-code"),
-        (["--token-file", "/nowhere/at/all"], 2, "cannot be read"),
+        (["--token-file", "/nowhere/at/all"], 2, "cannot be read: No such file"),
+        (["--token-file", "/proc/self/fd"], 2, "cannot be read: Is a directory"),
+        (["--name", ""], 2, "'' is no name for a worker"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_sent(tmp_path, token, capsys, change, status, told):
@@ -127,7 +129,46 @@ def test_what_cannot_be_used_is_refused_before_anything_is_sent(tmp_path, token,
 
     assert main([*arguments, *change]) == status
     assert told in capsys.readouterr().err
-    assert not (data / "credential.json").exists()
+    assert not data.exists()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "1025", "x", ""])
+def test_wrong_numbers_are_refused_in_words_of_their_bounds(tmp_path, capsys, number):
+    with pytest.raises(SystemExit) as ended:
+        main(["join", "--data", str(tmp_path / "data"), "--cpus", number])
+
+    assert ended.value.code == 2
+    assert "must be above 0 and at most 1024" in capsys.readouterr().err
+
+
+def test_a_token_file_that_is_no_text_is_told_in_words(tmp_path, token, capsys):
+    token.write_bytes(b"\xff\xfe\0binary")
+    arguments = ["join", "--server", ELSEWHERE, "--token-file", str(token), "--data", str(tmp_path / "data")]
+
+    assert main(arguments) == 2
+    assert f"{token} holds no join token" in capsys.readouterr().err
+
+
+def test_a_data_folder_that_cannot_be_made_is_told_in_words(tmp_path, token, capsys):
+    arguments = ["join", "--server", ELSEWHERE, "--token-file", str(token), "--json"]
+
+    assert main([*arguments, "--data", str(token / "below")]) == 2
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["code"] == "data_folder"
+    assert error["detail"].endswith("cannot be used: Not a directory; name another one with --data")
+
+
+def test_a_refusal_of_the_server_leaves_no_folder_and_a_lost_answer_keeps_it(tmp_path, token, capsys):
+    refusal = {"code": "join_token_used", "detail": "this join token was used already"}
+    with answering((401, refusal), None) as (url, _):
+        arguments = ["join", "--server", url, "--token-file", str(token), "--name", "box", "--trust-user-code"]
+        arguments += ["--executor", "process"]
+        refused = main([*arguments, "--data", str(tmp_path / "deep/refused")])
+        lost = main([*arguments, "--data", str(tmp_path / "lost")])
+
+    assert (refused, lost) == (3, 9)
+    assert not (tmp_path / "deep").exists()
+    assert (tmp_path / "lost/credential.json").exists()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
@@ -158,7 +199,9 @@ def test_a_folder_whose_worker_has_joined_is_no_place_for_another_one(tmp_path):
     with answering((201, {"name": "box", "joined_at": "now"})) as (url, _):
         joined = enrolment.join(data, prepared(data, url), new_token("li"))
 
-    assert enrolment.prepare(data, server=None, name="", is_insecure=False) == joined
+    assert enrolment.prepare(data, server=None, name=None, is_insecure=False) == joined
+    with pytest.raises(ConfigError, match="has joined as box"):
+        prepared(data, url, name="")
     with pytest.raises(ConfigError, match="has joined http"):
         prepared(data, ELSEWHERE)
     with pytest.raises(ConfigError, match="has joined as box"):

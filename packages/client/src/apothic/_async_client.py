@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _calls, _operations, _schedules
+from apothic import _calls, _join_tokens, _operations, _schedules
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -26,12 +26,12 @@ from apothic._http import Response
 from apothic._ranges import flag, number, seconds, whole
 from apothic._steps import Steps
 from apothic.wire.functions import Manifest
-from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN
+from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
     from apothic._schedules import ScheduleInfo
-    from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
+    from apothic._workers import EnrolledWorker, JoinToken, JoinTokenInfo, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
 
 T = TypeVar("T")
@@ -103,8 +103,15 @@ class AsyncControlPlaneClient:
 
     async def make_join_token(self, *, life_s: int = JOIN_TOKEN_S_DEFAULT) -> JoinToken:
         """Return a token with which one worker can join within 60 to 86,400 seconds; needs an operator's key."""
-        bounds = (JOIN_TOKEN_S_MIN, JOIN_TOKEN_S_MAX)
-        return await self.run(_operations.make_join_token(self._core, whole("life_s", life_s, *bounds)))
+        return await self.run(_join_tokens.make(self._core, life_s))
+
+    async def list_join_tokens(self) -> tuple[JoinTokenInfo, ...]:
+        """Return the tokens that a worker can still join with, the oldest first, without their secrets."""
+        return await self.run(_join_tokens.list_unused(self._core))
+
+    async def revoke_join_token(self, join_token_id: str) -> JoinTokenInfo:
+        """End a token at once. Asking twice is fine. ConflictError when a worker has joined with it already."""
+        return await self.run(_join_tokens.revoke(self._core, join_token_id))
 
     async def drain_worker(self, name: str) -> EnrolledWorker:
         """Give a worker no new work; what it runs goes on. Asking twice is fine. NotFoundError when none has joined."""

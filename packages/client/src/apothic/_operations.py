@@ -35,7 +35,7 @@ from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic.wire.values import CALL_TYPE, Value
 
 if TYPE_CHECKING:
-    from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
+    from apothic._workers import EnrolledWorker, WorkerInfo
 
 T = TypeVar("T")
 
@@ -106,15 +106,6 @@ def list_enrolled_workers(core: Core) -> Steps[tuple[EnrolledWorker, ...]]:
 
     data = yield from _get_json(core, "/v1/workers")
     return tuple(build(EnrolledWorker, item) for item in _items(data, "enrolled"))
-
-
-def make_join_token(core: Core, life_s: int) -> Steps[JoinToken]:
-    from apothic._workers import JoinToken
-
-    body = json.dumps({"life_s": life_s}).encode()
-    request = Request("POST", target(core, "/v1/join-tokens"), (JSON_TYPE, ACCEPT_JSON), body)
-    response = yield from perform(core, once(core, request))
-    return read(core, response, JoinToken, 201)
 
 
 def drain_worker(core: Core, name: str) -> Steps[EnrolledWorker]:

@@ -44,7 +44,24 @@ class EnrolledWorker:
 
 @dataclass(frozen=True)
 class JoinToken:
-    """A token with which one worker can join until `expires_at`."""
+    """A token with which one worker can join until `expires_at`; `join_token_id` names it and is no secret."""
 
     token: str
     expires_at: str
+    join_token_id: str = ""
+
+
+@dataclass(frozen=True)
+class JoinTokenInfo:
+    """What a token is known by once it was shown; one that was revoked has expired."""
+
+    join_token_id: str
+    created_at: str
+    expires_at: str
+
+
+@dataclass(frozen=True)
+class JoinTokens:
+    """The tokens that a worker can still join with."""
+
+    items: tuple[JoinTokenInfo, ...]

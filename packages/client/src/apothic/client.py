@@ -29,16 +29,16 @@ from apothic._answers import (
 from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
+from apothic._join_tokens import JoinTokenMethods
 from apothic._ranges import flag, number, seconds, whole
 from apothic._schedules import ScheduleMethods
 from apothic._steps import Steps
 from apothic.config import Endpoint, resolve
 from apothic.wire.functions import Manifest
-from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
-    from apothic._workers import EnrolledWorker, JoinToken, WorkerInfo
+    from apothic._workers import EnrolledWorker, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-class ControlPlaneClient(ScheduleMethods):
+class ControlPlaneClient(ScheduleMethods, JoinTokenMethods):
     """Talks to one control plane with one credential.
 
     Args:
@@ -181,11 +181,6 @@ class ControlPlaneClient(ScheduleMethods):
     def list_enrolled_workers(self) -> tuple[EnrolledWorker, ...]:
         """Return the workers that have joined, by name; needs an operator's key."""
         return self.run(_operations.list_enrolled_workers(self._core))
-
-    def make_join_token(self, *, life_s: int = JOIN_TOKEN_S_DEFAULT) -> JoinToken:
-        """Return a token with which one worker can join within 60 to 86,400 seconds; needs an operator's key."""
-        bounds = (JOIN_TOKEN_S_MIN, JOIN_TOKEN_S_MAX)
-        return self.run(_operations.make_join_token(self._core, whole("life_s", life_s, *bounds)))
 
     def drain_worker(self, name: str) -> EnrolledWorker:
         """Give a worker no new work; what it runs goes on. Asking twice is fine. NotFoundError when none has joined."""

@@ -48,7 +48,7 @@ COMMANDS = {
     "schedule pause": ["schedule pause hello-world.greet"],
     "schedule resume": ["schedule resume SCHEDULE"],
     "schedule run": ["schedule run SCHEDULE"],
-    "worker token": ["worker token"],
+    "worker token": ["worker token", "worker token --list", "worker token --revoke JOIN_TOKEN"],
     "worker list": ["worker list"],
     "worker drain": ["worker drain box"],
     "worker resume": ["worker resume box"],
@@ -58,6 +58,7 @@ COMMANDS = {
 API = {"deployment inspect": "deployment_document", "job status": "job_document"}
 """Commands that print what the API answered, and what makes that answer."""
 
+JOIN_TOKEN = f"join_tokens:{'0' * 26}"
 APP = "from apothic import App\napp = App('hello-world')\n@app.function()\ndef greet(): return 1\n"
 
 
@@ -89,7 +90,13 @@ def words(shapes, tmp_path: Path):
     """Make the arguments of a line: ids and files stand in capitals."""
     file = tmp_path / "shop.py"
     file.write_text(APP)
-    known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "SCHEDULE": shapes.SCHEDULE, "APP_FILE": str(file)}
+    known = {
+        "JOIN_TOKEN": JOIN_TOKEN,
+        "JOB": shapes.JOB,
+        "DEPLOYMENT": shapes.DEPLOYMENT,
+        "SCHEDULE": shapes.SCHEDULE,
+        "APP_FILE": str(file),
+    }
     return lambda line: [known.get(word, word) for word in line.split()]
 
 
@@ -102,7 +109,10 @@ def answering(connected, shapes):
             return shapes.Answer(200) if key[1].startswith("/v1/archives/") else super().get(key, default)
 
     connected.script = Script(connected.script)
+    made = {"join_token_id": JOIN_TOKEN, "created_at": shapes.TIME, "expires_at": shapes.TIME}
     connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
+    connected.script["GET", "/v1/join-tokens"] = shapes.Answer(document={"items": [made]})
+    connected.script["DELETE", f"/v1/join-tokens/{JOIN_TOKEN}"] = shapes.Answer(document=made)
     box = {"name": "box", "status": "live", "draining": False, "jobs": 2, "joined_at": shapes.TIME, "worker_id": None}
     for place in (("POST", "/v1/workers/box/drain"), ("POST", "/v1/workers/box/resume"), ("DELETE", "/v1/workers/box")):
         connected.script[place] = shapes.Answer(document=box)

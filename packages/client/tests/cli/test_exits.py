@@ -144,6 +144,13 @@ def test_a_wait_that_ends_before_the_job_ends_with_10(connected, run, shapes):
         (("deploy", "missing.py"), "there is no file missing.py"),
         (("app", "list", "--nope"), "--nope"),
         (("run", "greet", "--app-name", "a", "--timeout-s", "0"), "--timeout-s"),
+        (("run", "greet", "--app-name", "a", "--timeout-s", "nan"), "not a finite number"),
+        (("run", "greet", "--app-name", "a", "--timeout-s", "inf"), "not a finite number"),
+        (("worker", "join", "--cpus", "nan"), "not a finite number"),
+        (("worker", "join", "--cpus", "1025"), "--cpus"),
+        (("worker", "join", "--memory-mb", "16777217"), "--memory-mb"),
+        (("worker", "join", "--name", ""), "--name"),
+        (("worker", "join", "--data", ""), "--data"),
         (("run", "greet", "--app-name", "a", "--watch", "--detach"), "Give one of them"),
         (("job", "watch", "jobs:x", "--snapshot", "--last-index", "3"), "Give one of them"),
         (("job", "watch", "jobs:x", "--last-index", "-2"), "--last-index"),
@@ -246,7 +253,7 @@ def test_the_first_interrupt_cancels_and_waits(connected, shapes):
 
     assert (process.returncode, out) == (130, "")
     assert f"Cancelling {shapes.JOB}" in err
-    assert f"{shapes.JOB} is cancelled." in err
+    assert f"{shapes.JOB} was cancelled." in err
     assert "Traceback" not in err
 
 

@@ -184,7 +184,7 @@ def test_a_log_says_once_why_the_job_waits(connected, shapes):
 
     assert terminal.end() == 0
     waits = [line for line in terminal.shown.splitlines() if "waits" in line]
-    assert waits == shapes.told("waits: waits 9 s before its next attempt", "waits: no machine is free")
+    assert waits == shapes.told("waits 9 s before its next attempt", "waits: no machine is free")
 
 
 def test_ctrl_c_on_a_terminal_clears_the_line_and_cancels(connected, shapes):
@@ -200,7 +200,7 @@ def test_ctrl_c_on_a_terminal_clears_the_line_and_cancels(connected, shapes):
     gate.set()
     assert code == 130
     assert terminal.screen() == [
-        f"Cancelling {shapes.JOB}; Ctrl-C again leaves it as it is.", f"{shapes.JOB} is cancelled."
+        f"Cancelling {shapes.JOB}; Ctrl-C again leaves it as it is.", f"{shapes.JOB} was cancelled."
     ]  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_a_reader_of_items_that_leaves_cancels_the_job(connected, shapes, how):
         error = json.loads(found.stderr)["error"]
         assert (error["code"], error["job_id"], error["exit_code"]) == ("reader_left", shapes.JOB, 1)
     else:
-        assert found.stderr.splitlines()[-1] == f"Nobody reads the output any more; {shapes.JOB} is cancelled."
+        assert found.stderr.splitlines()[-1] == f"Nobody reads the output any more; {shapes.JOB} was cancelled."
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
@@ -301,6 +301,8 @@ def test_a_line_says_first_what_matters_most():
         progress_line("f", "jobs:1", "queued", 2, "no room", 65)
         == "f is queued, attempt 2, 1 min 5 s, no room (jobs:1)"
     )
+    assert progress_line("f", "jobs:1", "succeeded", 1, None, 1) == "f has succeeded, 1 s (jobs:1)"
+    assert progress_line("f", "jobs:1", "cancelled", 1, None, 1) == "f was cancelled, 1 s (jobs:1)"
     assert [elapsed(seconds) for seconds in (0.4, 59.9, 60, 3599, 3600, 90_061)] == [
         "0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "25 h 1 min",
     ]  # fmt: skip

@@ -340,7 +340,7 @@ def test_an_interrupt_of_run_with_watch_cancels_the_job(connected, shapes):
 
     gate.set()
     assert (process.returncode, out) == (130, "")
-    assert f"{shapes.JOB} is cancelled." in err
+    assert f"{shapes.JOB} was cancelled." in err
     assert f"POST /v1/jobs/{shapes.JOB}/cancel" in connected.requests()
 
 

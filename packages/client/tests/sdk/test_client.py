@@ -126,20 +126,36 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.get_job(JOB).error == remote_error()
 
 
+TOKEN_ID = f"join_tokens:{KEY}"
+
+
 def test_a_join_token_is_asked_for_once_however_often_the_request_is_sent(
     server: ScriptedServer, client: ControlPlaneClient
 ) -> None:
     def script(wire: Wire, request: Received) -> None:
         assert json.loads(request.body) == {"life_s": 600}
         assert "idempotency-key" in request.headers
-        wire.answer(201, check("JoinToken", {"token": f"li_{'0' * 38}", "expires_at": TIME}))
+        wire.answer(201, check("JoinToken", {"token": f"li_{'0' * 38}", "expires_at": TIME, "join_token_id": TOKEN_ID}))
 
     server.routes["POST /v1/join-tokens"] = script
 
-    assert client.make_join_token(life_s=600).token == f"li_{'0' * 38}"
+    made = client.make_join_token(life_s=600)
+
+    assert (made.token, made.join_token_id) == (f"li_{'0' * 38}", TOKEN_ID)
     for life_s in (59, 86_401):
         with pytest.raises(InvalidRequestError, match="life_s"):
             client.make_join_token(life_s=life_s)
+
+
+def test_join_tokens_are_listed_and_revoked(server: ScriptedServer, client: ControlPlaneClient) -> None:
+    known = {"join_token_id": TOKEN_ID, "created_at": TIME, "expires_at": TIME}
+    server.routes["GET /v1/join-tokens"] = lambda wire, _: wire.answer(200, check("JoinTokenList", {"items": [known]}))
+    server.routes[f"DELETE /v1/join-tokens/{TOKEN_ID}"] = lambda wire, _: wire.answer(
+        200, check("JoinTokenInfo", known)
+    )
+
+    assert [one.join_token_id for one in client.list_join_tokens()] == [TOKEN_ID]
+    assert client.revoke_join_token(TOKEN_ID).expires_at == TIME
 
 
 def test_apps_are_listed_over_all_pages(server: ScriptedServer, client: ControlPlaneClient) -> None:

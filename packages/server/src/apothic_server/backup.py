@@ -12,16 +12,17 @@ from pathlib import Path
 import click
 
 from apothic_server import identity
+from apothic_server.options import NamedFolder, data_folder, data_option
 from apothic_server.store.address import StoreAddress
-from apothic_server.store.backup import load_backup, read_manifest, write_backup
+from apothic_server.store.backup import load_backup, read_manifest, write_backup, writing
 from apothic_server.store.errors import StoreError
 from apothic_server.store.launcher import DATABASE, USER, EmbeddedPostgres
 from apothic_server.store.postmaster import find_postmaster
-from apothic_server.up import Form, data_folder, data_option, telling_failure
+from apothic_server.telling import Form, telling_failure
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=NamedFolder(path_type=Path))
 @data_option
 @click.pass_obj
 def backup(form: Form, folder: Path, data: Path | None) -> None:
@@ -37,7 +38,7 @@ def backup(form: Form, folder: Path, data: Path | None) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=NamedFolder(path_type=Path, exists=True, file_okay=False))
 @data_option
 @click.pass_obj
 def restore(form: Form, folder: Path, data: Path | None) -> None:
@@ -60,6 +61,7 @@ def _say(form: Form, document: dict[str, str | int], said: str) -> None:
 
 
 async def _backup(source: Path, folder: Path):  # noqa: ANN202
+    _check_apart(folder, source)
     async with _store(source) as address:
         return await write_backup(address, source, folder, datetime.now(UTC))
 
@@ -82,18 +84,31 @@ async def _store(source: Path) -> AsyncGenerator[StoreAddress]:
         await store.stop()
 
 
+def _check_apart(backup: Path, data: Path) -> None:
+    """Refuse a backup inside a cloud, which is lost with it, and a cloud inside a backup, which is changed by it."""
+    copied, lived = backup.resolve(), data.resolve()
+    if copied.is_relative_to(lived) or lived.is_relative_to(copied):
+        detail = f"the backup {backup} and the data folder {data} lie inside one another; name a folder outside"
+        raise StoreError(detail, code="backup_not_apart")
+
+
 async def _restore(folder: Path, target: Path) -> None:
+    _check_apart(folder, target)
     if target.exists() and any(target.iterdir()):
         raise StoreError(f"{target} is not empty; name another folder with --data", code="restore_not_empty")
     found = await read_manifest(folder)
+    is_new = not target.exists()
     identity.make_folder(target)
     store = EmbeddedPostgres(target / "postgres")
     try:
         address = await store.start()
-        await load_backup(address, folder, target, found, datetime.now(UTC))
+        with writing(target):
+            await load_backup(address, folder, target, found, datetime.now(UTC))
         await store.stop()
     except BaseException:
         await store.stop()
         for left in target.iterdir():  # it was empty: all of it is ours
             shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if is_new:
+            target.rmdir()
         raise

@@ -26,10 +26,43 @@ CLOUD_FILE = "cloud"
 WORKER_KEY = "local worker"
 
 
+START_LOG = "up.log"
+_OF_A_START = {"up.lock", START_LOG}
+"""Files that a start makes before it does anything else."""
+
+
 class FolderError(PlatformError):
     """The data folder cannot be used; the sentence says why and what to do."""
 
     code = "data_folder"
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path, *, guest: str | None = None) -> Generator[None]:
+    """Make the data folder as `make_folder` does; when the block fails before it has put anything there, it goes away.
+
+    Raises:
+        FolderError: As from `make_folder`.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        make_folder(folder, guest=guest)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, FolderError):
+            _unmake(missing)
+        raise
+
+
+def _unmake(made: list[Path]) -> None:
+    """Remove folders that were made, the innermost first; a data folder only as long as no cloud has begun in it."""
+    if not made or any(path.name not in _OF_A_START for path in made[0].iterdir()):
+        return
+    with locked(made[0], is_cloud=False):
+        for path in made[0].iterdir():
+            path.unlink()
+    for path in made:
+        path.rmdir()
 
 
 def make_folder(folder: Path, *, guest: str | None = None) -> None:
@@ -98,6 +131,10 @@ def locked(folder: Path, *, is_cloud: bool = True) -> Generator[None]:
         if not holder:
             detail = f"what a cloud left in {folder} is being removed; try again when `apothic down` has ended"
         raise FolderError(detail, code="data_folder_busy") from None
+    if not os.fstat(descriptor).st_nlink:
+        os.close(descriptor)
+        detail = f"a start in {folder} was given up at this moment; try again"
+        raise FolderError(detail, code="data_folder_busy")
     try:
         os.ftruncate(descriptor, 0)
         if is_cloud:

@@ -5,80 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX
 from apothic.wire.version import VERSION
 from apothic_server import identity
-from apothic_server.domain.errors import PlatformError
+from apothic_server.detached import detach_cloud
 from apothic_server.leftovers import end_leftovers, stop_process
+from apothic_server.options import (
+    FiniteRange,
+    NamedFolder,
+    check,
+    data_folder,
+    data_option,
+    home,
+    public_address,
+    shared_folder,
+)
 from apothic_server.settings import DEFAULT_DISK_FLOOR_MB, DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
+from apothic_server.telling import Form, tell, telling_failure
 
 if TYPE_CHECKING:
     from apothic_server.running import Running
 
 STOP_DEADLINE_S = 60.0
-START_DEADLINE_S = 120.0
 LOG_MAX = 16 * 1024 * 1024
-EXIT_CODES = {
-    "port_in_use": 6,
-    "data_folder_busy": 6,
-    "data_folder_owner": 4,
-    "unavailable": 9,
-    "store_crashed": 9,
-    "invalid_option": 2,
-    "failpoints_refused": 2,
-}
-"""Exit codes by error code, as in the CLI reference; everything else is 1."""
-
-
-class UpFailed(click.ClickException):
-    """A start or stop that failed, as one sentence with an exit status and a code of its own."""
-
-    def __init__(self, message: str, exit_code: int, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-        setattr(self, "exit_code", exit_code)  # noqa: B010 - click declares it for the class
-
-
-class Form(Protocol):
-    """What the command line was asked to print; its common options."""
-
-    is_for_programs: bool
-
-    def print_document(self, document: Any) -> None:
-        """Print the one document of a command."""
-        ...
-
-
-def _home() -> Path:
-    return Path(os.environ.get("APOTHIC_HOME", "~/.apothic")).expanduser()
-
-
-def data_folder(given: Path | None) -> Path:
-    """Return the data folder that was named, or the usual one."""
-    return (given or _home() / "data").absolute()
-
-
-def data_option(command: click.decorators.FC) -> click.decorators.FC:
-    """Add the option `--data`."""
-    return click.option(
-        "--data",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="APOTHIC_DATA",
-        help="Folder of this cloud (default: ~/.apothic/data).",
-    )(command)
 
 
 @click.command()
@@ -95,7 +54,7 @@ def data_option(command: click.decorators.FC) -> click.decorators.FC:
 )
 @click.option(
     "--shared",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedFolder(path_type=Path, file_okay=False),
     envvar="APOTHIC_SHARED",
     help="Folder with secrets and blobs that all servers of this cloud use (default: the data folder).",
 )
@@ -106,8 +65,8 @@ def data_option(command: click.decorators.FC) -> click.decorators.FC:
     "--executor", type=click.Choice(["sandbox", "process"]), help="How user code is isolated (default: sandbox)."
 )
 @click.option("--trust-user-code", is_flag=True, help="Allow the process executor as root.")
-@click.option("--cpus", type=click.FloatRange(min=0.1), help="Processors that jobs may use (default: all).")
-@click.option("--memory-mb", type=click.IntRange(min=64), help="MiB of memory that jobs may use.")
+@click.option("--cpus", type=FiniteRange(0.1, CPU_MAX), help="Processors that jobs may use (default: all).")
+@click.option("--memory-mb", type=click.IntRange(64, MEMORY_MB_MAX), help="MiB of memory that jobs may use.")
 @click.option(
     "--endpoint",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -118,7 +77,7 @@ def data_option(command: click.decorators.FC) -> click.decorators.FC:
     "--disconnect-grace-s",
     default=DEFAULT_GRACE_S,
     show_default=True,
-    type=click.FloatRange(3, 86_400),
+    type=FiniteRange(3, 86_400),
     help="Seconds that a worker on another machine may be silent before its jobs run elsewhere.",
 )
 @click.option(
@@ -129,7 +88,7 @@ def data_option(command: click.decorators.FC) -> click.decorators.FC:
     help="Take no new work while less is free on the disk of the data folder.",
 )
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
-@click.option("--commit-delay-ms", type=click.FloatRange(min=0), default=0.0, hidden=True)
+@click.option("--commit-delay-ms", type=FiniteRange(0, 60_000), default=0.0, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 @click.pass_obj
 def up(
@@ -169,27 +128,27 @@ def up(
         port=port,
         behind_proxy=behind_proxy,
         database_url=database_url,
-        shared=_shared(shared, database_url),
-        public_url=_public_url(public_url),
+        shared=shared_folder(shared, database_url),
+        public_url=public_address(public_url),
         has_worker=not no_worker,
         pg_user=pg_user,
         executor=executor,
         trust_user_code=trust_user_code,
         cpus=cpus,
         memory_mb=memory_mb,
-        endpoint=None if no_endpoint else (endpoint or _home() / "endpoint.json").absolute(),
+        endpoint=None if no_endpoint else (endpoint or home() / "endpoint.json").absolute(),
         disconnect_grace_s=disconnect_grace_s,
         disk_floor_mb=disk_floor_mb,
         commit_delay_s=commit_delay_ms / 1000,
     )
-    if detach:
-        _detach(settings, form)
-        return
     with telling_failure(ready_fd):
-        _check_host(settings)
-        identity.make_folder(settings.data, guest=pg_user)
-        with identity.locked(settings.data):
-            _run(settings, form, ready_fd)
+        check(settings)
+        with identity.made_folder(settings.data, guest=pg_user):
+            if detach:
+                detach_cloud(settings, form)
+                return
+            with identity.locked(settings.data):
+                _run(settings, form, ready_fd)
 
 
 @click.command()
@@ -253,7 +212,7 @@ async def _serve(settings: Settings, bound: object, form: Form, ready_fd: int | 
             sys.stdout.flush()
         else:
             _say_ready(settings, cloud, time.monotonic() - began)
-        _tell(ready_fd, f"ready {json.dumps(document)}")
+        tell(ready_fd, f"ready {json.dumps(document)}")
         await _until_stop(stop, cloud.store.failed)
         if not form.is_for_programs:
             _say("stopping: jobs in progress get 15 s …")
@@ -308,92 +267,9 @@ def _say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _shared(folder: Path | None, database_url: str | None) -> Path | None:
-    if folder is None:
-        return None
-    if database_url is None:
-        raise click.UsageError("--shared is for several servers on one database; name it with --database-url")
-    if not folder.is_dir():
-        raise click.UsageError(f"--shared names {folder}, which is no folder")
-    return folder.absolute()
-
-
-def _public_url(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise click.UsageError(f"--public-url {url!r} is no address such as https://server-1.example:8400")
-    return url.rstrip("/")
-
-
-def _check_host(settings: Settings) -> None:
-    try:
-        is_loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        raise click.UsageError(f"--host takes an IP address, not {settings.host!r}") from None
-    if not is_loopback and not settings.behind_proxy:
-        raise click.UsageError(
-            f"listening on {settings.host} would send keys in plain text over the network; "
-            "put a proxy that does TLS in front and say --behind-proxy"
-        )
-
-
 def _open_log(data: Path) -> Path:
     path = data / "server.log"
     if path.exists() and path.stat().st_size > LOG_MAX:
         path.replace(data / "server.log.1")
     path.touch(mode=0o600)
     return path
-
-
-@contextlib.contextmanager
-def telling_failure(ready_fd: int | None = None) -> Generator[None]:
-    """Tell an error of ours as one sentence with its code and exit status."""
-    try:
-        yield
-    except PlatformError as error:
-        failed = UpFailed(f"{error.detail} [{error.code}]", EXIT_CODES.get(error.code, 1), error.code)
-        _tell(ready_fd, f"{failed.exit_code} {failed.code} {failed.message}")
-        raise failed from error
-
-
-def _tell(ready_fd: int | None, text: str) -> None:
-    if ready_fd is not None:
-        with contextlib.suppress(OSError):
-            os.write(ready_fd, text.encode())
-            os.close(ready_fd)
-
-
-def _detach(settings: Settings, form: Form) -> None:
-    data = settings.data
-    identity.make_folder(data, guest=settings.pg_user)
-    reading, writing = os.pipe()
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--detach", "-d")]
-    with (data / "up.log").open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "apothic", *arguments, "--ready-fd", str(writing)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[writing],
-            start_new_session=True,
-        )
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read()
-    if told.startswith("ready "):
-        if form.is_for_programs:
-            form.print_document(json.loads(told.removeprefix("ready ")))
-            return
-        click.echo(
-            (data / "up.log").read_text().replace("Ctrl-C stops it.", f"`apothic down` stops it (pid {child.pid})."),
-            nl=False,
-            err=True,
-        )
-        return
-    if told:
-        status, code, message = told.split(" ", 2)
-        raise UpFailed(message, int(status), code)
-    said = (data / "up.log").read_text().strip()
-    raise UpFailed(said or "the cloud did not start", child.wait() or 1, "internal")

@@ -62,7 +62,8 @@ async def test_user_code_may_do_what_is_listed_here_and_nothing_else(cloud, runn
         "app": "shop", "function": "work", "function_id": f"functions:{job.job}",
         "deployment_id": f"deployments:{job.job}",
         "job_id": f"jobs:{job.job}", "sha256": "0" * 64, "deployment_key": job.job,
-        "worker": "box", "schedule_id": f"schedules:{job.job}", "schedule_key": job.job,
+        "worker": "box", "join_token": f"join_tokens:{job.job}",
+        "schedule_id": f"schedules:{job.job}", "schedule_key": job.job,
     }  # fmt: skip
     client = AsgiClient(cloud.asgi)
     allowed = set()

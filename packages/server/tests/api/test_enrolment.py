@@ -104,6 +104,57 @@ async def test_of_several_workers_that_use_a_token_at_once_one_joins(client):
     assert len(await enrolled(client)) == 1
 
 
+async def listed(client) -> list[str]:
+    answer = await client.request("GET", "/v1/join-tokens")
+    CONTRACT.check("list_join_tokens", answer)
+    return [one["join_token_id"] for one in answer.json["items"]]
+
+
+async def revoke(client, token_id):
+    answer = await client.request("DELETE", f"/v1/join-tokens/{token_id}")
+    CONTRACT.check("revoke_join_token", answer)
+    return answer
+
+
+async def test_a_token_that_nobody_used_is_revoked_and_one_that_was_used_is_not(cloud, client):
+    first, second, third = [
+        (await client.request("POST", "/v1/join-tokens", json={"life_s": life_s})).json for life_s in (60, 600, 601)
+    ]
+    before = await listed(client)
+    await try_join(client, second["token"])
+    done = await revoke(client, third["join_token_id"])
+    again = await revoke(client, third["join_token_id"])
+    spent = await revoke(client, second["join_token_id"])
+    refused = await try_join(client, third["token"], name="late")
+    after = await listed(client)
+    cloud.clock.advance(60)
+
+    assert before == [one["join_token_id"] for one in (first, second, third)]
+    assert (done.status, done.json["join_token_id"]) == (200, third["join_token_id"])
+    assert done.json["expires_at"] < third["expires_at"]
+    assert (again.status, again.json) == (200, done.json)
+    assert (spent.status, spent.json["code"]) == (409, "join_token_spent")
+    assert (refused.status, refused.json["code"]) == (401, "join_token_expired")
+    assert after == [first["join_token_id"]]
+    assert await listed(client) == []
+
+
+@pytest.mark.parametrize("token_id", ["join_tokens:" + "0" * 26, "nonsense", "jobs:" + "0" * 26])
+async def test_a_token_that_nobody_made_cannot_be_revoked(client, token_id):
+    answer = await revoke(client, token_id)
+
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/drain"), ("POST", "/resume"), ("DELETE", "")])
+async def test_a_worker_beside_a_server_is_said_to_be_one(client, method, path):
+    for name in ("local", "local-0a1b2c3d"):
+        answer = await client.request(method, f"/v1/workers/{name}{path}")
+
+        assert (answer.status, answer.json["code"]) == (404, "not_found")
+        assert "beside a server" in answer.json["detail"]
+
+
 @pytest.mark.parametrize("life_s", [60, 86_400])
 async def test_a_token_works_until_it_expires(cloud, client, life_s):
     in_time, late = [await token_of(client, life_s=life_s) for _ in range(2)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN
+from apothic.wire.names import WORKER_NAME_RULE, is_worker_name
 from apothic.wire.version import VERSION
 from apothic_worker import enrolment, journal
 from apothic_worker.config import (
@@ -27,7 +28,7 @@ from apothic_worker.config import (
 )
 from apothic_worker.enrolment import Enrolled, JoinFailed, JoinRefused
 from apothic_worker.executors.base import ExecutorUnavailable
-from apothic_worker.folders import DataFolderBusy, lock_folder
+from apothic_worker.folders import DataFolderBusy, DataFolderUnusable, lock_folder, made_folder
 from apothic_worker.lease import ALONE_S
 from apothic_worker.link_socket import LinkRefused
 from apothic_worker.worker import check_executor, clean, run
@@ -36,6 +37,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_AUTH = 3
 EXIT_UNAVAILABLE = 9
+ALONE_S_MAX = 604_800.0
 EXIT_OF_STATUS = {401: EXIT_AUTH, 403: 4, 409: 6, 422: 8}
 AUTH_CODES = ("unauthenticated", "forbidden")
 
@@ -67,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file = options.data / enrolment.FILE
             text += f"; to have this machine join again, remove {file} and give a new token"
         return _fail(options, text, error.code, code)
-    except (DataFolderBusy, ExecutorUnavailable, OSError) as error:
+    except DataFolderUnusable as error:
+        return _fail(options, str(error), "data_folder", EXIT_USAGE)
+    except (DataFolderBusy, ExecutorUnavailable) as error:
         return _fail(options, str(error), "worker_failed", EXIT_FAILED)
+    except OSError as error:
+        return _fail(options, f"{error.strerror or error}: {error.filename}", "worker_failed", EXIT_FAILED)
     return 0
 
 
@@ -98,14 +104,18 @@ def _joined_config(options: argparse.Namespace) -> Config:
     if options.executor == "process" and not options.trust_user_code:
         raise ConfigError("`process` does not isolate user code: say --trust-user-code, or use `sandbox`")
     options.data = options.data.expanduser().resolve()
-    lock = lock_folder(options.data, wait_s=0.0)
-    try:
-        name = options.name or ("" if (options.data / enrolment.FILE).exists() else default_worker_name())
-        worker = enrolment.prepare(options.data, server=options.server, name=name, is_insecure=options.insecure)
-        if not worker.is_joined:
-            worker = _join(options, worker)
-    finally:
-        os.close(lock)
+    if options.name is not None and not is_worker_name(options.name):
+        raise ConfigError(f"{options.name!r} is no name for a worker: {WORKER_NAME_RULE}")
+    with made_folder(options.data, kept=enrolment.FILE):
+        lock = lock_folder(options.data, wait_s=0.0)
+        try:
+            is_first = options.name is None and not (options.data / enrolment.FILE).exists()
+            name = default_worker_name() if is_first else options.name
+            worker = enrolment.prepare(options.data, server=options.server, name=name, is_insecure=options.insecure)
+            if not worker.is_joined:
+                worker = _join(options, worker)
+        finally:
+            os.close(lock)
     return _config_of(options, worker)
 
 
@@ -159,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     cleaning = commands.add_parser("clean", help="remove what a killed worker left")
-    cleaning.add_argument("--data", type=Path, required=True, help="folder of that worker")
+    cleaning.add_argument("--data", type=_folder, required=True, help="folder of that worker")
     _add_run(commands.add_parser("run", help="link this machine and work"))
     _add_join(commands.add_parser("join", help="join a cloud with a token that works once, then work"))
     return parser
@@ -178,7 +188,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", help="name shown to people; default: the host's")
     command.add_argument("--local", action="store_true", help="the server is on this host: keep work while it is away")
     command.add_argument("--leased", action="store_true", help=argparse.SUPPRESS)
-    command.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
+    command.add_argument("--alone-s", type=_seconds, default=ALONE_S, help=argparse.SUPPRESS)
 
 
 def _add_join(command: argparse.ArgumentParser) -> None:
@@ -190,7 +200,7 @@ def _add_join(command: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", type=Path, required=True, help="folder of this worker alone")
+    command.add_argument("--data", type=_folder, required=True, help="folder of this worker alone")
     command.add_argument("--executor", choices=EXECUTORS, default="sandbox", help="how user code is isolated")
     command.add_argument("--cpus", type=_cpus, help="processors to offer")
     command.add_argument("--memory-mb", type=_memory, help="memory to offer, in MiB")
@@ -199,17 +209,36 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
 
 
 def _cpus(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= CPU_MAX:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most {CPU_MAX}")
-    return number
+    return _number(text, 0, CPU_MAX, f"must be above 0 and at most {CPU_MAX}")
 
 
 def _memory(text: str) -> int:
-    number = int(text)
-    if not MEMORY_MB_MIN <= number <= MEMORY_MB_MAX:
-        raise argparse.ArgumentTypeError(f"must be from {MEMORY_MB_MIN} to {MEMORY_MB_MAX}")
+    wrong = f"must be a whole number from {MEMORY_MB_MIN} to {MEMORY_MB_MAX}"
+    number = _number(text, MEMORY_MB_MIN - 1, MEMORY_MB_MAX, wrong)
+    if not number.is_integer():
+        raise argparse.ArgumentTypeError(wrong)
+    return int(number)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0, ALONE_S_MAX, f"must be above 0 and at most {ALONE_S_MAX}")
+
+
+def _number(text: str, above: float, most: float, wrong: str) -> float:
+    """Return a finite number; what is no number at all compares with no bound."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(wrong) from None
+    if not above < number <= most:
+        raise argparse.ArgumentTypeError(wrong)
     return number
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("names no folder")
+    return Path(text)
 
 
 if __name__ == "__main__":

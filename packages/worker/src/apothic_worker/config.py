@@ -164,6 +164,6 @@ def default_worker_name() -> str:
 
 def _read(file: Path, what: str) -> str:
     try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {file} cannot be read: {error}") from error
+        return file.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ConfigError(f"{what} {file} cannot be read: {error.strerror}") from error

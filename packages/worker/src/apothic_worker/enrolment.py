@@ -26,6 +26,7 @@ from apothic_worker.config import ConfigError, check_private, check_sending, che
 FILE = "credential.json"
 TIMEOUT_S = 20.0
 ANSWER_BYTES_MAX = 64 * 1024
+TOKEN_BYTES_MAX = 256
 
 
 class JoinRefused(Exception):
@@ -70,8 +71,10 @@ def load(data: Path) -> Enrolled | None:
         fields: object = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{file} is damaged; remove it and join again with a new token") from None
     check_private(file, "the credential file")
     found = cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
     kinds = {"server": str, "name": str, "token": str, "is_insecure": bool, "is_joined": bool}
@@ -81,8 +84,11 @@ def load(data: Path) -> Enrolled | None:
     return Enrolled(**found)
 
 
-def prepare(data: Path, *, server: str | None, name: str, is_insecure: bool) -> Enrolled:
+def prepare(data: Path, *, server: str | None, name: str | None, is_insecure: bool) -> Enrolled:
     """Return the worker of the folder, made now unless there is one; a new one has not joined yet.
+
+    Args:
+        name: None for the one that the folder's worker has.
 
     Raises:
         ConfigError: The folder's worker belongs to another server or has another name, or what is given cannot be used.
@@ -92,13 +98,15 @@ def prepare(data: Path, *, server: str | None, name: str, is_insecure: bool) -> 
     if found is not None and found.is_joined:
         if server not in (None, found.server):
             raise ConfigError(f"the worker in {data} has joined {found.server}; name another folder with --data")
-        if name not in ("", found.name):
+        if name not in (None, found.name):
             raise ConfigError(f"the worker in {data} has joined as {found.name}; name another folder with --data")
         return found
     if server is None:
         raise ConfigError(f"no worker has joined from {data} yet: give --server and --token-file")
     check_sending(server, is_insecure=is_insecure)
-    if not is_worker_name(name):
+    if name is None and found is not None:
+        name = found.name
+    if name is None or not is_worker_name(name):
         raise ConfigError(f"{name!r} is no name for a worker, choose one with --name: {WORKER_NAME_RULE}")
     if found is not None and found.server == server:
         return replace(found, name=name, is_insecure=is_insecure)
@@ -113,15 +121,17 @@ def read_join_token(source: str) -> str:
     """
     try:
         if source == "-":
-            text = sys.stdin.readline(256).strip()
+            text = sys.stdin.buffer.readline(TOKEN_BYTES_MAX)
         else:
             check_private(Path(source), "the token file")
-            text = Path(source).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {source} cannot be read: {error}") from None
-    if token_kind(text) != "li":
+            with Path(source).open("rb") as file:
+                text = file.read(TOKEN_BYTES_MAX)
+    except OSError as error:
+        raise ConfigError(f"the token file {source!r} cannot be read: {error.strerror}") from None
+    token = text.decode("ascii", "replace").strip()
+    if token_kind(token) != "li":
         raise ConfigError(f"{source} holds no join token; it begins with li_, `apothic worker token` makes one")
-    return text
+    return token
 
 
 def join(data: Path, worker: Enrolled, join_token: str) -> Enrolled:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ RECORD = "worker.json"
 
 class DataFolderBusy(Exception):
     """Another worker uses this data folder."""
+
+
+class DataFolderUnusable(Exception):
+    """The data folder cannot be made, or is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,16 @@ def lock_folder(root: Path, *, wait_s: float) -> int:
 
     Raises:
         DataFolderBusy: Another worker still holds it.
-        PermissionError: The folder belongs to another user.
+        DataFolderUnusable: The folder cannot be made or written, or belongs to another user.
     """
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.stat().st_uid != os.geteuid():
-        raise PermissionError(f"the data folder {root} belongs to another user")
-    descriptor = os.open(root / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root.stat().st_uid != os.geteuid():
+            raise DataFolderUnusable(f"the data folder {root} belongs to another user; name another one with --data")
+        descriptor = os.open(root / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        detail = f"the data folder {root} cannot be used: {error.strerror}; name another one with --data"
+        raise DataFolderUnusable(detail) from None
     deadline = time.monotonic() + wait_s
     while not _try_lock(descriptor):
         if time.monotonic() >= deadline:
@@ -76,6 +85,21 @@ def lock_folder(root: Path, *, wait_s: float) -> int:
             raise DataFolderBusy(f"another worker uses the data folder {root}; stop it or name another one with --data")
         time.sleep(0.05)
     return descriptor
+
+
+@contextlib.contextmanager
+def made_folder(root: Path, *, kept: str) -> Generator[None]:
+    """Remove the data folder, if it is not there yet and the block fails without leaving the file `kept` in it."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if missing and not (root / kept).exists():
+            with contextlib.suppress(OSError):
+                remove(root)
+                for path in missing[1:]:
+                    path.rmdir()
+        raise
 
 
 def record(root: Path, incarnation: str) -> None:
@@ -120,7 +144,7 @@ def _try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
+    return bool(os.fstat(descriptor).st_nlink)
 
 
 def _retry_writable(function: Callable[..., object], path: str, _problem: object) -> None:

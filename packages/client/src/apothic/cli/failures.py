@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -76,6 +77,9 @@ _HINTS = {
     "protocol_error": "Check that an Apothic cloud of a fitting version answers there: `apothic doctor`.",
     "file_changed": "Run the command again.",
 }
+
+
+_KIND = re.compile(r"\bno (?:such )?(job|deployment|schedule|worker)\b")
 
 
 class Stopped(Exception):
@@ -198,7 +202,8 @@ def _hint(error: ApothicError) -> str | None:
 
 def _where_to_look(message: str) -> str:
     """Return what lists the things of the kind that a message names."""
-    kind = next((kind for kind in ("job", "deployment") if f"no such {kind}" in message.lower()), "app")
+    named = _KIND.search(message.lower())
+    kind = named[1] if named is not None else "app"
     return f"`apothic {kind} list` shows the {kind}s of your key's organisation."
 
 

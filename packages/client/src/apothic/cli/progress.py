@@ -17,6 +17,14 @@ TICK_S = 0.5
 LOOK_EVERY = 4
 """While a job waits, every so many ticks it is asked why, the first time after one tick."""
 
+_SAID = {
+    "retrying": "waits to be tried again",
+    "cancelling": "is being cancelled",
+    "succeeded": "has succeeded",
+    "failed": "has failed",
+    "timed_out": "has timed out",
+    "cancelled": "was cancelled",
+}
 _CLEAR = "\r\x1b[2K"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -87,7 +95,7 @@ class Progress:
         self._reason = reason
         words = re.sub("[0-9]+", "", reason)
         if not self._is_live and words != self._told:
-            say(f"{self._job_id}: waits: {reason}")
+            say(f"{self._job_id}: {reason}" if reason.startswith("waits ") else f"{self._job_id}: waits: {reason}")
         self._told = words
 
     def _draw(self) -> None:
@@ -115,7 +123,12 @@ def progress_line(name: str, job_id: str, status: str, attempt: int, reason: str
     """Return one line about a job; what matters most comes first, because a terminal may be narrow."""
     which = f", attempt {attempt}" if attempt > 1 else ""
     why = f", {reason}" if reason else ""
-    return f"{name} is {status}{which}, {elapsed(elapsed_s)}{why} ({job_id})"
+    return f"{name} {said_of(status)}{which}, {elapsed(elapsed_s)}{why} ({job_id})"
+
+
+def said_of(status: str) -> str:
+    """Return what is said of a job with a status, after its name."""
+    return _SAID.get(status, f"is {status}")
 
 
 def elapsed(seconds: float) -> str:

@@ -12,9 +12,11 @@ import click
 
 from apothic.cli.console import print_lines, print_text, say
 from apothic.cli.failures import Interrupted, ReaderLeft
+from apothic.cli.finite import FiniteRange
 from apothic.cli.following import read_items, show_all
 from apothic.cli.payload import arguments
 from apothic.cli.pickled import type_name
+from apothic.cli.progress import said_of
 from apothic.cli.run_file import STDIN, names_file, run_file
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import ApothicError, InvalidRequestError, JobCancelledError, ProtocolError, remote_error
@@ -58,7 +60,7 @@ class _Run(click.Command):
 @click.option("--watch", is_flag=True, help="Show the job's events while it runs, then the result.")
 @click.option("-w", "--write-result", metavar="FILE", help="Write the result to FILE instead of printing it.")
 @click.option(
-    "--timeout-s", type=click.FloatRange(min=0, min_open=True), default=WAIT_S, show_default=True,
+    "--timeout-s", type=FiniteRange(min=0, min_open=True), default=WAIT_S, show_default=True,
     help="Seconds to wait; the job goes on afterwards.",
 )  # fmt: skip
 @common_options
@@ -67,8 +69,9 @@ def run(ctx: click.Context, function: str, app_name: str | None, is_module: bool
     """Call FUNCTION of a deployed app, or NAME in FILE after a deploy of it, and print the result.
 
     A text result is printed as it is, any other JSON value as JSON. Of a function that yields, each item is printed as
-    one line of JSON as it comes. What the function wrote goes to stderr, and so do the events of --watch; with --jsonl
-    they go to stdout, and the result is among them.
+    one line of JSON as it comes. What the function wrote goes to stderr, and so do the events of --watch. --json and
+    --jsonl print one document with the result and nothing of what it wrote; --watch --jsonl prints each event as a
+    line on stdout, the result and what it wrote among them.
 
     FILE is a Python file, with -m a module, or - for standard input. It is deployed first, unless it is live
     already. NAME is a function or a local entrypoint; its parameters are options behind it, which
@@ -199,7 +202,7 @@ def _wait(
     except ApothicError as error:
         what = f"{job_id} may still run: {error}"
     else:
-        what = f"{job_id} is {status}."
+        what = f"{job_id} {said_of(status)}."
     raise ended(what, job_id=job_id, status=status)
 
 

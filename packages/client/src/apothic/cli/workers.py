@@ -13,8 +13,10 @@ import click
 
 from apothic.cli.confirming import confirm, yes_option
 from apothic.cli.console import print_fields, print_listed, print_table, print_text, say
+from apothic.cli.finite import FiniteRange
 from apothic.cli.settings import Settings, common_options
-from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN
+from apothic.errors import NotFoundError
+from apothic.wire.limits import CPU_MAX, JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN, MEMORY_MB_MAX
 from apothic.wire.version import VERSION
 
 if TYPE_CHECKING:
@@ -47,16 +49,27 @@ def worker() -> None:
     show_default=True,
     help="Seconds until the token expires.",
 )
+@click.option("--list", "lists", is_flag=True, help="List the tokens that nobody has joined with yet instead.")
+@click.option("--revoke", metavar="ID", help="End a token that nobody has joined with yet instead.")
 @common_options
 @click.pass_obj
-def token(settings: Settings, life_s: int) -> None:
+def token(settings: Settings, life_s: int, lists: bool, revoke: str | None) -> None:
     """Print a token with which one worker can join. It is shown once and works once."""
+    if lists and revoke is not None:
+        raise click.UsageError("--list shows tokens and --revoke ends one. Give one of them.")
+    if lists:
+        _list_tokens(settings)
+        return
+    if revoke is not None:
+        _revoke_token(settings, revoke)
+        return
     made = settings.client().make_join_token(life_s=life_s)
     if settings.is_for_programs:
         settings.print_document(asdict(made))
         return
     print_text(made.token)
-    say(f"Works once, until {made.expires_at}. On the other host, with the token in a file that only you can read:")
+    say(f"Works once, until {made.expires_at}; `apothic worker token --revoke {made.join_token_id}` ends it before.")
+    say("On the other host, with the token in a file that only you can read:")
     say(f"  apothic worker join --server {settings.client().base_url} --token-file FILE")
 
 
@@ -66,8 +79,8 @@ def token(settings: Settings, life_s: int) -> None:
 @click.option("--name", metavar="NAME", help="Name of this worker in the cloud (default: the host's).")
 @click.option("--data", metavar="DIR", help="Folder of this worker alone (default: ~/.apothic/worker).")
 @click.option("--executor", type=click.Choice(["sandbox", "process"]), help="How user code is isolated.")
-@click.option("--cpus", type=click.FloatRange(min=0.1), help="Processors that jobs may use (default: all).")
-@click.option("--memory-mb", type=click.IntRange(min=64), help="MiB of memory that jobs may use.")
+@click.option("--cpus", type=FiniteRange(0.1, CPU_MAX), help="Processors that jobs may use (default: all).")
+@click.option("--memory-mb", type=click.IntRange(64, MEMORY_MB_MAX), help="MiB of memory that jobs may use.")
 @click.option("--trust-user-code", is_flag=True, help="Allow the process executor.")
 @click.option("--insecure", is_flag=True, help="Send the token over plain http to another host.")
 @common_options
@@ -76,7 +89,13 @@ def join(settings: Settings, **options: Any) -> None:
     """Have this machine join a cloud and work for it until Ctrl-C. The same command without a token starts it again."""
     if find_spec("apothic_worker") is None:
         raise WorkerMissing
-    options["data"] = options["data"] or str(Path(os.environ.get("APOTHIC_HOME", "~/.apothic")).expanduser() / "worker")
+    for name in ("data", "name", "server", "token_file"):
+        if options[name] == "":
+            raise click.BadParameter(
+                "is empty; leave it out or name something.", param_hint=f"--{name}".replace("_", "-")
+            )
+    usual = Path(os.environ.get("APOTHIC_HOME", "~/.apothic")).expanduser() / "worker"
+    options["data"] = str(usual) if options["data"] is None else options["data"]
     _become([*_flags(options), *(["--json"] if settings.is_for_programs else [])])
 
 
@@ -124,8 +143,30 @@ def resume(settings: Settings, name: str) -> None:
 @click.pass_obj
 def remove(settings: Settings, name: str, yes: bool) -> None:
     """End a worker's credential and its link at once; what it still runs is lost and tried again elsewhere."""
+    client = settings.client()
+    if not yes and all(one.name != name for one in client.list_enrolled_workers()):
+        raise NotFoundError(f"No worker named {name} has joined.", code="not_found")
     confirm(settings, f"Remove worker {name}? What it still runs is lost; `apothic worker drain` avoids that.", yes=yes)
-    _tell(settings, settings.client().remove_worker(name))
+    _tell(settings, client.remove_worker(name))
+
+
+def _list_tokens(settings: Settings) -> None:
+    found = settings.client().list_join_tokens()
+    if settings.is_for_programs:
+        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
+        return
+    if not found:
+        say("No join tokens wait to be used.")
+        return
+    print_table(("TOKEN", "MADE", "EXPIRES"), [(one.join_token_id, one.created_at, one.expires_at) for one in found])
+
+
+def _revoke_token(settings: Settings, join_token_id: str) -> None:
+    found = settings.client().revoke_join_token(join_token_id)
+    if settings.is_for_programs:
+        settings.print_document(asdict(found))
+        return
+    say(f"No worker can join with {found.join_token_id} any more.")
 
 
 def _become(arguments: list[str]) -> NoReturn:

@@ -27,13 +27,21 @@ def is_app_name(text: str) -> bool:
 
 def is_worker_name(text: str) -> bool:
     """Whether `text` obeys `WORKER_NAME_RULE`."""
-    is_local = text == "local" or text.startswith("local-")
-    return len(text) <= NAME_LENGTH_MAX and _WORKER.fullmatch(text) is not None and not is_local
+    return _is_like_a_workers(text) and not is_local_name(text)
+
+
+def is_local_name(text: str) -> bool:
+    """Whether `text` is a name that a worker beside a server can have."""
+    return _is_like_a_workers(text) and (text == "local" or text.startswith("local-"))
 
 
 def is_function_name(text: str) -> bool:
     """Whether `text` obeys `FUNCTION_NAME_RULE`."""
     return text.isascii() and text.isidentifier() and len(text) <= FUNCTION_NAME_LENGTH_MAX
+
+
+def _is_like_a_workers(text: str) -> bool:
+    return len(text) <= NAME_LENGTH_MAX and _WORKER.fullmatch(text) is not None
 
 
 def near_matches(name: str, known: Iterable[str]) -> list[str]:

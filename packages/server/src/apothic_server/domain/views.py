@@ -159,6 +159,15 @@ class JoinToken:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinTokenView:
+    """What a join token is known by; one that was revoked has expired."""
+
+    id: JoinTokenId
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """A worker that has joined."""
 

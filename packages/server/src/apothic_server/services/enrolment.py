@@ -13,9 +13,9 @@ from datetime import timedelta
 from apothic.wire.ids import EnrolledId, JoinTokenId, KeyId
 from apothic.wire.tokens import derived_token
 from apothic_server.domain.access import Actor, Role
-from apothic_server.domain.errors import Conflict, TooMany, Unauthenticated
+from apothic_server.domain.errors import Conflict, TooMany, Unauthenticated, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer
-from apothic_server.domain.views import Joined, JoinToken
+from apothic_server.domain.views import Joined, JoinToken, JoinTokenView
 from apothic_server.ports.clock import Clock
 from apothic_server.services.keys import UNKNOWN, digest_of_token
 from apothic_server.services.repeats import held, keep_result
@@ -91,6 +91,27 @@ class Enrolment:
         """Return the secret of a token that this server made."""
         return derived_token("li", self._pepper, token)
 
+    async def list_tokens(self, actor: Actor) -> list[JoinTokenView]:
+        """Return the tokens of the actor's org that a worker could still join with, the oldest first."""
+        async with self._database.request_unit(actor.org) as unit:
+            return await rows.list_tokens(unit, actor.org, self._clock.now())
+
+    async def revoke_token(self, actor: Actor, token: JoinTokenId) -> JoinTokenView:
+        """Have a token expire now. Asking twice changes nothing.
+
+        Raises:
+            NotFound: There is no such token, or it expired long ago.
+            Conflict: A worker has joined with it already (`join_token_spent`).
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            if await rows.lock_token(unit, actor.org, token) is None:
+                raise no_such("join token")
+            ended = await rows.end_token(unit, actor.org, token, self._clock.now())
+            if ended is None:
+                detail = "a worker has joined with this token already; `apothic worker remove` ends the worker"
+                raise Conflict(detail, code="join_token_spent")
+        return ended
+
     async def join(
         self, actor: Actor, *, name: str, credential: str, keep: Keep[Joined] | None = None
     ) -> Joined | KeptAnswer:
@@ -102,7 +123,7 @@ class Enrolment:
             credential: A well-formed worker token that the worker made.
 
         Raises:
-            Unauthenticated: The token was used (`join_token_used`) or has expired (`join_token_expired`).
+            Unauthenticated: The token was used (`join_token_used`), has expired or was revoked (`join_token_expired`).
             Conflict: The name is taken (`worker_name_taken`), the credential is another worker's (`credential_taken`),
                 or there are `ENROLLED_MAX` workers (`too_many_workers`).
         """
@@ -136,7 +157,7 @@ class Enrolment:
     ) -> Joined:
         org, now = token.org, self._clock.now()
         if token.expires_at <= now:
-            detail = "this join token has expired; make another one with `apothic worker token`"
+            detail = "this join token has expired or was revoked; make another one with `apothic worker token`"
             raise Unauthenticated(detail, code="join_token_expired")
         if await rows.count_enrolled(unit, org) >= ENROLLED_MAX:
             raise Conflict(f"this cloud has {ENROLLED_MAX} workers; remove one", code="too_many_workers")

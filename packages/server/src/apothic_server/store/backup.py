@@ -14,9 +14,12 @@ every fence and the dispatcher's term are raised by `jump`, so that all readers 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +27,7 @@ import msgspec
 
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.connection import Connection, connect
-from apothic_server.store.errors import StoreError
+from apothic_server.store.errors import StoreError, store_errors
 from apothic_server.store.folder import sync_folder
 from apothic_server.store.migrate import check_history, migrate, migrations
 from apothic_server.store.statements import load
@@ -61,15 +64,45 @@ async def write_backup(address: StoreAddress, data: Path, folder: Path, now: dat
 
     Rows are those of one moment. Blobs are copied after them and never change, so every blob that a row names is there.
 
+    What was written goes away again when it fails.
+
     Raises:
-        StoreError: `backup_exists`, or `backup_damaged` when a blob of the cloud is not what its name says.
+        StoreError: `backup_exists`, `backup_unwritable` or `disk_full` about the folder; `backup_damaged` when a blob
+            of the cloud is not what its name says.
+        Unavailable: The store is away.
+    """
+    with writing(folder):
+        folder.mkdir(mode=0o700, parents=True)
+    try:
+        with writing(folder):
+            return await _write_all(address, data, folder, now)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def writing(folder: Path) -> Generator[None]:
+    """Tell what the disk says against writing below a folder, or the database against reading.
+
+    Raises:
+        StoreError: `backup_exists`, `disk_full` or `backup_unwritable`.
         Unavailable: The store is away.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True)
+        with store_errors():
+            yield
+    except FileExistsError as error:
+        raise StoreError(f"{folder} exists already; name a folder that does not", code="backup_exists") from error
     except OSError as error:
-        detail = f"the backup cannot be written to {folder}: {error.strerror}; name a folder that does not exist"
-        raise StoreError(detail, code="backup_exists") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = f"{error.strerror or error} ({error.filename or folder})"
+        if is_full:
+            raise StoreError(f"there is no room for {folder}: {what}", code="disk_full") from error
+        raise StoreError(f"{folder} cannot be written: {what}", code="backup_unwritable") from error
+
+
+async def _write_all(address: StoreAddress, data: Path, folder: Path, now: datetime) -> Manifest:
     found = Manifest(FORMAT, now, [], {}, {})
     connection = await connect(address, name="backup", deadline_s=DEADLINE_S)
     try:

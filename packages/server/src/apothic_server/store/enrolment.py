@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from apothic.wire.ids import EnrolledId, IncarnationId, JoinTokenId, KeyId, OrgId
+from apothic_server.domain.views import JoinTokenView
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.statements import load
 
@@ -80,6 +81,17 @@ async def add_token(
     await connection.execute(
         SQL["add_join_token"], token.id, token.org, digest, created_by, now, token.expires_at
     )  # fmt: skip
+
+
+async def list_tokens(connection: Connection, org: OrgId, now: datetime) -> list[JoinTokenView]:
+    """Return the join tokens that could still be used, the oldest first."""
+    return [JoinTokenView(**dict(row.items())) for row in await connection.fetch(SQL["list_join_tokens"], org, now)]
+
+
+async def end_token(connection: Connection, org: OrgId, token: JoinTokenId, now: datetime) -> JoinTokenView | None:
+    """Have a token expire now, unless it has; None when there is none or a worker has joined with it."""
+    row = await connection.fetchrow(SQL["end_join_token"], org, token, now)
+    return None if row is None else JoinTokenView(**dict(row.items()))
 
 
 async def token_by_digest(connection: Connection, digest: bytes) -> StoredJoinToken | None:

@@ -88,7 +88,7 @@ class EmbeddedPostgres:
         if self._address is not None:
             return self._address
         binaries = await asyncio.to_thread(find_binaries, self._binaries)
-        folder = StoreFolder(self._root.absolute(), _server_uid(self._pg_user))
+        folder = StoreFolder(self._root.absolute(), server_uid(self._pg_user))
         self._lock, self._folder = folder.claim(), folder
         try:
             self._address = await self._run(folder, binaries)
@@ -211,7 +211,12 @@ class EmbeddedPostgres:
         self._lock = self._child = self._pid = self._folder = self._address = None
 
 
-def _server_uid(pg_user: str | None) -> int:
+def server_uid(pg_user: str | None) -> int:
+    """Return the id of the user that runs the server.
+
+    Raises:
+        StoreError: `store_identity`: there is no such user, it is root, or we may not become it.
+    """
     if pg_user is None:
         return os.geteuid()
     try:

@@ -13,7 +13,7 @@ from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import JobEntry
 from apothic_server.domain.schedules import ScheduleView
-from apothic_server.domain.views import AppView, EnrolledView, JobView, LogPage, WorkerView
+from apothic_server.domain.views import AppView, EnrolledView, JobView, JoinTokenView, LogPage, WorkerView
 
 
 def function_key(text: str) -> FunctionId:
@@ -181,6 +181,15 @@ def enrolled_record(view: EnrolledView) -> dict[str, Any]:
         "jobs": view.jobs,
         "joined_at": time_text(view.joined_at),
         "worker_id": None if view.start is None else record_id("workers", view.start),
+    }
+
+
+def join_token_record(view: JoinTokenView) -> dict[str, Any]:
+    """Return what a join token is known by."""
+    return {
+        "join_token_id": record_id("join_tokens", view.id),
+        "created_at": time_text(view.created_at),
+        "expires_at": time_text(view.expires_at),
     }
 
 

@@ -158,6 +158,21 @@ def _workers(handlers: WorkerHandlers) -> list[Operation]:
             body_max=JSON_BODY_MAX,
             accepts=(JSON_TYPE,),
         ),
+        _get(
+            "list_join_tokens",
+            "/v1/join-tokens",
+            Policy(Audience.OPERATOR, "org:read"),
+            handlers.list_join_tokens,
+            statuses=_READ,
+        ),
+        Operation(
+            id="revoke_join_token",
+            method="DELETE",
+            path="/v1/join-tokens/{join_token}",
+            policy=order,
+            statuses=_READ_ONE | {409},
+            handler=handlers.revoke_join_token,
+        ),
         Operation(
             id="join",
             method="POST",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from apothic.wire.ids import JoinTokenId
+from apothic.wire.ids import JoinTokenId, parse_record_id, record_id
 from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN
-from apothic.wire.names import WORKER_NAME_RULE, is_worker_name
+from apothic.wire.names import WORKER_NAME_RULE, is_local_name, is_worker_name
 from apothic.wire.tokens import token_kind
-from apothic_server.api.runtime.records import enrolled_record, time_text, worker_record
+from apothic_server.api.runtime.records import enrolled_record, join_token_record, time_text, worker_record
 from apothic_server.api.shared.bodies import as_object, invalid_body, parse_json, unknown_fields
 from apothic_server.api.shared.idempotency import answer_once, replayed
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response
 from apothic_server.api.shared.services import Services
-from apothic_server.domain.errors import Invalid, no_such, problem
+from apothic_server.domain.errors import Invalid, NotFound, no_such, problem
 from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.domain.views import EnrolledView, Joined, JoinToken
 
@@ -61,6 +61,18 @@ class WorkerHandlers:
             return replayed(self._token(JoinTokenId(told["id"]), told["expires_at"]))
         return self._token(found.id, time_text(found.expires_at))
 
+    async def list_join_tokens(self, request: Request) -> Response:
+        """Answer the tokens that a worker could still join with, without their secrets."""
+        found = await self._enrolment.list_tokens(request.actor)
+        return json_response({"items": [join_token_record(view) for view in found]})
+
+    async def revoke_join_token(self, request: Request) -> Response:
+        """End a token that no worker has joined with."""
+        key = parse_record_id(request.params["join_token"], "join_tokens")
+        if key is None:
+            raise no_such("join token")
+        return json_response(join_token_record(await self._enrolment.revoke_token(request.actor, JoinTokenId(key))))
+
     async def join(self, request: Request) -> Response:
         """Enrol the worker that holds a join token."""
         body = await request.body()
@@ -72,7 +84,8 @@ class WorkerHandlers:
         )
 
     def _token(self, key: JoinTokenId, expires_at: str) -> Response:
-        return json_response({"token": self._enrolment.token_of(key), "expires_at": expires_at}, status=201)
+        told = {"join_token_id": record_id("join_tokens", key), "token": self._enrolment.token_of(key)}
+        return json_response({**told, "expires_at": expires_at}, status=201)
 
     async def _set_draining(self, request: Request, *, is_draining: bool) -> Response:
         name = _name(request)
@@ -85,6 +98,8 @@ class WorkerHandlers:
 
 def _name(request: Request) -> str:
     name = request.params["worker"]
+    if is_local_name(name):
+        raise NotFound(f"No worker named {name} has joined: it is beside a server, and comes and goes with it.")
     if not is_worker_name(name):
         raise no_such("worker")
     return name

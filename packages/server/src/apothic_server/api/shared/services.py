@@ -28,6 +28,7 @@ from apothic_server.domain.views import (
     JobView,
     Joined,
     JoinToken,
+    JoinTokenView,
     KeyInfo,
     LogPage,
     Outcome,
@@ -274,6 +275,12 @@ class Enrolment(Protocol):
 
     def token_of(self, token: JoinTokenId) -> str:
         """Return the secret of a join token, which is kept nowhere."""
+        ...
+
+    async def list_tokens(self, actor: Actor) -> Sequence[JoinTokenView]: ...
+
+    async def revoke_token(self, actor: Actor, token: JoinTokenId) -> JoinTokenView:
+        """As often as wanted; raises `NotFound`, and `Conflict` with code `join_token_spent`."""
         ...
 
     async def join(

@@ -9,6 +9,15 @@ SELECT count(*) FROM join_tokens WHERE org = $1 AND expires_at > $2 AND used_by 
 -- name: add_join_token
 INSERT INTO join_tokens (id, org, digest, created_by, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6);
 
+-- name: list_join_tokens
+-- Those that could still be used; their number is bounded where they are made.
+SELECT id, created_at, expires_at FROM join_tokens WHERE org = $1 AND expires_at > $2 AND used_by IS NULL
+ORDER BY created_at, id;
+
+-- name: end_join_token
+UPDATE join_tokens SET expires_at = least(expires_at, $3) WHERE org = $1 AND id = $2 AND used_by IS NULL
+RETURNING id, created_at, expires_at;
+
 -- name: find_join_token
 SELECT id, org, expires_at, used_by FROM join_tokens WHERE digest = $1;
 
