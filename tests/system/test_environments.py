@@ -1,5 +1,7 @@
 """Packages beside functions, from the line in the app's file to the import in the sandbox."""
 
+import zipfile
+
 import pytest
 
 from apothic_worker.testing.wheels import make_wheel
@@ -111,3 +113,67 @@ def test_jobs_wait_for_an_image_builder_and_say_so(shop, stranger):
 
     assert reason.startswith("image_needs_builder: ")
     assert "apt_install ffmpeg" in reason
+
+
+def test_files_that_an_image_adds_are_found_where_it_says_and_cannot_be_changed(shop, stranger):
+    for name, text in {
+        "kit/data.txt": "kit",
+        "model.bin": "model",
+        "notes.txt": "notes",
+        "wanted.txt": "# none",
+    }.items():
+        stranger.write(f"shop/{name}", text)
+    stranger.write("lib/faraway.py", "WHERE = __file__")
+    file = stranger.write(
+        "shop/adding.py",
+        """
+        import os
+        from apothic import App, Image
+
+        app = App("adding")
+        base = Image.debian_slim().pip_install_from_requirements("wanted.txt").add_local_python_source("faraway")
+        image = base.add_local_dir("kit", "/data/kit").add_local_file("model.bin").workdir("/srv/run")
+
+        @app.function(image=image.add_local_file("notes.txt", "/app/in/"))
+        def look():
+            import faraway
+            places = ["/data/kit/data.txt", "model.bin", "/app/in/notes.txt"]
+            try:
+                open("/data/kit/new", "w")
+            except OSError:
+                places.append("/data/kit/data.txt")
+            open("mine", "w").close()
+            return [open(place).read() for place in places] + [faraway.WHERE, os.getcwd()]
+        """,
+    )
+    cwd = file.parent
+    stranger.apothic("deploy", file, cwd=cwd, env={"PYTHONPATH": str(stranger.home / "lib")}).ok()
+    outcome = shop.outcome(shop.spawn("adding", "look"))
+
+    assert outcome["error"] is None
+    assert outcome["result"] == ["kit", "model", "notes", "kit", "/app/faraway.py", "/srv/run"]
+
+
+def test_a_function_without_an_image_has_what_its_file_imports_loaded_before_the_runner_is_forked(shop, stranger):
+    with zipfile.ZipFile(stranger.home / "wheels/tiny_thing-1.0-py3-none-any.whl") as wheel:
+        wheel.extractall(stranger.home / "site")
+    file = stranger.write(
+        "imports.py",
+        """
+        import os
+
+        import tiny_thing
+        from apothic import App
+
+        app = App("imports")
+        LOADED_IN = os.getpid()
+
+        @app.function()
+        def version():
+            return [tiny_thing.VERSION, tiny_thing.__file__.startswith("/env/"), os.getpid() != LOADED_IN]
+        """,
+    )
+    told = stranger.apothic("deploy", file, env={"PYTHONPATH": str(stranger.home / "site")}).ok()
+
+    assert "packages    tiny-thing==1.0" in told.out.splitlines()
+    assert shop.outcome(shop.spawn("imports", "version"))["result"] == ["1.0", True, True]

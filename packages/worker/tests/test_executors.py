@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from apothic.wire import link
+from apothic.wire.images import ImageSpec
 from apothic_worker.executors.base import ExecutorUnavailable
 from apothic_worker.executors.sandbox import SandboxExecutor
 from apothic_worker.interpreters import find_interpreters
@@ -175,6 +176,45 @@ async def test_user_code_runs_under_the_interpreter_it_was_deployed_from(tmp_pat
         v: v for v in hello.machine.pythons
     }
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("executor", "mounts", "says"),
+    [
+        ("sandbox", {"/data/x": "there.py"}, None),
+        ("sandbox", {"/data/x": "missing.csv"}, "no missing.csv, to be found at /data/x"),
+        ("sandbox", {"/mnt": "app.py", "/srv/x": "../app.py"}, "no ../app.py"),
+        ("process", {"/data/x": "there.py"}, "need the executor `sandbox`"),
+    ],
+    ids=["shown", "missing", "outside", "not in a sandbox"],
+)
+async def test_files_of_an_image_are_shown_or_the_start_fails_in_words(tmp_path, executor, mounts, says):
+    files = {"app.py": "def read():\n    return open('/data/x').read()\n", "there.py": "# here"}
+    image = ImageSpec("3.11", mounts=mounts)
+    async with linked(tmp_path / "data", *OPTIONS, "--executor", executor, "--trust-user-code") as (server, _):
+        end = await server.call(await server.started_runner(server.deploy(files), "read", image=image))
+
+    if says is None:
+        assert json.loads(end.value.data) == "# here"
+    else:
+        assert end.error.code == "load_failed"
+        assert says in end.error.message
+
+
+def test_what_a_sandbox_shows_in_any_case_is_not_covered(tmp_path):
+    code = (
+        "import pathlib; from apothic_worker.executors.sandbox import SandboxExecutor, find_bubblewrap\n"
+        "from apothic_worker.interpreters import Interpreter, find_interpreters\n"
+        "own = list(find_interpreters().values())[-1]\n"
+        f"(prefix := pathlib.Path({str(tmp_path)!r}, 'py/bin')).mkdir(parents=True)\n"
+        "other = Interpreter('3.99', prefix / 'python', prefix.parent)\n"
+        "sandbox = SandboxExecutor(find_bubblewrap(), [own, other], [])\n"
+        "for place in (prefix.parent.parent, prefix, prefix.parent / 'x', '/srv/x', '/tmp/x'):\n"
+        "    print(sandbox.mount_problem(str(place)) is None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False", "False", "False", "True", "True"]
 
 
 def test_the_process_executor_serves_one_organisation_only():

@@ -16,13 +16,14 @@ import tarfile
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from apothic._sources import Source, Sources, find_sources, stamp_of
+from apothic._placed_files import AddedFiles, with_added
+from apothic._sources import Mounts, Source, Sources, find_sources, stamp_of
 from apothic.errors import ConflictError, InvalidRequestError, TooLargeError
 from apothic.wire.limits import ARCHIVE_ENTRIES_MAX, ARCHIVE_PACKED_MAX, ARCHIVE_UNPACKED_MAX, MIB
 
@@ -69,6 +70,7 @@ class Packed:
         module: Dotted name under which a runner imports the app's file.
         notes: Sentences for the person who deploys: what was left out, and why.
         imports: Dotted names that the files import from elsewhere; see `apothic._packages`.
+        mounts: Of the functions whose images add files, by name; see `apothic._placed_files`.
     """
 
     data: bytes | Path
@@ -78,6 +80,7 @@ class Packed:
     module: str
     notes: tuple[str, ...]
     imports: tuple[str, ...] = ()
+    mounts: dict[str, Mounts] = field(default_factory=dict[str, Mounts])
 
     @property
     def files_size_bytes(self) -> int:
@@ -85,22 +88,27 @@ class Packed:
         return sum(file.size_bytes for file in self.files)
 
 
-def pack(app_file: Path, *, search_path: Sequence[str] | None = None) -> Packed:
-    """Pack `app_file` and what it imports from under its root; nothing is imported or executed.
+def pack(
+    app_file: Path, *, search_path: Sequence[str] | None = None, added: Mapping[str, AddedFiles] | None = None
+) -> Packed:
+    """Pack `app_file`, what it imports from under its root and what images add; nothing is imported or executed.
 
     Args:
         app_file: The file that defines the app.
         search_path: Folders beside the usual ones that imports are looked up in when they lie under the root, by
             default `sys.path`.
+        added: What the images of functions add, by the function's name.
 
     Raises:
-        InvalidRequestError: The file is missing or unreadable, does not parse (`syntax_error`), or a file that looks
-            like a secret would be uploaded (`secret_refused`).
+        InvalidRequestError: The file is missing or unreadable, does not parse (`syntax_error`), a file that looks
+            like a secret would be uploaded (`secret_refused`), or an added folder has a link that leaves it
+            (`link_outside`).
         TooLargeError: The files exceed a limit; the message names the biggest.
-        ConflictError: A file changed or went away while it was packed (`file_changed`).
+        ConflictError: A file changed or went away while it was packed (`file_changed`), or two would lie at one place
+            (`place_taken`).
     """
     try:
-        return write_archive(find_sources(app_file, search_path=search_path))
+        return write_archive(with_added(find_sources(app_file, search_path=search_path), added or {}))
     except OSError as error:
         raise InvalidRequestError(f"Cannot read {error.filename}: {error.strerror}.", code="file_unreadable") from error
 
@@ -138,7 +146,9 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
     else:
         data, gzip = _write_temporary(sources, folders, digests)
     files = tuple(replace(file, sha256=digests[file.path]) for file in files)
-    packed = Packed(data, gzip.sha256, gzip.size_bytes, files, sources.module, sources.notes, sources.imports)
+    packed = Packed(
+        data, gzip.sha256, gzip.size_bytes, files, sources.module, sources.notes, sources.imports, sources.mounts
+    )
     if isinstance(data, Path):
         weakref.finalize(packed, _remove, data)
     if packed.size_bytes > limits.packed_bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from apothic._core import Core
     from apothic._difference import Difference
     from apothic._packages import Packages
+    from apothic._placed_files import AddedFiles
 
 _NAMES_SHOWN = 3
 
@@ -70,6 +71,7 @@ def deploy(
     name: str,
     source: AppFile,
     functions: Sequence[FunctionSpec],
+    added: Mapping[str, AddedFiles],
     *,
     is_quiet: bool,
     compares: bool = False,
@@ -78,6 +80,7 @@ def deploy(
     """Deploy an app; says on standard error what it uploads unless `is_quiet`.
 
     Args:
+        added: What the images of functions add, by the function's name.
         compares: Look up the live version first and say what changes.
         if_changed: Make no version when the live one has the same content.
 
@@ -88,10 +91,10 @@ def deploy(
     """
     from apothic._archive import pack
 
-    packed = yield from work(lambda: pack(source.path))
+    packed = yield from work(lambda: pack(source.path, added=added))
     if source.module == "__main__":
         note_main_module(str(getattr(sys.modules["__main__"], "__file__", source.path)), packed.module)
-    functions, packages = yield from work(lambda: with_packages(functions, packed.imports))
+    functions, packages = yield from work(lambda: completed(functions, packed))
     manifest = manifest_of(packed.module, source.variable, functions, packed.files)
     difference = (yield from difference_to_live(core, name, manifest)) if compares else None
     was_present = yield from _upload(core, packed, packages, is_quiet=is_quiet)
@@ -119,15 +122,20 @@ def difference_to_live(core: Core, name: str, manifest: Manifest) -> Steps[Diffe
     return difference(before, json.loads(json.dumps(asdict(manifest)))) if before else None
 
 
-def with_packages(functions: Sequence[FunctionSpec], imports: Sequence[str]) -> tuple[Sequence[FunctionSpec], Packages]:
-    """Give functions without an image one with the packages that the app's files import; return these, too."""
+def completed(functions: Sequence[FunctionSpec], packed: Packed) -> tuple[list[FunctionSpec], Packages]:
+    """Return functions with what their images have only by a deploy: the places of added files and, without an image,
+    the packages that the app's files import; and these packages."""
     from apothic._packages import Packages, packages_of
 
-    if all(function.image is not None for function in functions):
-        return functions, Packages()
-    packages = packages_of(imports)
-    image = ImageSpec(_python_here(), packages.requirements) if packages.requirements else None
-    return [replace(function, image=function.image or image) for function in functions], packages
+    has_all = all(function.image is not None for function in functions)
+    packages = Packages() if has_all else packages_of(packed.imports)
+    imported = ImageSpec(_python_here(), packages.requirements) if packages.requirements else None
+    return [_completed(function, imported, packed.mounts.get(function.name, {})) for function in functions], packages
+
+
+def _completed(function: FunctionSpec, imported: ImageSpec | None, mounts: dict[str, str]) -> FunctionSpec:
+    image = function.image
+    return replace(function, image=imported if image is None else replace(image, mounts=mounts))
 
 
 def manifest_of(

@@ -164,6 +164,6 @@ def _not_installable(top: str, providers: list[_Installed]) -> str:
     names = ", ".join(sorted({str(one.distribution.metadata["Name"]) for one in providers}))
     whence = f"comes from {names}, which is installed here" if names else "is imported here"
     return (
-        f"{top} {whence} from a folder or an address, so workers cannot install it: publish it, or put its files into "
-        "the app's folder"
+        f"{top} {whence} from a folder or an address, so workers cannot install it: publish it, put its files into "
+        f"the app's folder, or give functions an image with add_local_python_source({top!r})"
     )

@@ -25,6 +25,9 @@ from apothic._upload_rules import UploadRules
 from apothic.errors import InvalidRequestError, TooLargeError
 from apothic.wire.limits import ARCHIVE_ENTRIES_MAX, ARCHIVE_PACKED_MAX
 
+Mounts = dict[str, str]
+"""Paths in the archive by the absolute path at which a function finds them."""
+
 _OWN_PACKAGES = frozenset({"apothic"})
 _ROOT_MARKS = ("pyproject.toml", ".git")
 
@@ -62,12 +65,14 @@ class Sources:
         files: Sorted by `archive_path`.
         notes: Sentences for the person who deploys: what was left out, and why.
         imports: Dotted names that these files import from neither themselves nor the standard library, sorted.
+        mounts: Of the functions whose images add files, by name.
     """
 
     module: str
     files: tuple[Source, ...]
     notes: tuple[str, ...]
     imports: tuple[str, ...] = ()
+    mounts: dict[str, Mounts] = field(default_factory=dict[str, Mounts])
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _find(app_file: Path, search_path: Sequence[str]) -> Sources:
     _follow(search)
     files = tuple(search.found[path] for path in sorted(search.found))
     own = {_top(path.replace("/", ".")) for path in search.found}
-    return Sources(archive_path[: -len(".py")].replace("/", "."), files, rules.notes, _foreign(search.imports, own))
+    return Sources(archive_path[: -len(".py")].replace("/", "."), files, rules.notes, foreign(search.imports, own))
 
 
 def _checked(app_file: Path) -> Path:
@@ -212,8 +217,8 @@ def _only_app_file(app_file: Path, stamp: FileStamp, root: Path, tree: ast.Modul
     if beside:
         why = f"only the app's file is uploaded, because its root would be {root}"
         notes = (f"{why}; give the app a folder of its own with a pyproject.toml to upload {', '.join(beside)} too",)
-    foreign = _foreign(imports_of(tree), {name, *beside})
-    return Sources(name, (Source(f"{name}.py", app_file, stamp),), notes, foreign)
+    imports = foreign(imports_of(tree), {name, *beside})
+    return Sources(name, (Source(f"{name}.py", app_file, stamp),), notes, imports)
 
 
 def _lies_in(folder: Path, top: str) -> bool:
@@ -384,7 +389,7 @@ def _add_folders(search: _Search, folder: str) -> None:
         folder = folder.rpartition("/")[0]
 
 
-def _foreign(names: Iterable[str], own: set[str]) -> tuple[str, ...]:
+def foreign(names: Iterable[str], own: set[str]) -> tuple[str, ...]:
     """Return what neither the archive nor the standard library will have."""
     known = own | _OWN_PACKAGES | sys.stdlib_module_names
     return tuple(sorted(name for name in names if _top(name) not in known))

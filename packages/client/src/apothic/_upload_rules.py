@@ -103,6 +103,10 @@ class UploadRules:
             self.refuse_secret(real, self._shown(file))
         return real
 
+    def is_ignored(self, path: Path, *, is_folder: bool) -> bool:
+        """Whether an ignore file excludes a file or folder, or a folder above it."""
+        return _is_ignored(self._folder(path.parent), path.name + "/" * is_folder)
+
     def refuse_secret(self, file: Path, shown: str) -> None:
         """Raise when the name of `file` is that of a secret; `shown` names it in the message."""
         if _IS_SECRET(file.name.lower()):

@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from apothic._composition import Composition
-from apothic._deploy import AppFile, Deployed, deploy, find_app_file, manifest_of, says_uploads, with_packages
+from apothic._deploy import AppFile, Deployed, completed, deploy, find_app_file, manifest_of, says_uploads
 from apothic._loading import is_in_runner, stop_if_loading
 from apothic._ranges import wrong
 from apothic._steps import Steps
@@ -28,6 +28,7 @@ from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
 
 if TYPE_CHECKING:
+    from apothic._placed_files import AddedFiles
     from apothic.remote_app import RemoteApp
 
 P = ParamSpec("P")
@@ -254,8 +255,8 @@ class App(Composition):
 
         source = self._file()
         specs = self._specs(source.variable)
-        packed = pack(source.path)
-        specs, _ = with_packages(specs, packed.imports)
+        packed = pack(source.path, added=self._added_files())
+        specs, _ = completed(specs, packed)
         return manifest_of(packed.module, source.variable, specs, packed.files)
 
     def deploy_steps(
@@ -268,7 +269,14 @@ class App(Composition):
         source = self._file()
         specs = self._specs(source.variable)
         done = yield from deploy(
-            client.core, self._name, source, specs, is_quiet=is_quiet, compares=compares, if_changed=if_changed
+            client.core,
+            self._name,
+            source,
+            specs,
+            self._added_files(),
+            is_quiet=is_quiet,
+            compares=compares,
+            if_changed=if_changed,
         )
         self._deployment_id = done.deployment.deployment_id
         self._function_ids = {info.name: info.function_id for info in done.deployment.functions}
@@ -307,6 +315,12 @@ class App(Composition):
             function.spec if function.app is self else replace(function.spec, qualname=f"{variable}.{name}")
             for name, function in self._functions.items()
         ]
+
+    def _added_files(self) -> dict[str, AddedFiles]:
+        from apothic._placed_files import AddedFiles
+
+        images = {name: function.options.image for name, function in self._functions.items()}
+        return {name: AddedFiles(one.spec.workdir, one.local_files) for name, one in images.items() if one is not None}
 
     def _file(self) -> AppFile:
         return find_app_file(self, self._module)

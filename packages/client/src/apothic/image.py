@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from apothic import _requirements
+from apothic._loading import is_loading
+from apothic._local_files import LocalFiles, local_file, local_folder, local_modules
 from apothic._ranges import wrong
 from apothic.errors import InvalidRequestError
+from apothic.wire.attempts import SOCKET_VARIABLE
 from apothic.wire.images import (
     VARIABLE_BYTES_MAX,
     WORKDIR_RULE,
@@ -24,6 +27,8 @@ from apothic.wire.images import (
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}")
 _FIRST_MINOR = 10
+_LOCAL_MAX = 256
+"""Files and folders that one image may add."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,22 @@ class Image:
     functions and deployments that want the same. Steps that need a real image (`from_registry`, `apt_install`,
     `run_commands`, …) are recorded: the deploy succeeds, and calls wait until an image builder exists.
 
+    Files of the deploying machine are read when an image is written or deployed, never on a worker: there the methods
+    that name some return the image as it is.
+
     Attributes:
-        spec: What a deploy says about it.
+        spec: What a deploy says about it, but for the places of `local_files`.
+        local_files: What it adds of the deploying machine, in order.
     """
 
     spec: ImageSpec = field(default_factory=lambda: ImageSpec(python_here()))
+    local_files: tuple[LocalFiles, ...] = ()
 
     @property
     def image_id(self) -> str:
-        """Hash of all that it says, 32 hexadecimal digits: equal images have equal ids."""
-        return image_id(self.spec)
+        """Hash of all that it says, 32 hexadecimal digits: equal images have equal ids; content of files is apart."""
+        named = {one.remote: str(one.path) for one in self.local_files}
+        return image_id(replace(self.spec, mounts=named))
 
     @staticmethod
     def debian_slim(*, python_version: str | None = None) -> Image:
@@ -79,6 +90,8 @@ class Image:
         Raises:
             InvalidRequestError: A file or folder does not exist.
         """
+        if _is_on_worker():
+            return _from("from_dockerfile")
         text = _read("path", path)
         if context_dir is not None and not Path(context_dir).is_dir():
             raise wrong("context_dir", context_dir, "an existing folder")
@@ -103,7 +116,7 @@ class Image:
         Raises:
             InvalidRequestError: It cannot be read, or a line is none that `pip_install` takes.
         """
-        return self._with(_requirements.of_file(path))
+        return self if _is_on_worker() else self._with(_requirements.of_file(path))
 
     def uv_pip_install_from_requirements(self, path: str) -> Image:
         """Do as `pip_install_from_requirements`."""
@@ -115,7 +128,7 @@ class Image:
         Raises:
             InvalidRequestError: It cannot be read, a group is not in it, or an entry is none that `pip_install` takes.
         """
-        return self._with(_requirements.of_pyproject(path, optional_dependencies))
+        return self if _is_on_worker() else self._with(_requirements.of_pyproject(path, optional_dependencies))
 
     def uv_pip_install_from_pyproject(
         self, path: str, *, optional_dependencies: str | list[str] | None = None
@@ -143,7 +156,7 @@ class Image:
         Raises:
             InvalidRequestError: It cannot be read or a line is none.
         """
-        return self.env(_env_lines(path))
+        return self if _is_on_worker() else self.env(_env_lines(path))
 
     def workdir(self, path: str) -> Image:
         """Begin calls in a folder: one of the app's files when relative, else one that is made, empty and writable.
@@ -154,6 +167,51 @@ class Image:
         if not isinstance(path, str) or not path or not is_workdir(path):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise wrong("workdir", path, WORKDIR_RULE)
         return self._changed(workdir=path)
+
+    def add_local_file(self, local_path: str, remote_path: str | None = None) -> Image:
+        """Let functions find a file of the deploying machine; it is uploaded with the app and read-only there.
+
+        Args:
+            local_path: Absolute, or below the current folder of the deploying process.
+            remote_path: Where functions find it: absolute, below one of the folders that `workdir` names, or below the
+                folder in which calls begin. With a slash at its end a folder for it; None for its own name.
+
+        Raises:
+            InvalidRequestError: There is no such file or no such place. A deploy also refuses what looks like a secret
+                (`secret_refused`) and, with `ConflictError`, two files at one place (`place_taken`).
+        """
+        return self if _is_on_worker() else self._adding([local_file(local_path, remote_path)])
+
+    def add_local_dir(self, local_path: str, remote_path: str | None = None) -> Image:
+        """Let functions find the files of a folder of the deploying machine, read-only; see `add_local_file`.
+
+        Left out are hidden files and folders, virtual environments, and what a `.gitignore` or `.apothicignore` in the
+        folder or below it names.
+
+        Raises:
+            InvalidRequestError: As `add_local_file`; a deploy also refuses links that leave the folder
+                (`link_outside`).
+        """
+        return self if _is_on_worker() else self._adding([local_folder(local_path, remote_path)])
+
+    def add_local_python_source(self, *modules: str) -> Image:
+        """Let functions import modules that can be imported here, from wherever they lie; uploaded are `.py` files.
+
+        Args:
+            modules: Names of modules and outermost packages; they are found now, without being imported.
+
+        Raises:
+            InvalidRequestError: There is no such module, or it has no Python source.
+        """
+        return self if _is_on_worker() else self._adding(local_modules(modules))
+
+    def copy_local_file(self, local_path: str, remote_path: str | None = None) -> Image:
+        """Do as `add_local_file`: no image is built yet into which something could be copied."""
+        return self.add_local_file(local_path, remote_path)
+
+    def copy_local_dir(self, local_path: str, remote_path: str | None = None) -> Image:
+        """Do as `add_local_dir`."""
+        return self.add_local_dir(local_path, remote_path)
 
     def apt_install(self, *packages: str) -> Image:
         """Add packages of the system; recorded."""
@@ -177,15 +235,26 @@ class Image:
     def _with(self, requirements: list[str]) -> Image:
         return self._changed(requirements=tuple(dict.fromkeys((*self.spec.requirements, *requirements))))
 
+    def _adding(self, files: list[LocalFiles]) -> Image:
+        together = tuple(dict.fromkeys((*self.local_files, *files)))
+        if len(together) > _LOCAL_MAX:
+            raise InvalidRequestError(f"An image adds at most {_LOCAL_MAX} files and folders; add a folder of them.")
+        return replace(self, local_files=together)
+
     def _recorded(self, *steps: str) -> Image:
         return self._changed(recorded=(*self.spec.recorded, *(step[:4_096] for step in steps)))
 
     def _changed(self, **values: Any) -> Image:
-        return Image(replace(self.spec, **values))
+        return replace(self, spec=replace(self.spec, **values))
 
 
 def _from(step: str) -> Image:
     return Image(ImageSpec(python_here(), recorded=(step,)))
+
+
+def _is_on_worker() -> bool:
+    """Whether a deployed app is being loaded, where the files of the deploying machine are not."""
+    return is_loading() and SOCKET_VARIABLE in os.environ
 
 
 def python_here() -> str:

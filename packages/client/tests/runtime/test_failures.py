@@ -142,7 +142,7 @@ def test_what_is_missing_in_a_runner_is_explained(worker) -> None:
     missing = worker.start("need_module").error()["traceback"]
     assert missing.endswith("of the function's image provides numpy_like_thing.\n")
     beside = worker.start("open_file")
-    assert beside.error("data.csv")["traceback"].endswith("only Python modules are uploaded, no other files.\n")
+    assert beside.error("data.csv")["traceback"].endswith("only Python modules are uploaded; images add other files.\n")
     assert beside.error("/nowhere/data.csv")["traceback"].endswith("No such file or directory: '/nowhere/data.csv'\n")
 
 

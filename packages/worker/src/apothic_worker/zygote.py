@@ -124,6 +124,7 @@ class Zygote:
             environment,
             {} if image is None else image.variables,
             "" if image is None else image.workdir,
+            {} if image is None else {place: archive / path for place, path in image.mounts.items()},
         )
         try:
             self._started = self._site.executor.start(launch)

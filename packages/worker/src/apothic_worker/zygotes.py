@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
-from apothic.wire.images import image_id
+from apothic.wire.images import ImageSpec, image_id
 from apothic.wire.link import StartRunner
 from apothic_worker import journal
 from apothic_worker.archive import ArchiveRefused
@@ -138,7 +138,7 @@ class Zygotes:
             raise StartFailed(python_not_available(spec.python, self._interpreters))
         archive = await self._archive(spec)
         if spec.image is not None:
-            _check_workdir(archive, spec.image.workdir)
+            self._check_files(archive, spec.image)
         environment = await self._environments.take(spec.org, spec.deployment, spec.image)
         try:
             zygote = await self._loaded(slot, spec, interpreter, archive, environment)
@@ -150,6 +150,17 @@ class Zygotes:
             if not zygote.is_alive:
                 self._left(zygote)
         return zygote
+
+    def _check_files(self, archive: Path, image: ImageSpec) -> None:
+        """Check that what the image names of the app's files is there, and can be shown where it says."""
+        for place, path in image.mounts.items():
+            if ".." in Path(path).parts or not (archive / path).exists():
+                raise StartFailed(failure("load_failed", f"the app's files have no {path}, to be found at {place}"))
+            if problem := self._site.executor.mount_problem(place):
+                raise StartFailed(failure("load_failed", problem))
+        if not _has_workdir(archive, image):
+            message = f"workdir {image.workdir}: the app's files have no such folder"
+            raise StartFailed(failure("load_failed", message))
 
     async def _loaded(
         self, slot: Slot, spec: StartRunner, interpreter: Interpreter, archive: Path, environment: Path | None
@@ -236,8 +247,10 @@ async def _end(zygote: Zygote) -> None:
     await asyncio.shield(zygote.ended)
 
 
-def _check_workdir(archive: Path, workdir: str) -> None:
-    """Check that a folder of the app's is there; others are made."""
-    wanted = Path("/app", workdir)
-    if wanted.is_relative_to("/app") and not (archive / wanted.relative_to("/app")).is_dir():
-        raise StartFailed(failure("load_failed", f"workdir {workdir}: the app's files have no such folder"))
+def _has_workdir(archive: Path, image: ImageSpec) -> bool:
+    """Whether calls can begin where the image says: in a folder of the app's that is there, or in one that is made."""
+    wanted = Path("/app", image.workdir)
+    for place, path in {"/app": "", **image.mounts}.items():
+        if wanted.is_relative_to(place):
+            return (archive / path / wanted.relative_to(place)).is_dir()
+    return True

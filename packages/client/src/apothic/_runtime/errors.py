@@ -79,7 +79,7 @@ def _hint(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
         folder = Path.cwd()
         if folder in (folder / error.filename).parents:
-            return "Hint: of an app's folder only Python modules are uploaded, no other files.\n"
+            return "Hint: of an app's folder only Python modules are uploaded; images add other files.\n"
     return ""
 
 

@@ -25,6 +25,7 @@ WORKDIR_ROOTS = ("app", "data", "home", "mnt", "opt", "srv", "tmp", "work", "wor
 WORKDIR_RULE = "a folder of the app's files, or one below /" + ", /".join(WORKDIR_ROOTS) + "; without .."
 RECORDED_MAX = 256
 RECORDED_LENGTH_MAX = 4_096
+MOUNTS_MAX = 256
 BUILD_LINES_MAX = 1_000
 """Lines of a build's log that are kept; a line is cut at `BUILD_LINE_MAX` characters."""
 
@@ -52,6 +53,8 @@ class ImageSpec:
         variables: Environment variables of user code.
         workdir: Folder in which calls begin; empty for that of the app's files.
         recorded: Steps that only an image builder can do, in words. Jobs wait while there are any.
+        mounts: Paths in the archive, of files and folders that user code finds elsewhere too, by the absolute path
+            there; see `is_mount_place`. None lies below another.
     """
 
     python: str
@@ -59,6 +62,7 @@ class ImageSpec:
     variables: dict[str, str] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
     workdir: str = ""
     recorded: tuple[str, ...] = ()
+    mounts: dict[str, str] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def image_problems(image: ImageSpec) -> list[ImageProblem]:
         ("requirements", REQUIREMENTS_MAX, image.requirements),
         ("variables", VARIABLES_MAX, image.variables),
         ("recorded", RECORDED_MAX, image.recorded),
+        ("mounts", MOUNTS_MAX, image.mounts),
     ):
         if len(entries) > most:
             found.append(((name,), f"must hold at most {most} entries", "too_long"))
@@ -151,6 +156,11 @@ def image_problems(image: ImageSpec) -> list[ImageProblem]:
         found.append((("workdir",), f"must be {WORKDIR_RULE}", "pattern"))
     if any(not step or len(step) > RECORDED_LENGTH_MAX for step in image.recorded):
         found.append((("recorded",), f"must hold texts of 1 to {RECORDED_LENGTH_MAX} characters", "too_long"))
+    for place, path in image.mounts.items():
+        if not is_mount_place(place) or any(place.startswith(f"{other}/") for other in image.mounts):
+            found.append((("mounts", place[:256]), "must be a place for files of its own", "pattern"))
+        if not _is_plain(path):
+            found.append((("mounts", place[:256]), "must be a path in the archive", "pattern"))
     return found
 
 
@@ -160,6 +170,17 @@ def is_workdir(path: str) -> bool:
     if len(path) > WORKDIR_LENGTH_MAX or "\0" in path or ".." in parts:
         return False
     return not path.startswith("/") or (len(parts) > 1 and parts[1] in WORKDIR_ROOTS)
+
+
+def is_mount_place(path: str) -> bool:
+    """Whether files of the archive may be shown at this absolute path: below the folders of `WORKDIR_RULE`, not in that
+    of the app's files, where the archive is shown, and not in place of the temporary folder."""
+    parts = path.split("/")[1:]
+    return path.startswith("/") and is_workdir(path) and _is_plain(path[1:]) and parts != ["tmp"] and parts[0] != "app"
+
+
+def _is_plain(path: str) -> bool:
+    return 0 < len(path) <= WORKDIR_LENGTH_MAX and "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 def image_id(image: ImageSpec | None) -> str:

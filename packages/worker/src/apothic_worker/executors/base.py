@@ -39,6 +39,7 @@ class Launch:
         environment: Virtual environment whose interpreter and packages are used instead; None for the bare one.
         variables: Environment variables of the image.
         workdir: Where to begin: absolute, or below the archive; empty for the archive.
+        mounts: Files and folders of this machine by the absolute path at which user code finds them, too.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Launch:
     environment: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     workdir: str = ""
+    mounts: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
 
 class Zygoted(Protocol):
@@ -91,6 +93,10 @@ class Executor(Protocol):
 
     def refusal(self, org: str) -> str | None:
         """Why code of this org may not run here, or None."""
+        ...
+
+    def mount_problem(self, place: str) -> str | None:
+        """Why nothing can be shown at this path, or None."""
         ...
 
     def start(self, launch: Launch) -> Zygoted:

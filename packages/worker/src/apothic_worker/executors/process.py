@@ -78,6 +78,10 @@ class ProcessExecutor:
             return None
         return "the executor `process` keeps nothing apart, so this worker runs the code of one organisation only"
 
+    def mount_problem(self, place: str) -> str | None:
+        """Nothing can be mounted for a plain process."""
+        return f"files at {place} need the executor `sandbox`; add them at a path below the working folder instead"
+
     def start(self, launch: Launch) -> Zygoted:
         """Start a zygote in a new session with a private temporary folder."""
         scratch = self._scratch / launch.name

@@ -93,6 +93,7 @@ class SandboxExecutor:
         self._live: set[int] = set()
         become_subreaper()
         pythons = list(interpreters)
+        self._shown = _prefixes(pythons)
         self._fixed = [*_flags(), *_root(pythons), *_covers(hidden, ["/usr", *_SYSTEM, *_prefixes(pythons)])]
         self._probe(pythons[0])
         kill_children_but(self._live)
@@ -100,6 +101,12 @@ class SandboxExecutor:
     def refusal(self, org: str) -> str | None:
         """Every org may run here: each zygote has a sandbox of its own."""
         del org
+        return None
+
+    def mount_problem(self, place: str) -> str | None:
+        """What is shown in any case is not covered."""
+        if self._hides(place) or any(place.startswith(f"{entry}/") for entry in self._shown):
+            return f"files at {place} would cover what the sandbox shows there; add them at another path"
         return None
 
     def start(self, launch: Launch) -> Zygoted:
@@ -111,7 +118,11 @@ class SandboxExecutor:
             binds += ["--ro-bind", str(launch.environment), ENVIRONMENT]
             python, shown = f"{ENVIRONMENT}/bin/python", ENVIRONMENT
         workdir = os.path.normpath(Path(APP, launch.workdir))
-        binds += [*self._made(workdir), "--remount-ro", "/", *_settings(shown, launch.variables)]
+        if not any(workdir == place or workdir.startswith(f"{place}/") for place in launch.mounts):
+            binds += self._made(workdir)
+        for place, path in launch.mounts.items():
+            binds += ["--ro-bind", str(path), place]
+        binds += ["--remount-ro", "/", *_settings(shown, launch.variables)]
         command = zygote_command(python, TREE, launch.control, has_packages=launch.environment is not None)
         process = subprocess.Popen(
             inside_group([self._program, *self._fixed, *binds, "--chdir", workdir, "--", *command], launch.group),
@@ -129,8 +140,11 @@ class SandboxExecutor:
         """Return the arguments that make a folder to work in, unless it is one of the app's or hides what is shown."""
         if workdir == APP or workdir.startswith(f"{APP}/"):
             return []
-        hides = any(entry == workdir or entry.startswith(f"{workdir}/") for entry in self._fixed)
-        return ["--dir", workdir] if hides else ["--size", str(TMP_BYTES), "--tmpfs", workdir]
+        return ["--dir", workdir] if self._hides(workdir) else ["--size", str(TMP_BYTES), "--tmpfs", workdir]
+
+    def _hides(self, folder: str) -> bool:
+        """Whether a mount at this path would hide what is shown there or below."""
+        return any(entry == folder or entry.startswith(f"{folder}/") for entry in self._fixed)
 
     def _probe(self, interpreter: Interpreter) -> None:
         command = [self._program, *self._fixed, "--", str(interpreter.executable), "-I", "-S", "-c", "pass"]
