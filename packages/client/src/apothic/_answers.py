@@ -152,21 +152,6 @@ class JobInfo:
 
 
 @dataclass(frozen=True)
-class JobEntry:
-    """A job as a list shows it."""
-
-    job_id: str
-    app: str
-    function: str
-    deployment_id: str
-    status: str
-    attempt: int
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-
-
-@dataclass(frozen=True)
 class LogLine:
     """One line of a job's output; `stream` is `stdout`, `stderr` or `system`, `line` has no line end."""
 

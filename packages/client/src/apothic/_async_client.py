@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _calls, _join_tokens, _operations, _schedules
+from apothic import _calls, _job_lists, _join_tokens, _operations, _schedules
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -15,7 +15,6 @@ from apothic._answers import (
     DeploymentInfo,
     FunctionInfo,
     Identity,
-    JobEntry,
     JobInfo,
     LogPage,
     Outcome,
@@ -30,6 +29,7 @@ from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
+    from apothic._job_lists import AppStats, JobEntry
     from apothic._schedules import ScheduleInfo
     from apothic._workers import EnrolledWorker, JoinToken, JoinTokenInfo, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
@@ -231,14 +231,20 @@ class AsyncControlPlaneClient:
         *,
         app: str | None = None,
         function: str | None = None,
+        deployment: str | None = None,
         status: str | None = None,
+        unfinished: bool = False,
         since: str | None = None,
         limit: int = 50,
     ) -> tuple[JobEntry, ...]:
         """Return up to `limit` jobs, newest first; `since` is a time with its zone such as 2026-01-31T12:00:00Z."""
-        given = {"app": app, "function": function, "status": status, "since": since}
-        wanted = {name: value for name, value in given.items() if value is not None}
-        return await self.run(_operations.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
+        given = {"app": app, "function": function, "deployment": deployment, "status": status, "since": since}
+        wanted = _job_lists.wanted(given, flag("unfinished", unfinished))
+        return await self.run(_job_lists.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
+
+    async def app_stats(self, app: str, function: str | None = None, *, since: str | None = None) -> AppStats:
+        """Return how the calls of an app went, of one function or of each."""
+        return await self.run(_job_lists.app_stats(self._core, app, function, since))
 
     async def job_logs(self, job_id: str, after: int = -1) -> LogPage:
         """Return one page of a job's output; `after` is the last index already read, -1 for none."""

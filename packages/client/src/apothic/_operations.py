@@ -17,7 +17,6 @@ from apothic._answers import (
     EventPage,
     FunctionInfo,
     Identity,
-    JobEntry,
     JobInfo,
     JobStatus,
     LogPage,
@@ -175,23 +174,6 @@ def get_job(core: Core, job_id: str) -> Steps[JobInfo]:
     return get(core, JobInfo, f"/v1/jobs/{part(job_id)}")
 
 
-def list_jobs(core: Core, wanted: Mapping[str, str], limit: int) -> Steps[tuple[JobEntry, ...]]:
-    """Return up to `limit` jobs, newest first, that the filters let pass."""
-    found: list[JobEntry] = []
-    cursor: str | None = None
-    while True:
-        size = min(limit - len(found), LIST_PAGE_MAX)
-        query = {**wanted, "limit": str(size)} | ({"cursor": cursor} if cursor else {})
-        data = yield from _get_json(core, "/v1/jobs", query)
-        found.extend(build(JobEntry, item) for item in _items(data)[:size])
-        following = cast("dict[str, Any]", data).get("next_cursor")
-        if following is None or len(found) >= limit:
-            return tuple(found)
-        if not isinstance(following, str) or following == cursor:
-            raise ProtocolError("The server's list of jobs does not end.")
-        cursor = following
-
-
 def job_logs(core: Core, job_id: str, after: int) -> Steps[LogPage]:
     query = {"after": str(after), "limit": str(LOG_PAGE_LINES_MAX)}
     data = yield from _get_json(core, f"/v1/jobs/{part(job_id)}/logs", query)
@@ -308,9 +290,9 @@ def once(core: Core, request: Request) -> Request:
     return request._replace(key=core.new_key(), is_repeatable=True)
 
 
-def get(core: Core, kind: type[T], path: str) -> Steps[T]:
+def get(core: Core, kind: type[T], path: str, query: Mapping[str, str] | None = None) -> Steps[T]:
     """Return what a path answers."""
-    data = yield from _get_json(core, path)
+    data = yield from _get_json(core, path, query)
     return build(kind, data)
 
 
@@ -331,16 +313,29 @@ def all_items(core: Core, path: str, query: Mapping[str, str]) -> Steps[list[Any
     found: list[Any] = []
     cursor: str | None = None
     while True:
-        page = {**query, "limit": str(LIST_PAGE_MAX)} | ({"cursor": cursor} if cursor else {})
-        data = yield from _get_json(core, path, page)
-        items = _items(data)
+        items, following = yield from page(core, path, query, LIST_PAGE_MAX, cursor)
         found.extend(items)
-        following = cast("dict[str, Any]", data).get("next_cursor")
         if following is None:
             return found
-        if not isinstance(following, str) or not items or following == cursor:
+        if not items:
             raise ProtocolError(f"The server's list at {path} does not end.")
         cursor = following
+
+
+def page(
+    core: Core, path: str, query: Mapping[str, str], limit: int, cursor: str | None
+) -> Steps[tuple[list[Any], str | None]]:
+    """Return one page of a list, and the cursor of the next one, None at the end.
+
+    Raises:
+        ProtocolError: The cursor does not move.
+    """
+    wanted = {**query, "limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+    data = yield from _get_json(core, path, wanted)
+    items, following = _items(data), cast("dict[str, Any]", data).get("next_cursor")
+    if following is not None and (not isinstance(following, str) or following == cursor):
+        raise ProtocolError(f"The server's list at {path} does not end.")
+    return items, following
 
 
 def read(core: Core, response: Response, kind: type[T], *statuses: int) -> T:

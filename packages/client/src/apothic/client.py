@@ -20,7 +20,6 @@ from apothic._answers import (
     DeploymentInfo,
     FunctionInfo,
     Identity,
-    JobEntry,
     JobInfo,
     LogPage,
     Outcome,
@@ -29,6 +28,7 @@ from apothic._answers import (
 from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
 from apothic._http import Response
+from apothic._job_lists import JobListMethods
 from apothic._join_tokens import JoinTokenMethods
 from apothic._ranges import flag, number, seconds, whole
 from apothic._schedules import ScheduleMethods
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-class ControlPlaneClient(ScheduleMethods, JoinTokenMethods):
+class ControlPlaneClient(ScheduleMethods, JobListMethods, JoinTokenMethods):
     """Talks to one control plane with one credential.
 
     Args:
@@ -288,20 +288,6 @@ class ControlPlaneClient(ScheduleMethods, JoinTokenMethods):
     def get_job(self, job_id: str) -> JobInfo:
         """Return one job; NotFoundError when there is none."""
         return self.run(_operations.get_job(self._core, job_id))
-
-    def list_jobs(
-        self,
-        *,
-        app: str | None = None,
-        function: str | None = None,
-        status: str | None = None,
-        since: str | None = None,
-        limit: int = 50,
-    ) -> tuple[JobEntry, ...]:
-        """Return up to `limit` jobs, newest first; `since` is a time with its zone such as 2026-01-31T12:00:00Z."""
-        given = {"app": app, "function": function, "status": status, "since": since}
-        wanted = {name: value for name, value in given.items() if value is not None}
-        return self.run(_operations.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
 
     def job_logs(self, job_id: str, after: int = -1) -> LogPage:
         """Return one page of a job's output; `after` is the last index already read, -1 for none."""

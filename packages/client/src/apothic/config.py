@@ -1,10 +1,10 @@
 """Which cloud to talk to and with which credential.
 
 Addresses are looked for in this order: `base_url=`, `APOTHIC_BASE_URL`, inside a function the Unix socket that
-`APOTHIC_API_SOCKET` names, the active profile of `~/.config/apothic/config.toml`, `~/.apothic/endpoint.json` (written
-by a running `apothic up`). A stored key goes only to the address stored beside it. Credentials given by argument come
-before variables, and those before stored keys; within one source the header comes before the token and the token before
-the key.
+`APOTHIC_API_SOCKET` names, the profile of `~/.config/apothic/config.toml` that `APOTHIC_PROFILE` names or that is the
+active one there, `~/.apothic/endpoint.json` (written by a running `apothic up`). A stored key goes only to the address
+stored beside it. Credentials given by argument come before variables, and those before stored keys; within one source
+the header comes before the token and the token before the key.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def stored_endpoints(environ: Mapping[str, str]) -> Iterator[Stored]:
     Raises:
         ConfigError: A file is malformed or may be read by others.
     """
-    profile = _active_profile(config_file(environ))
+    profile = _active_profile(config_file(environ), environ.get("APOTHIC_PROFILE"))
     if profile is not None:
         yield profile
     running = _running_cloud(endpoint_file(environ))
@@ -208,18 +208,26 @@ def _for_url(url: str, source: str, credential: str | None, environ: Mapping[str
     return wanted
 
 
-def _active_profile(path: Path) -> Stored | None:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what the profiles file says; nothing when there is none.
+
+    Raises:
+        ConfigError: It cannot be read or is no TOML.
+    """
     text = _read(path)
-    if text is None:
-        return None
-    config = _toml(path, text)
-    active = config.get("active")
+    return {} if text is None else _toml(path, text)
+
+
+def _active_profile(path: Path, wanted: str | None) -> Stored | None:
+    config = read_config(path)
+    active = wanted or config.get("active")
     if active is None:
         return None
     profiles = config.get("profiles")
     profile = cast("dict[str, Any]", profiles).get(str(active)) if isinstance(profiles, dict) else None
     if not isinstance(profile, dict):
-        raise ConfigError(f"{path}: the active profile {active!r} does not exist")
+        which = "profile of APOTHIC_PROFILE," if wanted else "active profile"
+        raise ConfigError(f"{path}: the {which} {active!r} does not exist; `apothic profile list` shows all")
     fields = cast("dict[str, Any]", profile)
     url, key = fields.get("base_url"), fields.get("api_key")
     if not isinstance(url, str) or not (key is None or isinstance(key, str)):

@@ -1,6 +1,7 @@
 """A scripted cloud that answers over real HTTP in the shapes of the runtime face, and a way to run commands."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -175,8 +176,36 @@ def job_document(**changes: Any) -> dict[str, Any]:
 
 LISTED = {
     "job_id", "app", "function", "deployment_id", "status", "attempt", "created_at", "started_at", "finished_at",
+    "waiting_reason",
 }  # fmt: skip
 """What a list of jobs says of each."""
+
+
+def listed_job(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in job_document(**changes).items() if name in LISTED}
+
+
+def page(*items: dict[str, Any]) -> Answer:
+    """The only page of a list."""
+    return Answer(document={"items": list(items), "next_cursor": None})
+
+
+def app_document() -> dict[str, Any]:
+    return {
+        "app_id": "apps:01jc5v0000000000000000app1", "name": "hello-world", "deployment_id": DEPLOYMENT, "version": 3,
+        "functions": ["greet"], "created_at": TIME,
+    }  # fmt: skip
+
+
+def stats_document() -> dict[str, Any]:
+    """Two jobs of one function, one of which failed."""
+    ended = {"succeeded": 1, "failed": 1, "cancelled": 0, "timed_out": 0}
+    unfinished = dict.fromkeys(("queued", "starting", "running", "retrying", "cancelling"), 0)
+    work = {
+        "function": "greet", "jobs": 2, "statuses": {**unfinished, **ended},
+        "queue_s": {"p50": 0.0123, "p90": 1.5, "p99": 2, "max": 2.5}, "run_s": None,
+    }  # fmt: skip
+    return {"app": "hello-world", "since": TIME, "until": TIME, "is_whole": True, "functions": [work]}
 
 
 def log_document(first: int, *lines: str, is_final: bool = True) -> dict[str, Any]:
@@ -237,10 +266,6 @@ def open_stream(
 
 def standard_script() -> dict[tuple[str, str], Script]:
     """A cloud with one app whose calls return "hello, world"."""
-    app = {
-        "app_id": "apps:01jc5v0000000000000000app1", "name": "hello-world", "deployment_id": DEPLOYMENT, "version": 3,
-        "functions": ["greet"], "created_at": TIME,
-    }  # fmt: skip
     machine = {
         "host": "box", "executor": "sandbox", "isolation": ["user", "pid"], "enforced": ["memory"],
         "not_enforced": {"cpu": "no cpu controller"}, "cpus": 2.0, "memory_mb": 2048, "pythons": ["3.11"],
@@ -251,7 +276,6 @@ def standard_script() -> dict[tuple[str, str], Script]:
     }  # fmt: skip
     key = {"id": "01key", "name": "main", "prefix": "lk_ab", "last4": "wxyz"}
     identity = {"org": "main", "key": key, "role": "owner", "scopes": ["apps:read"], "server_version": "0.1.0"}
-    listed = {name: value for name, value in job_document().items() if name in LISTED}
     listed_deployment = {
         "deployment_id": DEPLOYMENT, "app": "hello-world", "version": 3, "status": "active", "created_at": TIME,
         "stopped_at": None, "restored_from": None,
@@ -259,7 +283,8 @@ def standard_script() -> dict[tuple[str, str], Script]:
     older_deployment = {**listed_deployment, "deployment_id": OLDER, "version": 2, "status": "superseded"}
     ended = (0, "deployment.end", {"status": "deleted", "time": TIME})
     return {
-        ("GET", "/v1/jobs"): Answer(document={"items": [listed], "next_cursor": None}),
+        ("GET", "/v1/jobs"): page(listed_job()),
+        ("GET", "/v1/apps/hello-world/stats"): Answer(document=stats_document()),
         ("POST", f"/v1/jobs/{JOB}/retry"): Answer(202, {"job_id": JOB, "status": "queued"}),
         ("GET", "/v1/deployments"): Answer(
             document={"items": [listed_deployment, older_deployment], "next_cursor": None}
@@ -282,7 +307,7 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ),
         ("GET", "/v1/identity"): Answer(document=identity),
         ("GET", "/v1/workers"): Answer(document={"items": [worker], "enrolled": []}),
-        ("GET", "/v1/apps"): Answer(document={"items": [app], "next_cursor": None}),
+        ("GET", "/v1/apps"): page(app_document()),
         ("GET", f"/v1/deployments/{OLDER}"): Answer(document=deployment_document(deployment_id=OLDER, version=2)),
         ("GET", f"/v1/deployments/{DEPLOYMENT}"): Answer(document=deployment_document()),
         ("GET", "/v1/apps/hello-world/functions/greet"): Answer(document=function_document()),
@@ -360,9 +385,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
-    for name in ("XDG_CONFIG_HOME", "APOTHIC_BASE_URL", "APOTHIC_API_KEY", "APOTHIC_AUTH_TOKEN", "APOTHIC_AUTH_HEADER"):
+    ours = [name for name in os.environ if name.startswith("APOTHIC_")]
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "ZDOTDIR", *ours):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("APOTHIC_DEBUG", raising=False)
     return folder
 
 

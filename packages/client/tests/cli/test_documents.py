@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
+from apothic._profiles import Profile, Profiles, write_profiles
 from apothic.cli.main import cli
+from apothic.wire.tokens import new_token
 
 REFERENCE = Path(__file__).parents[4] / "docs/reference/cli.md"
 ELSEWHERE = {
@@ -42,7 +44,17 @@ COMMANDS = {
     "job cancel": ["job cancel JOB"],
     "job retry": ["job retry JOB", "job retry JOB --watch"],
     "job watch": ["job watch JOB", "job watch JOB --snapshot"],
-    "logs": ["logs JOB", "logs JOB --follow"],
+    "logs": ["logs JOB", "logs JOB --follow", "logs hello-world", "logs DEPLOYMENT"],
+    "login": ["login URL --key-file KEY_FILE"],
+    "whoami": ["whoami"],
+    "profile list": ["profile list"],
+    "profile show": ["profile show", "profile show work"],
+    "profile use": ["profile use work", "profile use --none"],
+    "profile remove": ["profile remove work --yes"],
+    "ps": ["ps"],
+    "stats": ["stats hello-world", "stats hello-world::greet"],
+    "completion show": ["completion show bash"],
+    "completion install": ["completion install fish", "completion install bash"],
     "schedule list": ["schedule list"],
     "schedule status": ["schedule status SCHEDULE"],
     "schedule pause": ["schedule pause hello-world.greet"],
@@ -86,18 +98,20 @@ def documented(name: str) -> set[str]:
 
 
 @pytest.fixture
-def words(shapes, tmp_path: Path):
-    """Make the arguments of a line: ids and files stand in capitals."""
-    file = tmp_path / "shop.py"
+def words(shapes, connected, home: Path, tmp_path: Path):
+    """Make the arguments of a line: ids and files stand in capitals. There is a profile `work`, which is in use."""
+    file, key_file = tmp_path / "shop.py", tmp_path / "key"
     file.write_text(APP)
-    known = {
-        "JOIN_TOKEN": JOIN_TOKEN,
-        "JOB": shapes.JOB,
-        "DEPLOYMENT": shapes.DEPLOYMENT,
-        "SCHEDULE": shapes.SCHEDULE,
-        "APP_FILE": str(file),
-    }
-    return lambda line: [known.get(word, word) for word in line.split()]
+    key_file.write_text(new_token("lk"))
+    known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "SCHEDULE": shapes.SCHEDULE, "APP_FILE": str(file)}
+    known |= {"URL": connected.url, "KEY_FILE": str(key_file), "JOIN_TOKEN": JOIN_TOKEN}
+    profile = Profile("work", connected.url, new_token("lk"))
+
+    def arguments(line):
+        write_profiles(home / ".config/apothic/config.toml", Profiles("work", {"work": profile}))
+        return [known.get(word, word) for word in line.split()]
+
+    return arguments
 
 
 @pytest.fixture
@@ -110,6 +124,7 @@ def answering(connected, shapes):
 
     connected.script = Script(connected.script)
     made = {"join_token_id": JOIN_TOKEN, "created_at": shapes.TIME, "expires_at": shapes.TIME}
+    connected.script["GET", "/v1/apps/hello-world"] = shapes.Answer(document=shapes.app_document())
     connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
     connected.script["GET", "/v1/join-tokens"] = shapes.Answer(document={"items": [made]})
     connected.script["DELETE", f"/v1/join-tokens/{JOIN_TOKEN}"] = shapes.Answer(document=made)
@@ -127,7 +142,9 @@ def do(run, run_process, words):
     )
 
 
-NOTHING_REFUSED = {"version", "doctor", "deploy APP_FILE --dry-run", "diff APP_FILE"}
+NOTHING_REFUSED = {"version", "doctor", "deploy APP_FILE --dry-run", "diff APP_FILE"} | {
+    name for name in COMMANDS if name.startswith(("profile", "completion"))
+}
 """Commands that ask nothing, or that take it as an answer when there is no such thing."""
 CASES = [(name, line) for name, lines in COMMANDS.items() for line in lines]
 
@@ -155,7 +172,7 @@ def test_a_document_in_one_line_is_the_same(answering, do, name, line):
     lines = [json.loads(text) for text in do(line, "--jsonl").out.splitlines()]
 
     several = document.get("items", document.get("events", document.get("lines")))
-    if name == "doctor":  # what it measures changes
+    if name in ("doctor", "completion install"):  # what they find changes
         assert [set(one) for one in lines] == [set(document)]
     else:
         assert lines == ([document] if several is None else several)

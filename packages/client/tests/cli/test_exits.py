@@ -135,11 +135,12 @@ def test_a_wait_that_ends_before_the_job_ends_with_10(connected, run, shapes):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("stauts",), "Did you mean `apothic status`?"),
+        (("stauts",), "Did you mean `apothic stats` or `apothic status`?"),
+        (("job", "stauts"), "Did you mean 'status'?"),
         (("zzz",), "There is no command `zzz`."),
         (("api", "FETCH", "/v1/apps"), "METHOD is one of DELETE, GET"),
         (("run", "greet"), "--app-name"),
-        (("logs", "abc"), "is not an id like jobs:"),
+        (("logs", "abc::"), "is not like APP or APP::FUNCTION"),
         (("logs", "jobs:"), "is not an id like jobs:"),
         (("deploy", "missing.py"), "there is no file missing.py"),
         (("app", "list", "--nope"), "--nope"),

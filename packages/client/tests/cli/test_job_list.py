@@ -10,7 +10,7 @@ def entry(shapes, number):
     return {
         "job_id": f"{shapes.JOB[:-1]}{number}", "app": "hello-world", "function": "greet",
         "deployment_id": shapes.DEPLOYMENT, "status": "running", "attempt": 1, "created_at": shapes.TIME,
-        "started_at": shapes.TIME, "finished_at": None,
+        "started_at": shapes.TIME, "finished_at": None, "waiting_reason": None,
     }  # fmt: skip
 
 

@@ -55,6 +55,7 @@ from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
 from apothic_server.services.repeats import Repeats
 from apothic_server.services.schedules import Schedules
+from apothic_server.services.stats import Stats
 from apothic_server.services.streams import Streams
 from apothic_server.services.turns import Turns
 from apothic_server.services.workers import Workers
@@ -83,6 +84,7 @@ class Services:
     deployments: Deployments
     archives: Archives
     jobs: Jobs
+    stats: Stats
     streams: Streams
     schedules: Schedules
     workers: Workers
@@ -291,6 +293,7 @@ class Cloud:
             deployments=deployments,
             archives=Archives(database, blobs, clock, disk),
             jobs=jobs,
+            stats=Stats(database, clock),
             streams=streams,
             schedules=self.schedules,
             workers=Workers(database, board, cordons, self.keys),

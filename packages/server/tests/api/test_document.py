@@ -43,6 +43,7 @@ def table() -> dict[str, Operation]:
         "schedules",
         "archives",
         "jobs",
+        "stats",
         "streams",
         "workers",
         "enrolment",

@@ -63,6 +63,41 @@ async def test_filters_leave_what_they_name(cloud, client):
     assert ids(await listed(client, "?since=2100-01-01T00:00:00%2B02:00")) == []
 
 
+async def test_unfinished_jobs_of_a_deployment_say_why_they_wait(cloud, client):
+    await cloud.deploy()
+    await cloud.deploy("big", FunctionSpec("work", qualname="work", cpu=1000))
+    worker = await ScriptedWorker(cloud).connect()
+    done = await cloud.spawn()
+    worker.succeed(await worker.take())
+    await ended(done)
+    running, waiting, never = await cloud.spawn(), await cloud.spawn(), await cloud.spawn(app="big")
+    await worker.take()
+
+    found = await listed(client, "?unfinished=true")
+    reasons = {item["job_id"]: item["waiting_reason"] for item in found["items"]}
+    deployment = found["items"][0]["deployment_id"]
+
+    assert ids(found) == [f"jobs:{one.job}" for one in (never, waiting, running)]
+    assert reasons[f"jobs:{running.job}"] is None
+    assert "all 1 of max_containers=1 runners are busy" in reasons[f"jobs:{waiting.job}"]
+    assert "needs 1000 cpu" in reasons[f"jobs:{never.job}"]
+    assert ids(await listed(client, f"?deployment={deployment}")) == [f"jobs:{never.job}"]
+    assert len(ids(await listed(client, "?unfinished=false"))) == 4
+
+
+async def test_pages_of_unfinished_jobs_look_past_those_that_ended(cloud, client, monkeypatch):
+    monkeypatch.setattr(rows, "LOOKED_AT_MAX", 2)
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work"), FunctionSpec("rare", qualname="rare"))
+    rare = await cloud.spawn("rare")
+    for _ in range(3):
+        await cloud.spawn()
+
+    first = await listed(client, "?unfinished=true&function=rare")
+    second = await listed(client, f"?unfinished=true&function=rare&cursor={first['next_cursor']}")
+
+    assert (ids(first), ids(second)) == ([], [f"jobs:{rare.job}"])
+
+
 async def test_a_page_looks_at_a_bounded_number_of_jobs_and_goes_on(cloud, client, monkeypatch):
     monkeypatch.setattr(rows, "LOOKED_AT_MAX", 2)
     await cloud.deploy("shop", FunctionSpec("work", qualname="work"), FunctionSpec("rare", qualname="rare"))
@@ -89,6 +124,7 @@ async def test_a_page_looks_at_a_bounded_number_of_jobs_and_goes_on(cloud, clien
         "since=now",
         "since=2026-01-01",
         "app=%00",
+        "unfinished=yes",
         "x=1",
     ],
 )  # fmt: skip
@@ -106,7 +142,8 @@ async def test_another_org_lists_its_own_jobs_only(cloud, client):
     assert await listed(client.as_holder_of(cloud.other_key)) == {"items": [], "next_cursor": None}
 
 
-async def test_the_list_is_read_by_an_index(cloud):
+@pytest.mark.parametrize(("query", "index"), [("list_jobs", "jobs_by_org"), ("list_unfinished", "jobs_unfinished")])
+async def test_the_list_is_read_by_an_index(cloud, query, index):
     await cloud.deploy()
     async with cloud.inner.database.system_unit() as unit:
         await unit.execute(
@@ -118,8 +155,8 @@ async def test_the_list_is_read_by_an_index(cloud):
         )
         await unit.execute("ANALYZE jobs")
         explained = await unit.fetch(
-            "EXPLAIN " + rows.SQL["list_jobs"], cloud.inner.org, "~", "", 50, 10_000, "shop", None, None
+            "EXPLAIN " + rows.SQL[query], cloud.inner.org, "~", "", 50, 10_000, "shop", None, None, None
         )
     plan = "\n".join(row[0] for row in explained)
-    assert "jobs_by_org" in plan
+    assert index in plan
     assert "Seq Scan on jobs" not in plan

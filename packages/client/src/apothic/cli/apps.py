@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
-from apothic.cli.console import print_listed, print_table, say
+from apothic.cli import names
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.cli.watch_options import place, watch_options
 
@@ -18,28 +17,23 @@ def app() -> None:
 
 
 @app.command("list")
+@watch_option
 @common_options
 @click.pass_obj
-def list_apps(settings: Settings) -> None:
+def list_apps(settings: Settings, watches: bool) -> None:
     """List all apps and their live versions."""
-    apps = settings.client().list_apps()
-    if settings.is_for_programs:
-        print_listed([asdict(one) for one in apps], is_jsonl=settings.is_jsonl)
-        return
-    if not apps:
-        say("No apps yet: `apothic deploy FILE` makes one.")
-        return
-    print_table(
+    show_list(
+        settings,
+        settings.client().list_apps,
         ("APP", "VERSION", "DEPLOYMENT", "FUNCTIONS", "CREATED"),
-        [
-            (a.name, str(a.version or "-"), a.deployment_id or "stopped", ", ".join(a.functions), a.created_at)
-            for a in apps
-        ],
+        lambda a: (a.name, str(a.version or "-"), a.deployment_id or "stopped", ", ".join(a.functions), a.created_at),
+        empty="No apps yet: `apothic deploy FILE` makes one.",
+        watches=watches,
     )
 
 
 @app.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=names.apps)
 @watch_options
 @click.pass_obj
 def watch(settings: Settings, name: str, snapshot: bool, after: int | None, types: tuple[str, ...]) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apothic.cli import ids
+from apothic.cli import ids, names
 from apothic.cli.confirming import confirm, yes_option
-from apothic.cli.console import print_fields, print_listed, print_table, print_text, say
+from apothic.cli.console import print_fields, print_table, print_text, say
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.cli.watch_options import place, watch_options
 
@@ -24,26 +25,25 @@ def deployment() -> None:
 
 
 @deployment.command("list")
-@click.option("--app", metavar="APP", help="Only those of this app.")
+@click.option("--app", metavar="APP", help="Only those of this app.", shell_complete=names.apps)
+@watch_option
 @common_options
 @click.pass_obj
-def list_deployments(settings: Settings, app: str | None) -> None:
+def list_deployments(settings: Settings, app: str | None, watches: bool) -> None:
     """List the deployments that are not deleted, newest first."""
-    found = settings.client().list_deployments(app)
-    if settings.is_for_programs:
-        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
-        return
-    if not found:
-        say("No deployments: `apothic deploy FILE` makes one.")
-        return
-    print_table(
+    client = settings.client()
+    show_list(
+        settings,
+        lambda: client.list_deployments(app),
         ("DEPLOYMENT", "APP", "VERSION", "STATUS", "CREATED", "STOPPED"),
-        [(d.deployment_id, d.app, str(d.version), d.status, d.created_at, d.stopped_at or "-") for d in found],
+        lambda d: (d.deployment_id, d.app, str(d.version), d.status, d.created_at, d.stopped_at or "-"),
+        empty="No deployments: `apothic deploy FILE` makes one.",
+        watches=watches,
     )
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
+@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id, shell_complete=names.deployments)
 @common_options
 @click.pass_obj
 def inspect(settings: Settings, deployment_id: str) -> None:
@@ -78,7 +78,7 @@ def inspect(settings: Settings, deployment_id: str) -> None:
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
+@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id, shell_complete=names.deployments)
 @click.option("--now", is_flag=True, help="Cancel running jobs too; else they finish.")
 @yes_option
 @common_options
@@ -95,7 +95,7 @@ def stop(settings: Settings, deployment_id: str, now: bool, yes: bool) -> None:
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
+@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id, shell_complete=names.deployments)
 @click.option(
     "--now", "--force", "now", is_flag=True, help="Delete it even if it is active or has jobs, and cancel those."
 )
@@ -109,7 +109,7 @@ def delete(settings: Settings, deployment_id: str, now: bool, yes: bool) -> None
 
 
 @deployment.command()
-@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id)
+@click.argument("deployment_id", metavar="ID", callback=ids.deployment_id, shell_complete=names.deployments)
 @watch_options
 @click.pass_obj
 def watch(settings: Settings, deployment_id: str, snapshot: bool, after: int | None, types: tuple[str, ...]) -> None:

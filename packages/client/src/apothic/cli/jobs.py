@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from apothic.cli import ids
-from apothic.cli.console import print_fields, print_json, print_listed, print_table, print_text, say
+from apothic.cli import ids, names
+from apothic.cli.console import print_fields, print_json, print_text, say
 from apothic.cli.failures import Stopped
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.cli.since import moment
 
@@ -21,35 +22,29 @@ def job() -> None:
 
 
 @job.command("list")
-@click.option("--app", metavar="APP", help="Only jobs of this app.")
+@click.option("--app", metavar="APP", help="Only jobs of this app.", shell_complete=names.apps)
 @click.option("--function", metavar="FUNCTION", help="Only jobs of functions with this name.")
 @click.option("--status", metavar="STATUS", help="Only jobs with this status, for example running.")
 @click.option("--since", metavar="TIME", callback=moment, help="Only jobs made since 10m, 1h, 2d ago, or since a time.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most jobs to list.")
+@watch_option
 @common_options
 @click.pass_obj
-def list_jobs(
-    settings: Settings, app: str | None, function: str | None, status: str | None, since: str | None, limit: int
-) -> None:
+def list_jobs(settings: Settings, watches: bool, **filters: Any) -> None:
     """List jobs, newest first."""
-    found = settings.client().list_jobs(app=app, function=function, status=status, since=since, limit=limit)
-    if settings.is_for_programs:
-        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
-        return
-    if not found:
-        say("No such jobs.")
-        return
-    print_table(
+    client = settings.client()
+    show_list(
+        settings,
+        lambda: client.list_jobs(**filters),
         ("JOB", "FUNCTION", "STATUS", "ATTEMPT", "CREATED", "FINISHED"),
-        [
-            (j.job_id, f"{j.app}.{j.function}", j.status, str(j.attempt), j.created_at, j.finished_at or "-")
-            for j in found
-        ],
+        lambda j: (j.job_id, f"{j.app}.{j.function}", j.status, str(j.attempt), j.created_at, j.finished_at or "-"),
+        empty="No such jobs.",
+        watches=watches,
     )
 
 
 @job.command()
-@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.argument("job_id", metavar="ID", callback=ids.job_id, shell_complete=names.jobs)
 @common_options
 @click.pass_obj
 def status(settings: Settings, job_id: str) -> None:
@@ -79,7 +74,7 @@ def status(settings: Settings, job_id: str) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.argument("job_id", metavar="ID", callback=ids.job_id, shell_complete=names.jobs)
 @click.option("--snapshot", is_flag=True, help="Begin with the job as it is now and go on behind that.")
 @click.option("--last-index", type=click.IntRange(min=-1), metavar="N", help="Go on after the event with this index.")
 @click.option("--types", metavar="A,B", help="Show only these events, for example job.log,job.end.")
@@ -137,7 +132,7 @@ def _names(types: str | None) -> tuple[str, ...]:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.argument("job_id", metavar="ID", callback=ids.job_id, shell_complete=names.jobs)
 @common_options
 @click.pass_obj
 def cancel(settings: Settings, job_id: str) -> None:
@@ -150,7 +145,7 @@ def cancel(settings: Settings, job_id: str) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID", callback=ids.job_id)
+@click.argument("job_id", metavar="ID", callback=ids.job_id, shell_complete=names.jobs)
 @click.option("--watch", "watches", is_flag=True, help="Show the new job's events until it ends, and end as it does.")
 @common_options
 @click.pass_obj

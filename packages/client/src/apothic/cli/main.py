@@ -20,22 +20,31 @@ from apothic.wire.version import VERSION
 PLUGINS = "apothic.commands"
 """Entry point group through which installed packages add commands."""
 
+COMPLETING = "_APOTHIC_COMPLETE"
+"""Set by a shell that asks for names."""
+
 _COMMANDS = {
     "api": ("apothic.cli.api:api", "Send one request to the cloud and print the answer."),
     "app": ("apothic.cli.apps:app", "Apps of your organisation: list, watch."),
+    "completion": ("apothic.cli.completion:completion", "Complete names after the Tab key: show, install."),
     "deploy": ("apothic.cli.deploy:deploy", "Upload an app file and make it the live version."),
     "deployment": ("apothic.cli.deployments:deployment", "Deployments: list, inspect, watch, stop, delete."),
     "diff": ("apothic.cli.versions:diff", "Show what a deploy would change, or what differs between two versions."),
     "doctor": ("apothic.cli.doctor:doctor", "Check this machine and the cloud; say how to fix what is wrong."),
     "history": ("apothic.cli.versions:history", "List the versions of an app."),
     "job": ("apothic.cli.jobs:job", "Jobs: list, status, watch, cancel, retry."),
-    "logs": ("apothic.cli.logs:logs", "Print the output of a job."),
+    "login": ("apothic.cli.login:login", "Keep the address and the key of a cloud, and use it from now on."),
+    "logs": ("apothic.cli.logs:logs", "Print the output of a job, an app, a function or a deployment."),
+    "profile": ("apothic.cli.profiles:profile", "The clouds you use from here: list, use, show, remove."),
+    "ps": ("apothic.cli.processes:ps", "List the jobs that run and wait now, and why they wait."),
     "rollback": ("apothic.cli.versions:rollback", "Make an earlier version of an app live again."),
     "run": ("apothic.cli.run:run", "Call a deployed function and print its result."),
     "schedule": ("apothic.cli.schedules:schedule", "Schedules: list, status, pause, resume, run."),
+    "stats": ("apothic.cli.stats:stats", "Count the calls of an app, and show how long they waited and ran."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),
     "worker": ("apothic.cli.workers:worker", "Workers on other hosts: token, join, list, drain, resume, remove."),
     "version": ("apothic.cli.version:version", "Print the version."),
+    "whoami": ("apothic.cli.login:whoami", "Show which cloud answers and whom it takes you for."),
 }
 _SERVER_COMMANDS = {
     "backup": "Copy the cloud of this machine, running or not.",
@@ -73,9 +82,8 @@ class _Commands(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             if name in _SERVER_COMMANDS:
                 raise ServerMissing(name)
-            close = near_matches(name, self.list_commands(ctx))
-            hint = f" Did you mean `apothic {close[0]}`?" if close else ""
-            raise click.UsageError(f"There is no command `{name}`.{hint}", ctx)
+            near = " or ".join(f"`apothic {other}`" for other in near_matches(name, self.list_commands(ctx)))
+            raise click.UsageError(f"There is no command `{name}`.{f' Did you mean {near}?' if near else ''}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -110,6 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_jsonl=_asks_for(arguments, "--jsonl"),
     )
     try:
+        if COMPLETING in os.environ:
+            from apothic.cli.completing import register
+
+            register()
         result: Any = cli.main(args=arguments, prog_name="apothic", standalone_mode=False, obj=settings)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from apothic.cli import names
 from apothic.cli.console import print_lines, print_text, say
 from apothic.cli.failures import Interrupted, ReaderLeft
 from apothic.cli.finite import FiniteRange
@@ -49,8 +50,10 @@ class _Run(click.Command):
 
 
 @click.command(cls=_Run)
-@click.argument("function", metavar="FUNCTION|FILE[::NAME]")
-@click.option("--app-name", metavar="APP", help="App that has the FUNCTION; not with a file.")
+@click.argument("function", metavar="FUNCTION|FILE[::NAME]", shell_complete=names.functions_of_app)
+@click.option(
+    "--app-name", metavar="APP", help="App that has the FUNCTION; not with a file.", shell_complete=names.apps
+)
 @click.option(
     "-m", "--module", "is_module", is_flag=True, help="FILE is a module such as package.app, or ::NAME of it."
 )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apothic.cli.console import print_fields, print_listed, print_table, print_text, say
+from apothic.cli import names
+from apothic.cli.console import print_fields, print_table, print_text
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
-from apothic.errors import NotFoundError
+from apothic.cli.targets import nothing_named
 from apothic.wire.ids import parse_record_id
-from apothic.wire.names import near_matches
 
 if TYPE_CHECKING:
     from apothic._schedules import ScheduleInfo
@@ -24,26 +25,25 @@ def schedule() -> None:
 
 
 @schedule.command("list")
-@click.option("--app", metavar="APP", help="Only those of this app.")
+@click.option("--app", metavar="APP", help="Only those of this app.", shell_complete=names.apps)
+@watch_option
 @common_options
 @click.pass_obj
-def list_schedules(settings: Settings, app: str | None) -> None:
+def list_schedules(settings: Settings, app: str | None, watches: bool) -> None:
     """List the schedules, in words, with the next time of each (UTC)."""
-    found = settings.client().list_schedules(app)
-    if settings.is_for_programs:
-        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
-        return
-    if not found:
-        say('No schedules: `@app.function(schedule=Cron("0 7 * * *"))` makes one with the next deploy.')
-        return
-    print_table(
+    client = settings.client()
+    show_list(
+        settings,
+        lambda: client.list_schedules(app),
         ("SCHEDULE", "STATUS", "RUNS", "NEXT", "LAST"),
-        [(f"{one.app}.{one.function}", one.status, one.words, _first(one.next), _last(one)) for one in found],
+        lambda one: (f"{one.app}.{one.function}", one.status, one.words, _first(one.next), _last(one)),
+        empty='No schedules: `@app.function(schedule=Cron("0 7 * * *"))` makes one with the next deploy.',
+        watches=watches,
     )
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
 @common_options
 @click.pass_obj
 def status(settings: Settings, target: str) -> None:
@@ -52,7 +52,7 @@ def status(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
 @common_options
 @click.pass_obj
 def pause(settings: Settings, target: str) -> None:
@@ -61,7 +61,7 @@ def pause(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
 @common_options
 @click.pass_obj
 def resume(settings: Settings, target: str) -> None:
@@ -70,7 +70,7 @@ def resume(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
 @common_options
 @click.pass_obj
 def run(settings: Settings, target: str) -> None:
@@ -89,9 +89,7 @@ def _id(settings: Settings, target: str) -> str:
     known = {f"{one.app}.{one.function}": one.schedule_id for one in settings.client().list_schedules()}
     if target in known:
         return known[target]
-    near = near_matches(target, known)
-    advice = f" Did you mean {' or '.join(near)}?" if near else " `apothic schedule list` shows all."
-    raise NotFoundError(f"There is no schedule {target!r}.{advice}", code="not_found")
+    raise nothing_named("schedule", target, known, "apothic schedule list")
 
 
 def _show(settings: Settings, found: ScheduleInfo) -> None:

@@ -27,5 +27,14 @@ def moment(_: click.Context, __: click.Parameter, value: str | None) -> str | No
     return text.replace("+00:00", "Z")
 
 
+def age(time: str, now: datetime) -> str:
+    """Return how long ago a time of the server was, in its largest unit: `12s`, `5m`, `3h`, `2d`."""
+    passed_s = max(0, int((now - datetime.fromisoformat(_zoned(time))).total_seconds()))
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if passed_s >= length_s:
+            return f"{passed_s // length_s}{unit}"
+    return f"{passed_s}s"
+
+
 def _zoned(value: str) -> str:
     return f"{value[:-1]}+00:00" if value.endswith("Z") else value  # 3.10 does not read the Z

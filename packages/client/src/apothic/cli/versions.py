@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from apothic.cli.console import print_listed, print_table, print_text, say
+from apothic.cli import names
+from apothic.cli.console import print_text, say
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import NotFoundError
 
@@ -21,27 +23,28 @@ _VERSION = click.IntRange(1, 2**31 - 1)
 
 
 @click.command()
-@click.argument("app", metavar="APP")
+@click.argument("app", metavar="APP", shell_complete=names.apps)
+@watch_option
 @common_options
 @click.pass_obj
-def history(settings: Settings, app: str) -> None:
+def history(settings: Settings, app: str, watches: bool) -> None:
     """List the versions of an app that are not deleted, newest first."""
-    found = settings.client().list_deployments(app)
-    if settings.is_for_programs:
-        print_listed([asdict(one) for one in found], is_jsonl=settings.is_jsonl)
-        return
-    print_table(
+    client = settings.client()
+    show_list(
+        settings,
+        lambda: client.list_deployments(app),
         ("VERSION", "STATUS", "CONTENT OF", "CREATED", "STOPPED", "DEPLOYMENT"),
-        [
-            (str(d.version), d.status, str(d.restored_from or d.version), d.created_at, d.stopped_at or "-",
-             d.deployment_id)
-            for d in found
-        ],
+        lambda d: (
+            str(d.version), d.status, str(d.restored_from or d.version), d.created_at, d.stopped_at or "-",
+            d.deployment_id,
+        ),
+        empty=f"App {app} has no versions: all are deleted.",
+        watches=watches,
     )  # fmt: skip
 
 
 @click.command()
-@click.argument("app", metavar="APP")
+@click.argument("app", metavar="APP", shell_complete=names.apps)
 @click.option("--to", "version", type=_VERSION, metavar="VERSION", help="The one to go back to; else the one before.")
 @common_options
 @click.pass_obj

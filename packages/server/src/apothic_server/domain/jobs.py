@@ -276,6 +276,7 @@ class JobFilter:
     """Which jobs a list shows; None lets all pass.
 
     Attributes:
+        is_unfinished: Only those that have not ended.
         before: Only older ones, by their ids.
         oldest: None that is older than this id.
     """
@@ -283,13 +284,15 @@ class JobFilter:
     app_name: str | None = None
     function_name: str | None = None
     status: JobStatus | None = None
+    deployment: DeploymentId | None = None
+    is_unfinished: bool = False
     before: JobId | None = None
     oldest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobEntry:
-    """A job in a list."""
+    """A job in a list; `waiting_reason` is what the dispatcher says, not the store."""
 
     id: JobId
     app_name: str
@@ -300,6 +303,7 @@ class JobEntry:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waiting_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

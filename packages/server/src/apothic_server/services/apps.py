@@ -73,7 +73,7 @@ class Apps:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_app(unit, actor.org, name)
             if found is None:
-                raise await _no_app(unit, actor.org, name)
+                raise await no_app(unit, actor.org, name)
         return app_view(found)
 
     async def app_key(self, actor: Actor, name: str) -> AppId:
@@ -149,7 +149,7 @@ class Apps:
             self._disk.require_room()
             locked = await rows.lock_active(unit, actor.org, app_name)
             if locked is None:
-                raise await _no_app(unit, actor.org, app_name)
+                raise await no_app(unit, actor.org, app_name)
             app, active_key = locked
             active = None if active_key is None else await rows.get_deployment(unit, actor.org, active_key)
             wanted = await _wanted(unit, actor.org, app, app_name, active, version)
@@ -302,16 +302,17 @@ async def _wanted(
     return found
 
 
-async def _no_app(unit: Connection, org: OrgId, name: str) -> NotFound:
-    return NotFound(_sentence("app", name, near_matches(name, await rows.app_names(unit, org))))
+async def no_app(unit: Connection, org: OrgId, name: str) -> NotFound:
+    """Return the error that there is no app of a name; it names near matches."""
+    return NotFound(no_such_name("app", name, near_matches(name, await rows.app_names(unit, org))))
 
 
 async def _no_function(unit: Connection, org: OrgId, app_name: str, name: str) -> NotFound | Conflict:
     names = await rows.function_names(unit, org, app_name)
     if not names:
         is_known = await rows.get_app(unit, org, app_name) is not None
-        return _app_stopped(app_name) if is_known else await _no_app(unit, org, app_name)
-    return NotFound(_sentence(f"function in app {app_name}", name, near_matches(name, names)))
+        return _app_stopped(app_name) if is_known else await no_app(unit, org, app_name)
+    return NotFound(no_such_name(f"function in app {app_name}", name, near_matches(name, names)))
 
 
 def _app_stopped(app_name: str) -> Conflict:
@@ -321,7 +322,8 @@ def _app_stopped(app_name: str) -> Conflict:
     return Conflict(detail, code="app_stopped")
 
 
-def _sentence(kind: str, name: str, near: list[str]) -> str:
+def no_such_name(kind: str, name: str, near: list[str]) -> str:
+    """Return the sentence that there is no `kind` of a name, and which names are near."""
     shown = name if len(name) <= 80 else f"{name[:77]}…"
     advice = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"no {kind} named {shown!r}{advice}"

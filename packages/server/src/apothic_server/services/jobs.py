@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -162,16 +163,14 @@ class Jobs:
         """
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.list_jobs(unit, actor.org, wanted, limit=limit)
-            if len(found) == limit:
-                return found, found[-1].id
-            return found, await rows.looked_to(unit, actor.org, wanted)
+            following = found[-1].id if len(found) == limit else await rows.looked_to(unit, actor.org, wanted)
+        reasons = self._calls.waiting_reasons([entry.id for entry in found if JobStatus(entry.status) in WAITING])
+        return [replace(entry, waiting_reason=reasons.get(entry.id)) for entry in found], following
 
     async def view(self, actor: Actor, row: Job) -> JobView:
         """Return a row with the names of its app and function, and why it waits."""
         live = self._board.jobs.get(row.id)
-        reason = self._calls.waiting_reason(live) if live is not None and live.waits else None
-        if live is None and row.status in WAITING and not self._board.dispatches:
-            reason = "the server that dispatches knows why; this one does not"
+        reason = self._calls.waiting_reasons([row.id] if row.status in WAITING else []).get(row.id)
         function = live.function if live is not None else await self._function_of(actor, row)
         async with self._database.request_unit(actor.org) as unit:
             tick = await schedules.tick_of(unit, row.org, row.id)

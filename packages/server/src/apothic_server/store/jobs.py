@@ -31,8 +31,9 @@ async def get_job(connection: Connection, org: OrgId, job: JobId) -> Job | None:
 async def list_jobs(connection: Connection, org: OrgId, wanted: JobFilter, *, limit: int) -> list[JobEntry]:
     """Return up to `limit` jobs that the filter lets pass, newest first, among the `LOOKED_AT_MAX` it looks at."""
     rows = await connection.fetch(
-        SQL["list_jobs"], org, wanted.before or BEYOND, wanted.oldest or "", limit, LOOKED_AT_MAX,
-        wanted.app_name, wanted.function_name, None if wanted.status is None else wanted.status.value,
+        SQL["list_unfinished" if wanted.is_unfinished else "list_jobs"],
+        org, wanted.before or BEYOND, wanted.oldest or "", limit, LOOKED_AT_MAX, wanted.app_name,
+        wanted.function_name, None if wanted.status is None else wanted.status.value, wanted.deployment,
     )  # fmt: skip
     found: list[JobEntry] = []
     for row in rows:
@@ -43,7 +44,8 @@ async def list_jobs(connection: Connection, org: OrgId, wanted: JobFilter, *, li
 
 async def looked_to(connection: Connection, org: OrgId, wanted: JobFilter) -> JobId | None:
     """Return the oldest job that `list_jobs` looks at, or None when there are no older ones."""
-    key = await connection.fetchval(SQL["looked_to"], org, wanted.before or BEYOND, wanted.oldest or "", LOOKED_AT_MAX)
+    query = SQL["unfinished_looked_to" if wanted.is_unfinished else "looked_to"]
+    key = await connection.fetchval(query, org, wanted.before or BEYOND, wanted.oldest or "", LOOKED_AT_MAX)
     return None if key is None else JobId(key)
 
 

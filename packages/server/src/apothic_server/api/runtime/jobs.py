@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from apothic.wire.ids import JobId, make_key, parse_record_id
 from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.shared.idempotency import answer_once
-from apothic_server.api.shared.query import refusal, whole_number
+from apothic_server.api.shared.query import moment, refusal, truth, whole_number
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, json_response
 from apothic_server.api.shared.services import Services
@@ -55,28 +54,19 @@ class JobHandlers:
 
 
 def _filter(query: Mapping[str, str]) -> JobFilter:
-    status, cursor, since = query.get("status"), query.get("cursor"), query.get("since")
+    status, cursor, since = query.get("status"), query.get("cursor"), moment(query, "since")
     if status is not None and status not in _STATUSES:
         raise refusal("status", f"must be one of {', '.join(sorted(_STATUSES))}", "unknown_status")
     before = None if cursor is None else parse_record_id(cursor, "jobs")
     if cursor is not None and before is None:
         raise refusal("cursor", "is no cursor that a list answered", "cursor_invalid")
+    deployment = query.get("deployment")
     return JobFilter(
         app_name=query.get("app"),
         function_name=query.get("function"),
         status=None if status is None else JobStatus(status),
+        deployment=None if deployment is None else records.deployment_key(deployment),
+        is_unfinished=truth(query, "unfinished"),
         before=None if before is None else JobId(before),
-        oldest=None if since is None else make_key(_milliseconds(since), 0),
+        oldest=None if since is None else make_key(round(since.timestamp() * 1000), 0),
     )
-
-
-def _milliseconds(text: str) -> int:
-    """Return a time with its zone as milliseconds since 1970; ids of jobs begin with theirs."""
-    try:
-        at = datetime.fromisoformat(text)
-        found = round(at.timestamp() * 1000) if at.tzinfo is not None else -1
-    except (ValueError, OverflowError):
-        found = -1
-    if found < 0:
-        raise refusal("since", "must be a time after 1970 with its zone, such as 2026-01-31T12:00:00Z", "time_invalid")
-    return found

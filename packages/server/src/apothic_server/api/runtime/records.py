@@ -147,6 +147,7 @@ def job_entry(entry: JobEntry) -> dict[str, Any]:
         "created_at": time_text(entry.created_at),
         "started_at": _time_or_none(entry.started_at),
         "finished_at": _time_or_none(entry.finished_at),
+        "waiting_reason": entry.waiting_reason,
     }
 
 

@@ -11,6 +11,7 @@ from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
 from apothic_server.api.runtime.schedules import ScheduleHandlers
+from apothic_server.api.runtime.stats import StatsHandlers
 from apothic_server.api.runtime.waiting import FirstDone, first_done
 from apothic_server.api.runtime.workers import WorkerHandlers
 from apothic_server.api.shared.operations import Handler, Operation, Upgrade
@@ -56,6 +57,14 @@ def runtime_operations(
         *_schedules(ScheduleHandlers(services)),
         *_archives(AppHandlers(services)),
         *_jobs(JobHandlers(services)),
+        _get(
+            "get_app_stats",
+            "/v1/apps/{app}/stats",
+            Policy(Audience.KEY, "jobs:read"),
+            StatsHandlers(services).get_app_stats,
+            "function",
+            "since",
+        ),
         *_events(EventHandlers(services)),
         _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
         _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
@@ -188,15 +197,7 @@ def _workers(handlers: WorkerHandlers) -> list[Operation]:
 
 def _apps(handlers: AppHandlers) -> list[Operation]:
     return [
-        Operation(
-            id="list_apps",
-            method="GET",
-            path="/v1/apps",
-            policy=_APPS_READ,
-            statuses=_READ,
-            handler=handlers.list_apps,
-            query=frozenset({"cursor", "limit"}),
-        ),
+        _get("list_apps", "/v1/apps", _APPS_READ, handlers.list_apps, "cursor", "limit", statuses=_READ),
         _get("get_app", "/v1/apps/{app}", _APPS_READ, handlers.get_app),
         Operation(
             id="create_deployment",
@@ -226,15 +227,7 @@ def _apps(handlers: AppHandlers) -> list[Operation]:
 def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
     one = "/v1/deployments/{deployment_id}"
     return [
-        Operation(
-            id="list_deployments",
-            method="GET",
-            path="/v1/deployments",
-            policy=_APPS_READ,
-            statuses=_READ_ONE,
-            handler=handlers.list_deployments,
-            query=frozenset({"app", "cursor", "limit"}),
-        ),
+        _get("list_deployments", "/v1/deployments", _APPS_READ, handlers.list_deployments, "app", "cursor", "limit"),
         _get("get_deployment", one, _APPS_READ, handlers.get_deployment),
         Operation(
             id="stop_deployment",
@@ -260,15 +253,7 @@ def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
 def _schedules(handlers: ScheduleHandlers) -> list[Operation]:
     one = "/v1/schedules/{schedule_id}"
     return [
-        Operation(
-            id="list_schedules",
-            method="GET",
-            path="/v1/schedules",
-            policy=_APPS_READ,
-            statuses=_READ_ONE,
-            handler=handlers.list_schedules,
-            query=frozenset({"app", "cursor", "limit"}),
-        ),
+        _get("list_schedules", "/v1/schedules", _APPS_READ, handlers.list_schedules, "app", "cursor", "limit"),
         _get("get_schedule", one, _APPS_READ, handlers.get_schedule),
         *(
             Operation(
@@ -318,24 +303,30 @@ def _archives(handlers: AppHandlers) -> list[Operation]:
 
 def _jobs(handlers: JobHandlers) -> list[Operation]:
     return [
-        Operation(
-            id="list_jobs",
-            method="GET",
-            path="/v1/jobs",
-            policy=Policy(Audience.KEY, "jobs:read"),
+        _get(
+            "list_jobs",
+            "/v1/jobs",
+            Policy(Audience.KEY, "jobs:read"),
+            handlers.list_jobs,
+            "app",
+            "cursor",
+            "deployment",
+            "function",
+            "limit",
+            "since",
+            "status",
+            "unfinished",
             statuses=_READ,
-            handler=handlers.list_jobs,
-            query=frozenset({"app", "cursor", "function", "limit", "since", "status"}),
         ),
         _open("get_job", "/v1/jobs/{job_id}", _JOBS_READ, handlers.get_job),
-        Operation(
-            id="get_logs",
-            method="GET",
-            path="/v1/jobs/{job_id}/logs",
-            policy=_JOBS_READ,
+        _get(
+            "get_logs",
+            "/v1/jobs/{job_id}/logs",
+            _JOBS_READ,
+            handlers.get_logs,
+            "after",
+            "limit",
             statuses=_READ_ONE | _FENCED,
-            handler=handlers.get_logs,
-            query=frozenset({"after", "limit"}),
         ),
         Operation(
             id="cancel_job",
@@ -371,8 +362,12 @@ def _stream(name: str, path: str, policy: Policy, handler: Handler, *query: str)
     )
 
 
-def _get(name: str, path: str, policy: Policy, handler: Handler, *, statuses: frozenset[int] = _READ_ONE) -> Operation:
-    return Operation(id=name, method="GET", path=path, policy=policy, statuses=statuses, handler=handler)
+def _get(
+    name: str, path: str, policy: Policy, handler: Handler, *query: str, statuses: frozenset[int] = _READ_ONE
+) -> Operation:
+    return Operation(
+        id=name, method="GET", path=path, policy=policy, statuses=statuses, handler=handler, query=frozenset(query)
+    )
 
 
 def _open(name: str, path: str, policy: Policy, handler: Handler) -> Operation:

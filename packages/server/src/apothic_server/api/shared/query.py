@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from urllib.parse import unquote_to_bytes
 
 from apothic_server.domain.errors import Invalid, problem
@@ -64,6 +65,25 @@ def seconds(query: Mapping[str, str], name: str, high: float, default: float) ->
     if value > high:
         raise refusal(name, f"must be a number of seconds from 0 to {high:g}", "out_of_range")
     return value
+
+
+def moment(query: Mapping[str, str], name: str) -> datetime | None:
+    """Return a time with its zone, or None when it is not given.
+
+    Raises:
+        Invalid: It is none, has no zone, or is before 1970.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        is_good = at.tzinfo is not None and at.timestamp() >= 0
+    except (ValueError, OverflowError):
+        is_good, at = False, None
+    if not is_good:
+        raise refusal(name, "must be a time after 1970 with its zone, such as 2026-01-31T12:00:00Z", "time_invalid")
+    return at
 
 
 def truth(query: Mapping[str, str], name: str) -> bool:

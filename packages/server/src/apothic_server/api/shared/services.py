@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from apothic.wire.functions import Manifest
@@ -18,6 +19,7 @@ from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import JobEntry, JobFilter, JobStatus
 from apothic_server.domain.schedules import ScheduleView
+from apothic_server.domain.stats import AppStats
 from apothic_server.domain.streams import StreamRef
 from apothic_server.domain.views import (
     AppView,
@@ -203,6 +205,16 @@ class Jobs(Protocol):
     async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer: ...
 
 
+class Stats(Protocol):
+    """Numbers of the actor's org."""
+
+    async def of_app(
+        self, actor: Actor, app_name: str, *, function_name: str | None, since: datetime | None
+    ) -> AppStats:
+        """The `NotFound` names apps or functions with a similar name."""
+        ...
+
+
 class Watch(Protocol):
     """One reader of one stream; `close` gives its place back."""
 
@@ -339,6 +351,8 @@ class Services(Protocol):
     def archives(self) -> Archives: ...
     @property
     def jobs(self) -> Jobs: ...
+    @property
+    def stats(self) -> Stats: ...
     @property
     def streams(self) -> Streams: ...
     @property

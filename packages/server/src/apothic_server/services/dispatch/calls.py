@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from apothic.wire.ids import JobId
 from apothic.wire.link import Cancel
@@ -10,6 +11,7 @@ from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
 from apothic_server.domain.errors import Conflict, KeyTaken, TooMany, Unavailable
+from apothic_server.domain.fleet import GroupKey
 from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus
 from apothic_server.domain.views import Outcome, Submitted
@@ -135,17 +137,32 @@ class Calls:
         on_disk.set_result(True)
         return on_disk
 
-    def waiting_reason(self, job: LiveJob) -> str | None:
-        """Return why a job waits, in one plain sentence; None when it does not wait."""
-        if not job.waits:
-            return None
-        now = self._board.clock.monotonic()
+    def waiting_reasons(self, jobs: Iterable[JobId]) -> dict[JobId, str]:
+        """Return why each of those jobs that wait does so, in one plain sentence; jobs of one function ask once."""
+        if not self._board.dispatches:
+            return dict.fromkeys(jobs, "the server that dispatches knows why; this one does not")
+        found: dict[JobId, str] = {}
+        of_functions: dict[GroupKey, str] = {}
+        for key in jobs:
+            job = self._board.jobs.get(key)
+            if job is None or not job.waits:
+                continue
+            delay, group = self._delay(job), job.need.group
+            if delay is None and group not in of_functions:
+                of_functions[group] = self._reason(job)
+            found[key] = delay or of_functions[group]
+        return found
+
+    def _delay(self, job: LiveJob) -> str | None:
+        left = job.due_at - self._board.clock.monotonic()
+        streak = self._board.fleet.streaks.get(job.need.group)
+        is_held_back = streak is not None and streak.is_paused
+        return f"waits {left:.0f} s before its next attempt" if left > 0 and not is_held_back else None
+
+    def _reason(self, job: LiveJob) -> str:
         streak = self._board.fleet.streaks.get(job.need.group)
         if streak is not None and streak.is_paused:
-            return crash_reason(streak, now)
-        left = job.due_at - now
-        if left > 0:
-            return f"waits {left:.0f} s before its next attempt"
+            return crash_reason(streak, self._board.clock.monotonic())
         where = place(job.need, self._board.fleet)
         return where.reason if isinstance(where, Wait) else "about to start"
 

@@ -16,13 +16,37 @@ SELECT looked.id, app.name AS app_name, function.name AS function_name, looked.d
 FROM looked JOIN apps AS app ON app.id = looked.app AND app.org = $1
     JOIN functions AS function ON function.id = looked.function AND function.org = $1
 WHERE ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
-    AND ($8::text IS NULL OR looked.status = $8)
+    AND ($8::text IS NULL OR looked.status = $8) AND ($9::text IS NULL OR looked.deployment = $9)
+ORDER BY looked.id DESC LIMIT $4;
+
+-- name: list_unfinished
+-- As `list_jobs`, but looks at jobs that have not ended only, by the index `jobs_unfinished`.
+WITH looked AS (
+    SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at
+    FROM jobs WHERE org = $1 AND id < $2 AND id >= $3
+        AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+    ORDER BY id DESC LIMIT $5
+)
+SELECT looked.id, app.name AS app_name, function.name AS function_name, looked.deployment, looked.status,
+    looked.attempt, looked.created_at, looked.started_at, looked.finished_at
+FROM looked JOIN apps AS app ON app.id = looked.app AND app.org = $1
+    JOIN functions AS function ON function.id = looked.function AND function.org = $1
+WHERE ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
+    AND ($8::text IS NULL OR looked.status = $8) AND ($9::text IS NULL OR looked.deployment = $9)
 ORDER BY looked.id DESC LIMIT $4;
 
 -- name: looked_to
 -- The oldest of the jobs that `list_jobs` looks at, when there may be more; else null.
 SELECT CASE WHEN count(*) = $4 THEN min(id) END AS id FROM (
     SELECT id FROM jobs WHERE org = $1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $4
+) AS looked;
+
+-- name: unfinished_looked_to
+-- The same of `list_unfinished`.
+SELECT CASE WHEN count(*) = $4 THEN min(id) END AS id FROM (
+    SELECT id FROM jobs WHERE org = $1 AND id < $2 AND id >= $3
+        AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+    ORDER BY id DESC LIMIT $4
 ) AS looked;
 
 -- name: get_arguments
