@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _show(shell: Shell) -> None:
-    say("\n1. A package of three modules that needs numpy and pydantic: what is uploaded, then the deploy.")
+    say("\n1. A package of three modules that import numpy and pydantic: what is uploaded, then the deploy.")
     shell.run("deploy", "sales/app.py", "--dry-run")
     shell.run("deploy", "sales/app.py")
 

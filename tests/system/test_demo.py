@@ -40,6 +40,7 @@ def test_the_demo_of_the_tool_deploys_twice_runs_both_ways_and_goes_back(tmp_pat
     assert re.findall(r"^ +\d+  (sales/\w+\.py)$", ran.out, re.M) == [
         *("sales/__init__.py", "sales/app.py", "sales/figures.py", "sales/orders.py"),
     ]
+    assert re.findall(r"^packages    numpy==\S+, pydantic==\S+$", ran.out, re.M) != []
     assert re.findall(r"^~ file (\S+)$", ran.out, re.M) == ["sales/figures.py"] * 2
     assert [set(json.loads(line)) for line in re.findall(r"^\{.*\}$", ran.out, re.M)] == [
         {"count", "sum", "median", "refused"},
