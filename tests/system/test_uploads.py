@@ -62,6 +62,33 @@ def test_an_import_of_a_file_that_looks_like_a_secret_stops_the_deploy(cloud, pe
     assert cloud.outcome(cloud.spawn("tidy", "work"))["result"] == "helped"
 
 
+def test_a_second_deploy_with_one_changed_file_uploads_that_file_only(cloud, person):
+    person.write("big/pyproject.toml", "")
+    person.write("big/data.py", f"ROWS = {'many rows ' * 50_000!r}")
+    text = """
+        import data
+        from apothic import App
+        app = App("big")
+
+        @app.function()
+        def rows():
+            return RESULT
+        """
+    file = person.write("big/big.py", text.replace("RESULT", "len(data.ROWS)"))
+    first = person.apothic("deploy", file, "--json").ok().json
+    before = cloud.outcome(cloud.spawn("big", "rows"))["result"]
+    file = person.write("big/big.py", text.replace("RESULT", "'changed'"))
+    second = person.apothic("deploy", file).ok().out
+    again = person.apothic("deploy", file, "--json").ok().json
+    sent = int(second.split("uploads")[1].split("bytes")[0].replace(",", ""))
+
+    assert first["uploaded_bytes"] > 500_000
+    assert sent < 20_000
+    assert "bytes of 2 files, " in second
+    assert (again["uploaded_bytes"], again["is_new"]) == (0, False)
+    assert (before, cloud.outcome(cloud.spawn("big", "rows"))["result"]) == (500_000, "changed")
+
+
 def _stored_archives(cloud):
     """Return the files of each archive that the server keeps."""
     blobs = [path for path in (cloud.data / "blobs").rglob("*") if path.is_file()]

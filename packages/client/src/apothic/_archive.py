@@ -2,7 +2,8 @@
 
 An archive is a gzip of a tar of regular files and folders: sorted, times and owners zero, modes 0644 and 0755. The gzip
 stores instead of compressing, because compressed bytes differ between builds of zlib while equal content must have one
-digest; app sources are small.
+digest; app sources are small. Each entry has blocks of its own, so an entry is the same bytes in every archive that
+holds it, and a deploy can send what changed alone (`_archive_parts.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ IN_MEMORY_MAX = 8 * MIB
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 _STORED_MAX = 65_535
+_BLOCK_HEAD = 5
+GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _CHUNK = 1 * MIB
 _BIGGEST_NAMED = 5
 _REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
@@ -134,7 +137,7 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
     """
     limits = limits or ArchiveLimits()
     files = list_files(sources)
-    folders = _folders(files)
+    folders = folders_of(files)
     _check_size(files, len(files) + len(folders), limits)
     in_memory = sum(file.size_bytes for file in files) <= limits.in_memory_bytes
     digests: dict[str, str] = {}
@@ -159,8 +162,12 @@ def write_archive(sources: Sources, *, limits: ArchiveLimits | None = None) -> P
 def _write(sink: BinaryIO, sources: Sources, folders: Sequence[str], digests: dict[str, str]) -> _StoredGzip:
     """Write the archive, and into `digests` the SHA-256 of each file."""
     gzip = _StoredGzip(sink)
-    for chunk in _tar(sources.files, folders, digests):
-        gzip.write(chunk)
+    for entry in _entries(sources.files, folders, digests):
+        for chunk in entry:
+            gzip.write(chunk)
+        gzip.end_entry()
+    end = 2 * _BLOCK
+    gzip.write(bytes(end + -(gzip.plain_bytes + end) % _RECORD))
     gzip.finish()
     return gzip
 
@@ -200,35 +207,36 @@ def _too_large(files: Sequence[PackedFile], what: str) -> TooLargeError:
     )
 
 
-def _folders(files: Sequence[PackedFile]) -> list[str]:
+def folders_of(files: Sequence[PackedFile]) -> list[str]:
+    """Return the folders that hold the files, sorted."""
     found = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
     return sorted(found - {"."})
 
 
-def _tar(sources: Sequence[Source], folders: Sequence[str], digests: dict[str, str]) -> Iterator[bytes]:
-    """Yield the bytes of a tar, each folder before what it holds."""
-    size = 0
-    for part in _entries(sources, folders, digests):
-        size += len(part)
-        yield part
-    end = 2 * _BLOCK
-    yield bytes(end + -(size + end) % _RECORD)
-
-
-def _entries(sources: Sequence[Source], folders: Sequence[str], digests: dict[str, str]) -> Iterator[bytes]:
+def _entries(sources: Sequence[Source], folders: Sequence[str], digests: dict[str, str]) -> Iterator[Iterator[bytes]]:
+    """Yield the entries of a tar, each folder before what it holds."""
     by_path: dict[str, Source | None] = {**dict.fromkeys(folders), **{one.archive_path: one for one in sources}}
     for path in sorted(by_path):
         source = by_path[path]
-        if source is None:
-            yield _header(path, 0, is_folder=True)
-            continue
-        yield _header(path, source.stamp.size_bytes, is_folder=False)
-        digest = hashlib.sha256()
-        for chunk in _content(source):
-            digest.update(chunk)
-            yield chunk
-        digests[path] = digest.hexdigest()
-        yield bytes(-source.stamp.size_bytes % _BLOCK)
+        yield iter((_header(path, 0, is_folder=True),)) if source is None else _file(path, source, digests)
+
+
+def _file(path: str, source: Source, digests: dict[str, str]) -> Iterator[bytes]:
+    yield _header(path, source.stamp.size_bytes, is_folder=False)
+    digest = hashlib.sha256()
+    for chunk in _content(source):
+        digest.update(chunk)
+        yield chunk
+    digests[path] = digest.hexdigest()
+    yield bytes(-source.stamp.size_bytes % _BLOCK)
+
+
+def entry_bytes(path: str, size_bytes: int | None) -> int:
+    """Return how many bytes of an archive the entry of a file, or of a folder (None), takes."""
+    plain = len(_header(path, size_bytes or 0, is_folder=size_bytes is None))
+    if size_bytes is not None:
+        plain += size_bytes + -size_bytes % _BLOCK
+    return plain + _BLOCK_HEAD * -(-plain // _STORED_MAX)
 
 
 def _header(path: str, size_bytes: int, *, is_folder: bool) -> bytes:
@@ -279,11 +287,15 @@ class _StoredGzip:
         self._crc = 0
         self._length = 0
         self.size_bytes = 0
-        self._put(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")
+        self._put(GZIP_HEAD)
 
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    @property
+    def plain_bytes(self) -> int:
+        return self._length
 
     def write(self, data: bytes) -> None:
         self._crc = zlib.crc32(data, self._crc)
@@ -292,6 +304,11 @@ class _StoredGzip:
         while len(self._pending) > _STORED_MAX:
             self._put_block(bytes(self._pending[:_STORED_MAX]), is_last=False)
             del self._pending[:_STORED_MAX]
+
+    def end_entry(self) -> None:
+        if self._pending:
+            self._put_block(bytes(self._pending), is_last=False)
+            self._pending.clear()
 
     def finish(self) -> None:
         self._put_block(bytes(self._pending), is_last=True)

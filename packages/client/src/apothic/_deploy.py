@@ -22,12 +22,15 @@ from apothic.wire.version import VERSION
 
 if TYPE_CHECKING:
     from apothic._archive import Packed, PackedFile
+    from apothic._archive_parts import Upload
     from apothic._core import Core
     from apothic._difference import Difference
     from apothic._packages import Packages
     from apothic._placed_files import AddedFiles
 
 _NAMES_SHOWN = 3
+PARTS_FROM_BYTES = 64 * 1024
+"""From this size on it is worth asking for the live version first, to send only what changed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Deployed:
     Attributes:
         deployment: The new live version.
         packed: The archive.
-        was_present: The server had the archive already, so nothing was uploaded.
+        uploaded_bytes: Bytes of the archive that were sent; 0 when the server had it already.
         is_new: A version was made; False when the live one has this content already.
         packages: What functions without an image have of what the files import; empty when each has one.
         difference: From the version that was live before, if it was asked for; None without such a version.
@@ -60,10 +63,15 @@ class Deployed:
 
     deployment: DeploymentInfo
     packed: Packed
-    was_present: bool
+    uploaded_bytes: int
     is_new: bool
     packages: Packages
     difference: Difference | None = None
+
+    @property
+    def was_present(self) -> bool:
+        """Whether the server had the archive already, so that nothing was uploaded."""
+        return not self.uploaded_bytes
 
 
 def deploy(
@@ -96,30 +104,39 @@ def deploy(
         note_main_module(str(getattr(sys.modules["__main__"], "__file__", source.path)), packed.module)
     functions, packages = yield from work(lambda: completed(functions, packed))
     manifest = manifest_of(packed.module, source.variable, functions, packed.files)
-    difference = (yield from difference_to_live(core, name, manifest)) if compares else None
-    was_present = yield from _upload(core, packed, packages, is_quiet=is_quiet)
+    live = (yield from live_version(core, name)) if compares else None
+    uploaded = yield from _upload(core, name, packed, packages, live, is_quiet=is_quiet)
     try:
         deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
     except ConflictError as error:
         if error.code != "archive_missing":
             raise
         yield from _operations.put_archive(core, packed.data, packed.sha256)
+        uploaded = packed.size_bytes
         deployment, is_new = yield from _operations.create_deployment(core, name, manifest, packed.sha256, if_changed)
-    return Deployed(deployment, packed, was_present, is_new, packages, difference)
+    return Deployed(deployment, packed, uploaded, is_new, packages, _difference(live, manifest))
 
 
 def difference_to_live(core: Core, name: str, manifest: Manifest) -> Steps[Difference | None]:
     """Return what a deploy of `manifest` would change; None when no version is live or the key may not read it."""
-    from apothic._difference import difference
+    return _difference((yield from live_version(core, name)), manifest)
 
+
+def live_version(core: Core, name: str) -> Steps[DeploymentInfo | None]:
+    """Return what is live; None when nothing is, or the key may not read it."""
     try:
         live = (yield from _operations.get_app(core, name)).deployment_id
-        if live is None:
-            return None
-        before = (yield from _operations.get_deployment(core, live)).manifest
+        return None if live is None else (yield from _operations.get_deployment(core, live))
     except (NotFoundError, PermissionDeniedError):
         return None
-    return difference(before, json.loads(json.dumps(asdict(manifest)))) if before else None
+
+
+def _difference(live: DeploymentInfo | None, manifest: Manifest) -> Difference | None:
+    from apothic._difference import difference
+
+    if live is None or not live.manifest:
+        return None
+    return difference(live.manifest, json.loads(json.dumps(asdict(manifest))))
 
 
 def completed(functions: Sequence[FunctionSpec], packed: Packed) -> tuple[list[FunctionSpec], Packages]:
@@ -155,8 +172,9 @@ def manifest_of(
         raise InvalidRequestError(
             f"The app has {len(functions):,} functions; at most {FUNCTIONS_PER_APP_MAX:,} can be."
         )
-    digests = {file.path: file.sha256 for file in files} if len(files) <= MANIFEST_FILES_MAX else {}
-    return Manifest(module, variable, _python_here(), VERSION, tuple(functions), digests)
+    told = sorted(files, key=lambda file: file.path) if len(files) <= MANIFEST_FILES_MAX else []
+    digests, sizes = {file.path: file.sha256 for file in told}, tuple(file.size_bytes for file in told)
+    return Manifest(module, variable, _python_here(), VERSION, tuple(functions), digests, sizes)
 
 
 def _python_here() -> str:
@@ -190,24 +208,39 @@ def says_uploads() -> bool:
     return os.environ.get("APOTHIC_QUIET", "") in {"", "0"}
 
 
-def _upload(core: Core, packed: Packed, packages: Packages, *, is_quiet: bool) -> Steps[bool]:
+def _upload(
+    core: Core, name: str, packed: Packed, packages: Packages, live: DeploymentInfo | None, *, is_quiet: bool
+) -> Steps[int]:
+    """Give the server the archive, of which it gets only what it does not have; return how many bytes were sent."""
+    from apothic._archive_parts import upload_parts
+
     is_present = yield from _operations.has_archive(core, packed.sha256)
+    if not is_present and live is None and packed.size_bytes > PARTS_FROM_BYTES:
+        live = yield from live_version(core, name)
+    parts = None
+    if not is_present and live is not None:
+        parts = upload_parts(packed, live.archive_sha256, live.manifest)
     if not is_quiet:
-        yield Say(_summary(packed.files, is_present=is_present))
+        yield Say(_summary(packed.files, is_present=is_present, parts=parts))
         if packages.requirements:
             yield Say(f"installs {', '.join(packages.requirements)}")
         for note in (*packed.notes, *packages.notes):
             yield Say(f"note: {note}")
-    if not is_present:
-        yield from _operations.put_archive(core, packed.data, packed.sha256)
-    return is_present
+    if is_present:
+        return 0
+    if parts is not None and (yield from _operations.put_archive_parts(core, parts.body, packed.sha256)):
+        return parts.new_bytes
+    yield from _operations.put_archive(core, packed.data, packed.sha256)
+    return packed.size_bytes
 
 
-def _summary(files: Sequence[PackedFile], *, is_present: bool) -> str:
+def _summary(files: Sequence[PackedFile], *, is_present: bool, parts: Upload | None) -> str:
     """Return for example `uploads 1 file, 412 bytes: hello_world.py`."""
     count = "1 file" if len(files) == 1 else f"{len(files):,} files"
     size = sum(file.size_bytes for file in files)
     names = ", ".join(file.path for file in files[:_NAMES_SHOWN])
     more = f" and {len(files) - _NAMES_SHOWN:,} more" if len(files) > _NAMES_SHOWN else ""
     verb = "uploads nothing, the server has" if is_present else "uploads"
+    if parts is not None:
+        verb = f"uploads {parts.new_bytes:,} bytes of"
     return f"{verb} {count}, {size:,} bytes: {names}{more}"

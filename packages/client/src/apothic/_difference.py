@@ -59,7 +59,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Differenc
     options = {name: _fields(old[name], new[name]) for name in sorted(old.keys() & new.keys())}
     options = {name: found for name, found in options.items() if found}
     functions = Names(tuple(sorted(new.keys() - old.keys())), tuple(sorted(old.keys() - new.keys())), tuple(options))
-    apart = {"functions", "files"}
+    apart = {"functions", "files", "file_sizes"}
     return Difference(functions, options, _files(before, after), _fields(before, after, apart))
 
 

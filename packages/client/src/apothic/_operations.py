@@ -28,6 +28,7 @@ from apothic._http import FileBody, Request, Response
 from apothic._parse import build
 from apothic._steps import Steps
 from apothic.errors import InvalidRequestError, ProtocolError
+from apothic.wire.archive_parts import PARTS_TYPE
 from apothic.wire.frames import encode_frame
 from apothic.wire.functions import Manifest
 from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
@@ -44,6 +45,7 @@ PUT_S_MAX = 3600.0
 
 JSON_TYPE = ("Content-Type", "application/json")
 ACCEPT_JSON = ("Accept", "application/json")
+_NO_PARTS = frozenset({409, 413, 415, 422})
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
@@ -231,6 +233,16 @@ def put_archive(core: Core, source: bytes | Path, sha256: str) -> Steps[None]:
     response = yield from perform(core, request, timeout_s=max(core.timeout_s, PUT_S_MAX))
     if response.status not in {200, 201}:
         raise failure(core, response)
+
+
+def put_archive_parts(core: Core, body: bytes, sha256: str) -> Steps[bool]:
+    """Upload an archive as parts of another one; False when the server cannot make it of them, so that all is sent."""
+    path = target(core, f"/v1/archives/{part(sha256)}")
+    request = Request("PUT", path, (("Content-Type", PARTS_TYPE), ACCEPT_JSON), body, is_repeatable=True)
+    response = yield from perform(core, request, timeout_s=max(core.timeout_s, PUT_S_MAX))
+    if response.status not in {200, 201} and response.status not in _NO_PARTS:
+        raise failure(core, response)
+    return response.status in {200, 201}
 
 
 def create_deployment(

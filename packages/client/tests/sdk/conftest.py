@@ -19,6 +19,7 @@ import pytest
 from apothic import ControlPlaneClient
 from apothic._core import Core
 from apothic.config import parse_url
+from apothic.wire.archive_parts import PARTS_TYPE, Part, decode_parts
 from apothic.wire.frames import decode_frame, encode_frame
 
 CONTRACT = json.loads((Path(__file__).parents[4] / "openapi" / "runtime.json").read_text())
@@ -267,10 +268,17 @@ class ScriptedServer:
         archives: dict[str, bytes] = {}
 
         def put(wire: Wire, request: Received) -> None:
-            digest = hashlib.sha256(request.body).hexdigest()
+            data = request.body
+            if request.headers["content-type"] == PARTS_TYPE:
+                base, parts, new = decode_parts(request.body)
+                if base not in archives:
+                    wire.refuse(409, "archive_missing")
+                    return
+                data = join_parts(archives[base], parts, new)
+            digest = hashlib.sha256(data).hexdigest()
             assert request.path == f"/v1/archives/{digest}"
-            archives[digest] = request.body
-            wire.answer(201, check("Archive", {"sha256": digest, "size_bytes": len(request.body)}))
+            archives[digest] = data
+            wire.answer(201, check("Archive", {"sha256": digest, "size_bytes": len(data)}))
 
         def any_path(wire: Wire, request: Received) -> None:
             if request.method == "HEAD":
@@ -292,6 +300,15 @@ class ScriptedServer:
 
         self.scripts = _Endless(any_path)
         return archives
+
+
+def join_parts(base: bytes, parts: list[Part], new: bytes) -> bytes:
+    """Return the archive that the parts make."""
+    pieces: list[bytes] = []
+    for offset, size in parts:
+        pieces.append(new[:size] if offset is None else base[offset : offset + size])
+        new = new[size:] if offset is None else new
+    return b"".join(pieces)
 
 
 class _Endless(list[Script]):

@@ -79,7 +79,11 @@ def _say_notes(settings: Settings, notes: Iterable[str]) -> None:
 def _print(done: Deployed) -> None:
     from apothic._archive import describe
 
-    amount = describe(done.packed.files)
+    uploads = amount = describe(done.packed.files)
+    if done.was_present:
+        uploads = f"nothing, the cloud has the {amount} already"
+    elif done.uploaded_bytes < done.packed.size_bytes:
+        uploads = f"{done.uploaded_bytes:,} bytes of {amount}, the cloud has the rest"
     version = f"{done.deployment.app} version {done.deployment.version}"
     print_fields(
         {
@@ -87,7 +91,7 @@ def _print(done: Deployed) -> None:
             "app": version if done.is_new else f"{version} is live already, and nothing changed",
             "functions": ", ".join(one.name for one in done.deployment.functions),
             **({"packages": ", ".join(done.packages.requirements)} if done.packages.requirements else {}),
-            "uploads": f"nothing, the cloud has the {amount} already" if done.was_present else amount,
+            "uploads": uploads,
         }
     )
     for line in done.difference.lines() if done.difference is not None and done.is_new else ():
@@ -102,6 +106,7 @@ def _document(done: Deployed) -> dict[str, Any]:
         "functions": [one.name for one in done.deployment.functions],
         "archive_sha256": done.packed.sha256,
         "archive_was_present": done.was_present,
+        "uploaded_bytes": done.uploaded_bytes,
         "is_new": done.is_new,
         "changes": None if done.difference is None else asdict(done.difference),
         **_files(done.packed, done.packages),

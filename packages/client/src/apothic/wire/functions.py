@@ -84,6 +84,8 @@ class Manifest:
         functions: At least one.
         files: Digest (SHA-256 in hex) of each file of the archive by its path there, so that two deployments can be
             compared; empty when there are more than `MANIFEST_FILES_MAX`.
+        file_sizes: Bytes of each of `files`, in the order of their sorted paths, so that a later deploy can send what
+            changed alone; empty when they are not told.
     """
 
     module: str
@@ -92,3 +94,4 @@ class Manifest:
     client_version: str
     functions: tuple[FunctionSpec, ...] = ()
     files: dict[str, str] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
+    file_sizes: tuple[int, ...] = ()

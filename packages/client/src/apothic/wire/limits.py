@@ -36,6 +36,9 @@ ITEMS_KEPT_MAX = 1024 * MIB
 ARCHIVE_PACKED_MAX = 512 * MIB
 ARCHIVE_UNPACKED_MAX = 2048 * MIB
 ARCHIVE_ENTRIES_MAX = 50_000
+ARCHIVE_PARTS_MAX = 8_000
+ARCHIVE_PARTS_NEW_MAX = 8 * MIB
+"""Parts, and bytes of the new ones, of an archive that is sent as parts of another one; more is sent whole."""
 MANIFEST_FILES_MAX = 2_000
 """Files whose digests a deployment tells; with more it tells none, so that its record stays small."""
 FILE_PATH_MAX = 1_024

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
+from apothic.wire.archive_parts import Part
 from apothic.wire.ids import DeploymentId
 from apothic.wire.limits import ARCHIVE_PACKED_MAX
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import no_such
+from apothic_server.domain.errors import Conflict, Invalid, no_such
 from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
@@ -47,6 +49,20 @@ class Archives:
         await fp("archive.after")
         return stored.size_bytes, is_new
 
+    async def put_parts(
+        self, actor: Actor, sha256: str, base: str, parts: Sequence[Part], new: bytes
+    ) -> tuple[int, bool]:
+        """Store an archive made of parts of another one of the org and of new bytes; otherwise as `put`.
+
+        Raises:
+            Conflict: The org has not uploaded the base (`archive_missing`).
+            Invalid: A part lies behind the end of the base, or the whole has another digest (`digest_mismatch`).
+        """
+        if not await self.has(actor, base):
+            raise Conflict("upload the base before parts of it, or the archive whole", code="archive_missing")
+        async with aclosing(await self._blobs.open(actor.org, base)) as chunks:
+            return await self.put(actor, sha256, _joined(parts, new, chunks))
+
     async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]:
         """Return the archive of a deployment, for a worker that was told to run it.
 
@@ -60,3 +76,24 @@ class Archives:
             raise no_such("deployment")
         org, sha256 = found
         return await self._blobs.open(org, sha256)
+
+
+async def _joined(parts: Sequence[Part], new: bytes, base: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield the parts; those of the base come in its order, so it is read once and never held whole."""
+    held, start, at = b"", 0, 0
+    for offset, size in parts:
+        if offset is None:
+            yield new[at : at + size]
+            at += size
+            continue
+        end = offset + size
+        while offset < end:
+            if offset >= start + len(held):
+                start += len(held)
+                held = await anext(base, b"")
+                if not held:
+                    raise Invalid("a part lies behind the end of the base")
+                continue
+            piece = held[offset - start : end - start]
+            yield piece
+            offset += len(piece)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX
+from apothic.wire.archive_parts import PARTS_TYPE, Part, decode_parts
+from apothic.wire.frames import HEAD_MAX, PREFIX, FrameError
+from apothic.wire.limits import ARCHIVE_PARTS_NEW_MAX, LIST_PAGE_DEFAULT, LIST_PAGE_MAX
 from apothic.wire.names import APP_NAME_RULE, is_app_name, is_function_name
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.manifests import is_sha256, read_deployment
@@ -12,9 +14,10 @@ from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Response, empty_response, json_response
 from apothic_server.api.shared.services import Services
 from apothic_server.domain.apps import Switch
-from apothic_server.domain.errors import Invalid, no_such, problem
+from apothic_server.domain.errors import Invalid, TooLarge, no_such, problem
 
 VERSION_MAX = 2**31 - 1
+PARTS_BODY_MAX = PREFIX + HEAD_MAX + ARCHIVE_PARTS_NEW_MAX
 
 
 class AppHandlers:
@@ -82,13 +85,44 @@ class AppHandlers:
         return empty_response()
 
     async def put_archive(self, request: Request) -> Response:
-        """Store an archive while it arrives."""
+        """Store an archive while it arrives, or made of parts of another one."""
         digest = request.params["sha256"]
         if not is_sha256(digest):
             detail = "must be 64 lower-case hexadecimal digits"
             raise Invalid("The digest is not valid.", problems=[problem(["path", "sha256"], detail, "pattern")])
-        size, created = await self._archives.put(request.actor, digest, request.chunks())
+        if request.media_type == PARTS_TYPE:
+            base, parts, new = _read_parts(await _whole(request))
+            size, created = await self._archives.put_parts(request.actor, digest, base, parts, new)
+        else:
+            size, created = await self._archives.put(request.actor, digest, request.chunks())
         return json_response({"sha256": digest, "size_bytes": size}, status=201 if created else 200)
+
+
+async def _whole(request: Request) -> bytes:
+    """Return a body of parts; that of a whole archive may be larger and is never held in memory."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.chunks():
+        pieces.append(piece)
+        size += len(piece)
+        if size > PARTS_BODY_MAX:
+            raise TooLarge(f"parts of an archive may have {PARTS_BODY_MAX} bytes; send it whole")
+    return b"".join(pieces)
+
+
+def _read_parts(body: bytes) -> tuple[str, list[Part], bytes]:
+    """Return base, parts and new bytes of an archive that is sent as parts.
+
+    Raises:
+        Invalid: The body is none.
+    """
+    try:
+        base, parts, new = decode_parts(body)
+        if not is_sha256(base):
+            raise FrameError("the base must be 64 lower-case hexadecimal digits")
+    except FrameError as error:
+        raise Invalid("The parts are not valid.", problems=[problem(["body"], str(error), "frame_invalid")]) from None
+    return base, parts, new
 
 
 def _switched(switch: Switch) -> Response:

@@ -148,13 +148,23 @@ def _manifest_problems(manifest: Manifest) -> Problems:
 def _files_problems(manifest: Manifest, loc: list[str | int]) -> Problems:
     if len(manifest.files) > limits.MANIFEST_FILES_MAX:
         return [problem(loc, f"must hold at most {limits.MANIFEST_FILES_MAX} files", "too_long")]
-    problems: Problems = []
+    problems = _sizes_problems(manifest, [*loc[:-1], "file_sizes"])
     for path, digest in manifest.files.items():
         if not path or len(path.encode()) > limits.FILE_PATH_MAX:
             problems.append(problem(loc, f"has a path that is not 1 to {limits.FILE_PATH_MAX} bytes long", "too_long"))
         elif not is_sha256(digest):
             problems.append(problem([*loc, path[:128]], "must be 64 lower-case hexadecimal digits", "pattern"))
     return problems
+
+
+def _sizes_problems(manifest: Manifest, loc: list[str | int]) -> Problems:
+    sizes = manifest.file_sizes
+    if len(sizes) not in (0, len(manifest.files)):
+        kind = "too_short" if len(sizes) < len(manifest.files) else "too_long"
+        return [problem(loc, "must hold a size for each of files, or none", kind)]
+    largest = limits.ARCHIVE_UNPACKED_MAX
+    wrong = [index for index, size in enumerate(sizes) if not 0 <= size <= largest]
+    return [problem([*loc, index], f"must be from 0 to {largest}", "out_of_range") for index in wrong]
 
 
 def _functions_problems(manifest: Manifest, loc: list[str | int]) -> Problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apothic.wire.archive_parts import PARTS_TYPE
 from apothic.wire.limits import ARCHIVE_PACKED_MAX, CALL_BODY_MAX, JSON_BODY_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.apps import AppHandlers
@@ -293,10 +294,10 @@ def _archives(handlers: AppHandlers) -> list[Operation]:
             method="PUT",
             path="/v1/archives/{sha256}",
             policy=_APPS_WRITE,
-            statuses=_READ | _BODY | {201, 507},
+            statuses=_READ | _BODY | {201, 409, 507},
             handler=handlers.put_archive,
             body_max=ARCHIVE_PACKED_MAX,
-            accepts=(ARCHIVE_TYPE,),
+            accepts=(ARCHIVE_TYPE, PARTS_TYPE),
         ),
     ]
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from apothic.wire.archive_parts import Part
 from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId, ScheduleId
 from apothic.wire.values import Value
@@ -142,6 +143,12 @@ class Archives(Protocol):
 
         Raises `Invalid` with code `digest_mismatch`; errors out of `chunks` pass through and leave nothing behind.
         """
+        ...
+
+    async def put_parts(
+        self, actor: Actor, sha256: str, base: str, parts: Sequence[Part], new: bytes
+    ) -> tuple[int, bool]:
+        """As `put`; raises `Conflict` with code `archive_missing` when the base is not stored in the actor's org."""
         ...
 
     async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]: ...
