@@ -6,6 +6,7 @@
 #   make test    the whole test suite; STRICT=1 makes a skipped test a failure
 #   make check   formatting, lint, types, import contracts, declared dependencies
 #   make chaos   kill what runs, again and again, and check that no job was lost
+#   make fuzz    feed random bytes to everything that reads what others wrote
 #   make mutants plant faults and see whether the tests find them
 #   make docs    build the site of the documentation
 
@@ -15,11 +16,12 @@ READY := .venv/.ready
 TEST_ARGS ?=
 PROCESSES ?= 3
 ONLY ?=
+TARGETS ?=
 MANIFESTS := pyproject.toml uv.lock $(wildcard packages/*/pyproject.toml)
 BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-tool up test check format bench chaos chaos-planted guarantees mutants docs wheels system-packages clean
+.PHONY: help setup demo demo-tool up test check format bench chaos chaos-planted fuzz guarantees mutants docs wheels system-packages clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -63,6 +65,11 @@ chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b
 
 chaos-planted: $(READY) ## plant known bugs into a running cloud and see whether it turns red
 	@$(BIN)/python -m tests.chaos planted
+
+# Atheris is no part of .venv otherwise. Where it cannot be had, the targets run with the mutator of the test suite.
+fuzz: $(READY) ## feed random bytes to what reads those of others (FUZZ_RUNS=2000000, TARGETS="archive cron")
+	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --frozen --inexact --quiet --only-group fuzz || true
+	@$(BIN)/python -m tests.fuzz $(TARGETS)
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
 	@$(BIN)/python -m apothic_server.testing.guarantees
