@@ -182,6 +182,7 @@ def _command(settings: Settings, address: Path, token: Path) -> list[str]:
         ("--executor", settings.executor),
         ("--cpus", settings.cpus),
         ("--memory-mb", settings.memory_mb),
+        ("--disk-floor-mb", settings.disk_floor_mb),
     ):
         if value is not None:
             command += [flag, str(value)]

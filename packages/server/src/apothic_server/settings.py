@@ -7,10 +7,12 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from apothic.wire.limits import DISK_FLOOR_MB
+
 DEFAULT_PORT = 8400
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_GRACE_S = 30.0
-DEFAULT_DISK_FLOOR_MB = 1024
+DEFAULT_DISK_FLOOR_MB = DISK_FLOOR_MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ class Settings:
         shared: Folder with secrets and blobs that all servers of this cloud use; the data folder when None.
         public_url: Address under which workers and other servers reach this one; that of the socket when None.
         has_worker: Run a worker beside the server.
-        disk_floor_mb: Free MiB of the store's disk below which no new work is taken; 0 takes it always.
+        disk_floor_mb: Free MiB of the store's disk below which no new work is taken, and of the worker's below which
+            the runner that writes most is stopped; 0 for neither.
         commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
     """
 

@@ -85,7 +85,7 @@ LOG_MAX = 16 * 1024 * 1024
     default=DEFAULT_DISK_FLOOR_MB,
     show_default=True,
     type=click.IntRange(0, 1_048_576),
-    help="Take no new work while less is free on the disk of the data folder.",
+    help="Take no new work, and stop what writes most, while less is free on the disk of the data folder.",
 )
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
 @click.option("--commit-delay-ms", type=FiniteRange(0, 60_000), default=0.0, hidden=True)

@@ -27,6 +27,7 @@ OURS = frozenset(
     {
         "deadline_exceeded",
         "deployment_deleted",
+        "disk_limit",
         "exited",
         "isolation_refused",
         "killed_by_signal",
@@ -80,7 +81,8 @@ class Attempt:
 
     Attributes:
         call: Its name towards the runtime.
-        verdict: Outcome decided from outside, `timed_out`, `cancelled` or `lost`; beats whatever user code still does.
+        verdict: Outcome decided from outside, `timed_out`, `cancelled`, `lost` or `failed`; beats whatever user code
+            still does.
         ended: Its end, known but not reported because something of it still runs.
         is_dropped: The server does not know it: report nothing.
     """

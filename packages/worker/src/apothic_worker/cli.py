@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN
+from apothic.wire.limits import CPU_MAX, DISK_FLOOR_MB, DISK_FLOOR_MB_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN
 from apothic.wire.names import WORKER_NAME_RULE, is_worker_name
 from apothic.wire.version import VERSION
 from apothic_worker import enrolment, journal
@@ -140,6 +140,7 @@ def _config_of(options: argparse.Namespace, worker: Enrolled) -> Config:
         name=worker.name,
         trust_user_code=options.trust_user_code,
         is_insecure=worker.is_insecure,
+        disk_floor_mb=options.disk_floor_mb,
     )
 
 
@@ -161,6 +162,7 @@ def _config(options: argparse.Namespace) -> Config:
         is_local=options.local,
         alone_s=options.alone_s,
         is_insecure=options.insecure,
+        disk_floor_mb=options.disk_floor_mb,
     )
 
 
@@ -204,6 +206,12 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--executor", choices=EXECUTORS, default="sandbox", help="how user code is isolated")
     command.add_argument("--cpus", type=_cpus, help="processors to offer")
     command.add_argument("--memory-mb", type=_memory, help="memory to offer, in MiB")
+    command.add_argument(
+        "--disk-floor-mb",
+        type=_floor,
+        default=DISK_FLOOR_MB,
+        help="stop what writes most while less is free on the disk of --data, in MiB; 0 never",
+    )
     command.add_argument("--trust-user-code", action="store_true", help="allow `process` as root and for several orgs")
     command.add_argument("--insecure", action="store_true", help="send the token over plain http to another host")
 
@@ -212,9 +220,17 @@ def _cpus(text: str) -> float:
     return _number(text, 0, CPU_MAX, f"must be above 0 and at most {CPU_MAX}")
 
 
+def _floor(text: str) -> int:
+    return _whole(text, 0, DISK_FLOOR_MB_MAX)
+
+
 def _memory(text: str) -> int:
-    wrong = f"must be a whole number from {MEMORY_MB_MIN} to {MEMORY_MB_MAX}"
-    number = _number(text, MEMORY_MB_MIN - 1, MEMORY_MB_MAX, wrong)
+    return _whole(text, MEMORY_MB_MIN, MEMORY_MB_MAX)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    wrong = f"must be a whole number from {least} to {most}"
+    number = _number(text, least - 1, most, wrong)
     if not number.is_integer():
         raise argparse.ArgumentTypeError(wrong)
     return int(number)

@@ -11,7 +11,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from apothic.wire.limits import LINK_CREDITS
+from apothic.wire.limits import DISK_FLOOR_MB, LINK_CREDITS
 from apothic.wire.tokens import token_kind
 from apothic_worker.lease import ALONE_S
 
@@ -39,6 +39,7 @@ class Config:
         more_urls: Further addresses of the control plane, tried when the first does not answer.
         is_insecure: Send the token over plain http to other hosts.
         is_leased: With `is_local`: other servers share the database, so work ends with its lease as elsewhere.
+        disk_floor_mb: Free MiB of the data folder's disk below which the runner that writes most is stopped; 0: none.
         alone_s: With `is_local`: end when nothing is held and no server was there for this long.
     """
 
@@ -56,6 +57,7 @@ class Config:
     is_leased: bool = False
     credits: int = LINK_CREDITS
     is_insecure: bool = False
+    disk_floor_mb: int = DISK_FLOOR_MB
 
     def follows(self, url: str) -> bool:
         """Return whether a server that the control plane named is dialled, and sent the token.

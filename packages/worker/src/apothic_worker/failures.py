@@ -33,6 +33,13 @@ def time_limit(code: str, timeout_s: int) -> RemoteError:
     return failure(code, "the job did not end within its deadline_s")
 
 
+def disk_limit() -> RemoteError:
+    """Return why an attempt was stopped whose runner wrote most to a disk that is nearly full."""
+    return failure(
+        "disk_limit", "the machine's disk is nearly full and the function wrote most to it, so it was stopped"
+    )
+
+
 def death(code: int | None, number: int | None, memory_mb: int | None) -> RemoteError:
     """Return why a runner's process is gone.
 

@@ -29,8 +29,11 @@ class Leftovers:
         if self._children >= 0 and tasks is not None and tasks == self._tasks and not self._has_children():
             return False
         self._tasks = tasks
-        others = set(descendants(self._pid)) | (self._group.members() - {self._pid})
-        return any(map(is_alive, others))
+        return any(map(is_alive, self.processes() - {self._pid}))
+
+    def processes(self) -> set[int]:
+        """Return the runner's processes, itself among them; some may be gone by now."""
+        return {self._pid, *descendants(self._pid), *self._group.members()}
 
     def close(self) -> None:
         """Close the descriptor that is kept for speed."""

@@ -61,8 +61,7 @@ class Runner:
         self.spec = spec
         self.phase = Phase.STARTING
         self.is_dropped = False
-        self.is_out_of_memory = False
-        """Whether it was killed for the memory it used."""
+        self.took_too_much = False  # of memory, or of a disk that is nearly full; then what it left goes as well
         self._limits = limits
         self._reports = reports
         self._on_end = on_end
@@ -82,7 +81,7 @@ class Runner:
         self._output: OutputPipes | None = None
         self._group: Group | None = None
         self.share = Share()
-        self._leftovers: Leftovers | None = None
+        self.leftovers: Leftovers | None = None
 
     # --- what it holds
 
@@ -135,7 +134,7 @@ class Runner:
         except OSError as error:
             self.fail_start(failure("worker_lost", f"the runner's limits cannot be set: {error}"), is_lost=True)
             return
-        self._leftovers = Leftovers(pid, self._group)
+        self.leftovers = Leftovers(pid, self._group)
         self.zygote.door.admit(pid, Caller(self._calls, self.spec.tasks))
         self._channel.send({"kind": "go"})
 
@@ -188,11 +187,13 @@ class Runner:
         self._channel.send({"kind": "stop"})
         self._kill_timer = self._loop.call_later(STOP_GRACE_S, self._signal, KILL)
 
-    def end(self, reason: str, *, is_final: bool = True) -> None:
-        """Stop everything in it; its attempts end lost. With `is_final` by KILL, else by TERM."""
+    def end(self, reason: str, *, is_final: bool = True, error: RemoteError | None = None) -> None:
+        """Stop it, with `is_final` by KILL, else by TERM. Attempts end lost; running ones fail with `error`, if any."""
+        lost = failure("worker_lost", f"the runner was ended: {reason}")
         for attempt in (*self._calls.values(), *self._queue):
             if attempt.verdict is None and attempt.ended is None:
-                attempt.verdict, attempt.error = "lost", failure("worker_lost", f"the runner was ended: {reason}")
+                has_failed = error is not None and attempt.started_ns > 0
+                attempt.verdict, attempt.error = ("failed", error) if has_failed else ("lost", lost)
         if self.phase is not Phase.ENDED:
             self._reason = reason
         self._stop_now(KILL if is_final else TERM)
@@ -253,7 +254,7 @@ class Runner:
         assert self._output is not None
         self._output.drain()
         attempt.cancel_timers()
-        if len(self._calls) == 1 and self._leftovers is not None and self._leftovers.exist():
+        if len(self._calls) == 1 and self.leftovers is not None and self.leftovers.exist():
             attempt.ended = end
             self._reason = "a call left processes behind"
             self._stop_now()
@@ -341,7 +342,7 @@ class Runner:
             self._channel.drain()
         is_lost = is_zygote_gone or (code is None and number is None)
         kills = self._group.memory_kills() if self._group is not None else 0
-        self.is_out_of_memory = kills > 0
+        self.took_too_much |= kills > 0
         error = death(code, number, self.spec.memory_mb if kills and number == KILL else None)
         if is_lost:
             error = failure("worker_lost", "the parent process of the runner is gone")
@@ -391,8 +392,8 @@ class Runner:
             if timer is not None:
                 timer.cancel()
         self._transcript.close()
-        if self._leftovers is not None:
-            self._leftovers.close()
+        if self.leftovers is not None:
+            self.leftovers.close()
         self.share.close()
         if self._group is not None:
             self._limits.release(self._group)

@@ -10,7 +10,8 @@ from apothic.wire.lease import grace_of
 from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner, Welcome
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
-from apothic_worker.failures import StartFailed, failure
+from apothic_worker.disk import written_by
+from apothic_worker.failures import StartFailed, disk_limit, failure
 from apothic_worker.images import Environments
 from apothic_worker.lease import Stage, next_check_s, stage
 from apothic_worker.limits import Limits
@@ -49,6 +50,18 @@ class Supervisor:
     def runners(self) -> list[RunnerRef]:
         """Runners alive or starting."""
         return [_described(runner.spec) for runner in self._runners.values()]
+
+    @property
+    def writing(self) -> dict[str, int]:
+        """Bytes that each runner wrote to disks so far, of those that serve."""
+        serving = {name: one.leftovers for name, one in self._runners.items() if one.phase is Phase.SERVING}
+        return {name: written_by(one.processes()) for name, one in serving.items() if one is not None}
+
+    def stop_writing(self, runner: str) -> None:
+        """Stop a runner, because the disk is nearly full and it wrote most; its attempts fail."""
+        if found := self._runners.get(runner):
+            found.took_too_much = True
+            found.end("the disk is nearly full", error=disk_limit())
 
     @property
     def echo(self) -> int:
@@ -200,8 +213,8 @@ class Supervisor:
         if start := self._starts.pop(name, None):
             start.cancel()
         if runner.zygote is not None:
-            if runner.is_out_of_memory:
-                # What it left in the sandbox's /tmp may be the reason, and counts as memory of nobody now.
+            if runner.took_too_much:
+                # What it left in the zygote's /tmp may be the reason, and counts as nobody's now.
                 self._zygotes.retire(runner.zygote)
             self._zygotes.released(runner.zygote)
         self._changed.set()

@@ -16,6 +16,7 @@ from apothic_worker import journal
 from apothic_worker.archives import Archives, http_fetch
 from apothic_worker.config import Config, ConfigError
 from apothic_worker.control_link import ControlLink, Dial
+from apothic_worker.disk import MIB, DiskWatch
 from apothic_worker.executors.base import Executor
 from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
 from apothic_worker.images import Environments
@@ -124,6 +125,8 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
     linking = asyncio.ensure_future(link.run(supervisor))
     reasons = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_abandoned(config, link))]
     tidying = asyncio.ensure_future(Tidying(prepared.limits, prepared.folders.scratch, lambda: zygotes.names).run())
+    watch = DiskWatch(config.data, config.disk_floor_mb * MIB, supervisor)
+    watching = asyncio.ensure_future(watch.run())
     try:
         await asyncio.wait([linking, *reasons], return_when=asyncio.FIRST_COMPLETED)
         if linking.done():
@@ -134,7 +137,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
         await supervisor.drain(0.0, hurry)
         raise
     finally:
-        for waiting in (linking, tidying, *reasons):
+        for waiting in (linking, tidying, watching, *reasons):
             waiting.cancel()
         await asyncio.gather(linking, return_exceptions=True)
         await environments.close()

@@ -16,7 +16,14 @@ from apothic.cli.console import print_fields, print_listed, print_table, print_t
 from apothic.cli.finite import FiniteRange
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import NotFoundError
-from apothic.wire.limits import CPU_MAX, JOIN_TOKEN_S_DEFAULT, JOIN_TOKEN_S_MAX, JOIN_TOKEN_S_MIN, MEMORY_MB_MAX
+from apothic.wire.limits import (
+    CPU_MAX,
+    DISK_FLOOR_MB_MAX,
+    JOIN_TOKEN_S_DEFAULT,
+    JOIN_TOKEN_S_MAX,
+    JOIN_TOKEN_S_MIN,
+    MEMORY_MB_MAX,
+)
 from apothic.wire.version import VERSION
 
 if TYPE_CHECKING:
@@ -81,6 +88,11 @@ def token(settings: Settings, life_s: int, lists: bool, revoke: str | None) -> N
 @click.option("--executor", type=click.Choice(["sandbox", "process"]), help="How user code is isolated.")
 @click.option("--cpus", type=FiniteRange(0.1, CPU_MAX), help="Processors that jobs may use (default: all).")
 @click.option("--memory-mb", type=click.IntRange(64, MEMORY_MB_MAX), help="MiB of memory that jobs may use.")
+@click.option(
+    "--disk-floor-mb",
+    type=click.IntRange(0, DISK_FLOOR_MB_MAX),
+    help="Stop what writes most while less is free; 0 never.",
+)
 @click.option("--trust-user-code", is_flag=True, help="Allow the process executor.")
 @click.option("--insecure", is_flag=True, help="Send the token over plain http to another host.")
 @common_options

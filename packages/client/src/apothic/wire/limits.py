@@ -93,6 +93,9 @@ STARTUP_TIMEOUT_S_DEFAULT = 60
 
 DISCONNECT_GRACE_S_MAX = 86_400
 """A day: so long a job may hang on a worker that is gone for good."""
+DISK_FLOOR_MB, DISK_FLOOR_MB_MAX = 1_024, 1_048_576
+"""Free MiB of a disk below which no new work is taken, and what writes most is stopped (G14.2)."""
+
 CPU_MAX = 1_024
 MEMORY_MB_MIN = 32
 MEMORY_MB_MAX = 16 * 1024 * 1024

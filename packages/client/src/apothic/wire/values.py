@@ -39,7 +39,7 @@ class RemoteError:
         code: Why the attempt failed: `exception`, `load_failed`, `result_unserializable`, `result_too_large`,
             `python_not_available`, `image_build_failed`, `arguments_unreadable`, `python_mismatch`,
             `generator_not_supported`, `cancelled`, `killed_by_signal`,
-            `exited`, `out_of_memory`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
+            `exited`, `out_of_memory`, `disk_limit`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
             `isolation_refused`.
         causes: `__cause__`/`__context__` chain, nearest first, at most `ERROR_CAUSES_MAX`; each without own causes.
     """

@@ -25,6 +25,7 @@ CRASHES = frozenset(
         "exited",
         "killed_by_signal",
         "out_of_memory",
+        "disk_limit",
         "isolation_refused",
         "deployment_deleted",
     }
