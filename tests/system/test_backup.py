@@ -42,8 +42,6 @@ def events(cloud, job_id, after):
 def read(cloud, job_id):
     """Return kind by index of the events of a job that are kept."""
     found = events(cloud, job_id, -1)
-    if found[0]["event"] == "job.reset":
-        found = events(cloud, job_id, found[0]["data"]["oldest_index"] - 1)
     return {event["index"]: event["event"] for event in found}
 
 

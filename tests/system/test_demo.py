@@ -69,7 +69,7 @@ def _traces(person):
     groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/apothic-*") if path.is_dir()}
     folders = (person.home, person.tmp)
     files = {str(path) for folder in folders for path in folder.rglob("*")}
-    sockets = {str(path) for path in Path("/tmp").glob("apothic-*")}
+    sockets = {str(path) for path in Path("/tmp").glob(f"apothic-{os.geteuid()}-*")}
     return {"mounts": mounts, "groups": groups, "files": files, "sockets": sockets, "memory": _memory()}
 
 
@@ -77,6 +77,8 @@ def _new(before, after):
     """Return what is new and in use by no living process: others work on this machine as well."""
     found = {kind: sorted(after[kind] - before[kind]) for kind in before}
     found["groups"] = [group for group in found["groups"] if not _is_used(Path(group))]
+    listened = Path("/proc/net/unix").read_text()
+    found["sockets"] = [path for path in found["sockets"] if path not in listened and Path(path).exists()]
     used = _mapped() if found["memory"] else set()
     found["memory"] = [name for name in found["memory"] if name not in used]
     return {kind: names for kind, names in found.items() if names}

@@ -82,9 +82,11 @@ def test_a_sweep_kills_and_removes_what_a_crash_left(tmp_path):
     with record.open("a") as out:
         out.write(f"{tmp_path}/not-ours\n")
     (tmp_path / "not-ours").mkdir()
-    sweep(record)
+    knows = sweep(record)
 
     assert process.wait() == -9
     assert list(Path("/sys/fs/cgroup").rglob("apothic-test-sweep")) == []
     assert (tmp_path / "not-ours").is_dir()
     assert not record.exists()
+    assert knows
+    assert not sweep(record)

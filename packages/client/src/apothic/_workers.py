@@ -9,7 +9,9 @@ from apothic.wire.link import Machine
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One start of a worker; `status` is `live`, `impaired`, `lost` or `ended`, `runners` counts the live ones.
+    """One start of a worker; `status` is `live`, `impaired`, `silent` or `ended`, `runners` counts the live ones.
+
+    A silent one has let its lease pass; attempts of it whose function has a longer grace may go on.
 
     `enrolled` says that the worker has joined with a token; else it was started beside a server.
     """

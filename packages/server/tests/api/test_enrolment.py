@@ -14,7 +14,7 @@ from apothic.wire.names import is_worker_name
 from apothic.wire.tokens import AttemptName, attempt_token, new_token, token_kind
 from apothic_server.api.runtime.document import read_document
 from apothic_server.domain.access import Role
-from apothic_server.domain.errors import Unauthenticated, Unavailable
+from apothic_server.domain.errors import Fenced, Unauthenticated, Unavailable
 from apothic_server.loops.retention import WORKERS_KEPT
 from apothic_server.services import enrolment
 from apothic_server.testing.asgi import AsgiClient
@@ -390,6 +390,46 @@ async def test_idle_runners_of_a_drained_worker_make_room_for_the_same_function_
     assert before == []
     assert (await ended(two)).attempt == 1
     assert stopped.runner == assign.runner
+
+
+@guarantee("G3.3", "lost_worker_latency")
+@pytest.mark.parametrize("is_linked", [True, False], ids=["half open link", "no link"])
+async def test_what_a_start_proves_dead_is_given_back_at_once_and_fenced(cloud, client, is_linked):
+    credential = await join(client, "box")
+    actor = await cloud.services.authenticate(credential, "")
+    dead = await ScriptedWorker(cloud).connect(actor=actor)
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", disconnect_grace_s=86_400))
+    job = await cloud.spawn()
+    lost = await dead.take()
+    if not is_linked:
+        dead.disconnect()
+
+    again = await ScriptedWorker(cloud).connect(actor=actor, forerunners=[dead.incarnation])
+    await cloud.advance(2)
+    assign = await again.take()
+    again.succeed(assign)
+
+    assert (assign.job, assign.fence) == (lost.job, lost.fence + 1)
+    assert (await ended(job)).attempt == 2
+    with pytest.raises(Fenced):
+        await dead.heartbeat(lost)
+    with pytest.raises(Fenced):
+        await dead.connect(lost, actor=actor)
+
+
+async def test_a_worker_cannot_say_that_another_one_is_dead(cloud, client):
+    box = await linked(cloud, client, "box")
+    await cloud.deploy()
+    job = await cloud.spawn()
+    assign = await box.take()
+
+    other = await cloud.services.authenticate(await join(client, "other"), "")
+    await ScriptedWorker(cloud).connect(actor=other, forerunners=[box.incarnation, "nonsense"])
+    await ScriptedWorker(cloud).connect(forerunners=[box.incarnation])
+    await box.heartbeat(assign)
+    box.succeed(assign)
+
+    assert (await ended(job)).attempt == 1
 
 
 async def test_a_drained_worker_stays_so_over_its_restart_and_the_servers(cloud, client, restart):

@@ -229,7 +229,7 @@ async def test_a_hello_beyond_all_bounds_is_refused(cloud):
     worker = ScriptedWorker(cloud)
     runner = RunnerRef(new_key(), "o", "d", "f", 1, 256, 1)
     for held, runners in (([HeldAttempt("j", 1, "r")] * (HELD_MAX + 1), []), ([], [runner] * (RUNNERS_MAX + 1))):
-        with pytest.raises(Invalid, match="more attempts or runners"):
+        with pytest.raises(Invalid, match="more attempts, runners or starts"):
             await worker.greet(held, runners)
 
     assert cloud.inner.board.fleet.workers == {}

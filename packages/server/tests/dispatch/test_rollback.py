@@ -46,6 +46,16 @@ async def test_a_deploy_of_what_is_live_makes_no_version(client):
     assert [event["event"] for event in events.json["events"]] == ["app.deployed"]
 
 
+@pytest.mark.parametrize(("query", "made"), [("?if_changed=true", [1, 1, 1]), ("", [1, 2, 3])])
+async def test_of_first_deploys_at_once_each_gets_a_version_of_its_own(client, query, made):
+    await upload(client, ARCHIVE)
+
+    found = await asyncio.gather(*(deploy(client, query=query) for _ in range(3)))
+
+    assert sorted(one.json["version"] for one in found) == made
+    assert sorted(version for version, _, _ in await versions(client)) == sorted(set(made))
+
+
 @pytest.mark.parametrize(
     "other", [{"data": b"other files"}, {"cpu": 2}, {"names": ("work", "more")}, {"query": ""}], ids=str
 )

@@ -102,10 +102,14 @@ def made_folder(root: Path, *, kept: str) -> Generator[None]:
         raise
 
 
-def record(root: Path, incarnation: str) -> None:
-    """Write down which process holds the folder, so that a server can find it again. Call with the lock held."""
+def record(root: Path, incarnation: str, **more: object) -> None:
+    """Write down which process holds the folder, so that a server can find it again. Call with the lock held.
+
+    Args:
+        more: What the next start is told beside it.
+    """
     started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    told = {"pid": os.getpid(), "started": int(started), "version": VERSION, "incarnation": incarnation}
+    told = {"pid": os.getpid(), "started": int(started), "version": VERSION, "incarnation": incarnation, **more}
     half = root / f".{RECORD}"
     half.write_text(json.dumps(told))
     half.replace(root / RECORD)

@@ -270,15 +270,21 @@ def delegate(folder: Path, controller: str) -> None:
         control.write_text(f"+{controller}")
 
 
-def sweep(record: Path) -> None:
-    """Remove the groups that a worker of the same data folder left behind, with every process in them."""
+def sweep(record: Path) -> bool:
+    """Remove the groups that a worker of the same data folder left behind, with every process in them.
+
+    Returns:
+        Whether all of them were still there, and none is left: then nothing of that worker's user code lives.
+    """
     if not record.exists():
-        return
-    for line in record.read_text().splitlines():
-        base = Path(line)
-        if base.name.startswith(_PREFIX):
-            remove_tree(base)
+        return False
+    named = [Path(line) for line in record.read_text().splitlines()]
+    bases = [base for base in named if base.name.startswith(_PREFIX)]
+    were_there = bool(bases) and all(base.is_dir() for base in bases)
+    for base in bases:
+        remove_tree(base)
     record.unlink()
+    return were_there and not any(base.exists() for base in bases)
 
 
 def remove_tree(base: Path) -> None:

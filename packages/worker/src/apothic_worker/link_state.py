@@ -8,7 +8,7 @@ server settled it. Times are milliseconds of CLOCK_BOOTTIME and come in as argum
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from apothic.wire.images import BuildLines, Prepared
@@ -88,12 +88,20 @@ class LinkState:
         machine: What is offered.
         credit: Attempts held at most.
         wake: Called when there is something to take; the argument says whether it is urgent.
+        forerunners: Earlier starts that are dead for certain.
     """
 
     def __init__(
-        self, *, incarnation: str, name: str, machine: Machine, credit: int, wake: Callable[[bool], None]
+        self,
+        *,
+        incarnation: str,
+        name: str,
+        machine: Machine,
+        credit: int,
+        wake: Callable[[bool], None],
+        forerunners: Sequence[str] = (),
     ) -> None:
-        self._hello = Hello(LINK_PROTOCOL, VERSION, incarnation, name, machine, credit)
+        self._hello = Hello(LINK_PROTOCOL, VERSION, incarnation, name, machine, credit, forerunners=[*forerunners])
         self._wake = wake
         self._held: dict[Key, _Held] = {}
         self._out: list[WorkerItem] = []

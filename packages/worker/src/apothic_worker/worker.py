@@ -19,6 +19,7 @@ from apothic_worker.control_link import ControlLink, Dial
 from apothic_worker.disk import MIB, DiskWatch
 from apothic_worker.executors.base import Executor
 from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
+from apothic_worker.forerunners import known_dead, place_of
 from apothic_worker.images import Environments
 from apothic_worker.interpreters import Interpreter, find_interpreters
 from apothic_worker.lease import is_abandoned
@@ -28,6 +29,7 @@ from apothic_worker.link_state import LinkState
 from apothic_worker.machine import choose_executor, describe
 from apothic_worker.relay import Relay
 from apothic_worker.supervisor import Supervisor
+from apothic_worker.survivors import end_survivors
 from apothic_worker.tidying import Tidying
 from apothic_worker.tree import build_tree
 from apothic_worker.zygote import Site
@@ -68,16 +70,18 @@ async def run(config: Config) -> None:
     """
     lock = lock_folder(config.data, wait_s=LOCK_WAIT_S)
     prepared: _Prepared | None = None
-    incarnation = new_key()
-    record(config.data, incarnation)
+    incarnation, place = new_key(), place_of(lock)
     try:
-        sweep(config.data / "cgroups")
+        dead = known_dead(config.data, place, is_swept=sweep(config.data / "cgroups"))
+        record(config.data, incarnation, boot=place.boot, lock=place.lock, forerunners=dead)
+        end_survivors(config.data / "scratch")
         folders = open_folders(config.data)
         prepared = _prepare(config, folders)
-        await _serve(config, prepared, incarnation)
+        await _serve(config, prepared, incarnation, dead)
     finally:
         if prepared is not None:
             prepared.limits.close()
+            end_survivors(prepared.folders.scratch)
             empty(prepared.folders.scratch)
         unrecord(config.data)
         os.close(lock)
@@ -92,6 +96,7 @@ def clean(data: Path) -> None:
     lock = lock_folder(data, wait_s=LOCK_WAIT_S)
     try:
         sweep(data / "cgroups")
+        end_survivors(data / "scratch")
         if (data / "scratch").is_dir():
             empty(data / "scratch")
         unrecord(data)
@@ -110,10 +115,17 @@ def _prepare(config: Config, folders: Folders) -> _Prepared:
     return _Prepared(folders, limits, executor, tree, interpreters, machine)
 
 
-async def _serve(config: Config, prepared: _Prepared, incarnation: str) -> None:
+async def _serve(config: Config, prepared: _Prepared, incarnation: str, forerunners: list[str]) -> None:
     def make_state(wake: Callable[[bool], None]) -> LinkState:
         name = config.name or prepared.machine.host
-        return LinkState(incarnation=incarnation, name=name, machine=prepared.machine, credit=config.credits, wake=wake)
+        return LinkState(
+            incarnation=incarnation,
+            name=name,
+            machine=prepared.machine,
+            credit=config.credits,
+            wake=wake,
+            forerunners=forerunners,
+        )
 
     link = ControlLink(_dial(config), make_state)
     archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))

@@ -106,5 +106,8 @@ RETRIES_MAX = 100
 LINK_CREDITS = 256
 """Attempts a worker takes before it has finished one."""
 
+FORERUNNERS_MAX = 16
+"""Dead starts that a worker tells of."""
+
 LINK_FRAME_MAX = 16 * MIB
 """Largest link frame; a sender splits its lists well below it."""

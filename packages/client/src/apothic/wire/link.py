@@ -72,7 +72,12 @@ class RunnerRef:
 
 @dataclass(frozen=True)
 class Hello:
-    """First frame of a worker. `held` lists the attempts it still executes or has not seen settled."""
+    """First frame of a worker.
+
+    Attributes:
+        held: The attempts it still executes or has not seen settled.
+        forerunners: Earlier starts of this worker that are dead for certain, with all user code they had.
+    """
 
     protocol: int
     version: str
@@ -82,6 +87,7 @@ class Hello:
     credits: int
     held: list[HeldAttempt] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
     runners: list[RunnerRef] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    forerunners: list[str] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One start of a worker; `status` is `live`, `impaired`, `lost` or `ended`, `runners` counts its live runners."""
+    """One start of a worker; `status` is `live`, `impaired`, `silent` or `ended`, `runners` counts its live runners."""
 
     id: IncarnationId
     name: str

@@ -112,11 +112,12 @@ class Apps:
             self._disk.require_room()
             if not await archives.has_archive(unit, actor.org, archive_sha256):
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
-            active = await _locked_active(unit, actor.org, app_name) if if_changed else None
+            new = self._new_deployment(actor, app_name, manifest, archive_sha256)
+            active = await _made_and_locked(unit, new) if if_changed else None
             if active is not None and (active.archive, active.manifest) == (archive_sha256, manifest):
                 switch = Switch(active, is_new=False)
             else:
-                switch = await self._switch(unit, self._new_deployment(actor, app_name, manifest, archive_sha256))
+                switch = await self._switch(unit, new)
             await keep_result(unit, actor, keep, switch, self._clock)
             await fp("deploy.before")
         await fp("deploy.after")
@@ -277,8 +278,11 @@ def app_view(found: rows.ActiveApp) -> AppView:
     return AppView(found.app, found.version, found.functions)
 
 
-async def _locked_active(unit: Connection, org: OrgId, app_name: str) -> Deployment | None:
-    locked = await rows.lock_active(unit, org, app_name)
+async def _made_and_locked(unit: Connection, new: rows.NewDeployment) -> Deployment | None:
+    """Return what the app runs now, after the deploys that are under way; of two first ones the second finds that."""
+    org = new.org
+    await rows.add_app(unit, new)
+    locked = await rows.lock_active(unit, org, new.app_name)
     if locked is None or locked[1] is None:
         return None
     return await rows.get_deployment(unit, org, locked[1])

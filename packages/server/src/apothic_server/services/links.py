@@ -12,6 +12,7 @@ import structlog
 
 from apothic.wire.ids import IncarnationId, is_key
 from apothic.wire.lease import heartbeat_of
+from apothic.wire.limits import FORERUNNERS_MAX
 from apothic.wire.link import Heartbeat, HeartbeatAnswer, Hello, Welcome, WorkerFrame
 from apothic.wire.version import LINK_PROTOCOL
 from apothic_server.domain.access import Actor
@@ -116,6 +117,8 @@ class Links:
         await fp("hello.after")
         if not is_live:
             raise Fenced("the lease of this incarnation ended; start again")
+        if enrolled is not None:
+            await self._end_forerunners(enrolled, hello)
         if not board.dispatches:  # lost while the rows were written
             raise await self._elsewhere(hello)
         if enrolled is not None:
@@ -188,13 +191,26 @@ class Links:
         now = self._board.clock.now()
         async with self._database.system_unit() as unit:
             ended = await recovery.end_workers_named(unit, name, reason, now, but=but)
+        self._give_back(ended, reason)
+        self._grants.grant_ready()
+
+    async def _end_forerunners(self, enrolled: EnrolledWorker, hello: Hello) -> None:
+        """Give back at once what earlier starts of a worker had that it knows to be dead; others keep their grace."""
+        named = [IncarnationId(one) for one in hello.forerunners if is_key(one) and one != hello.incarnation]
+        if not named:
+            return
+        reason = "its worker was killed and started again"
+        async with self._database.system_unit() as unit:
+            ended = await recovery.end_starts_of(unit, enrolled.id, named, reason, self._board.clock.now())
+        self._give_back(ended, reason)
+
+    def _give_back(self, ended: list[IncarnationId], reason: str) -> None:
         for incarnation in ended:
             worker = self._board.fleet.workers.get(incarnation)
             if worker is not None:
                 self._reports.worker_lost(worker, reason)
             else:
                 self._reports.lose_unattached(incarnation, reason)
-        self._grants.grant_ready()
 
     async def _enrolled(self, actor: Actor) -> EnrolledWorker | None:
         """Return the enrolled worker whose credential was sent; None for a worker beside a server."""
@@ -283,8 +299,9 @@ def _check_hello(hello: Hello) -> None:
     offers = ((hello.credits, CREDITS_MAX), (machine.cpus, CPUS_MAX), (machine.memory_mb, MEMORY_MB_MAX))
     if not all(0 < offered <= bound for offered, bound in offers):  # false for what is no number, too
         raise Invalid("the hello offers no possible number of credits, processors or MiB of memory", code="protocol")
-    if len(hello.held) > HELD_MAX or len(hello.runners) > RUNNERS_MAX:
-        raise Invalid("the hello claims more attempts or runners than a worker can have", code="protocol")
+    claimed = ((hello.held, HELD_MAX), (hello.runners, RUNNERS_MAX), (hello.forerunners, FORERUNNERS_MAX))
+    if any(len(found) > bound for found, bound in claimed):
+        raise Invalid("the hello claims more attempts, runners or starts than a worker can have", code="protocol")
     described = msgspec.json.encode((hello.name, machine))
     if len(described) > MACHINE_BYTES_MAX or b"\\u0000" in described:
         raise Invalid("the hello describes its machine in text that cannot be kept", code="protocol")

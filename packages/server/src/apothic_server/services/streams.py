@@ -31,6 +31,9 @@ from apothic_server.store import streams as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 
+BEGINNING = -1
+"""Index after which a reader reads that has seen nothing."""
+
 WATCHERS_PER_ORG_MAX = 1_000
 """Open streams of one org (G15.2)."""
 
@@ -93,6 +96,8 @@ class Streams:
             if bounds is None:
                 raise no_such(stream.kind.value)
             oldest = _oldest(bounds, kinds)
+            if after == BEGINNING and oldest > 0 and await rows.is_first(unit, actor.org, stream, oldest):
+                after = oldest - 1  # a restore raised all indexes, and nothing is missing
             if after > bounds.newest or after + 1 < oldest:
                 return Gap(after, oldest, bounds.newest)
             found = await rows.get_events(unit, actor.org, stream, after=after, upto=bounds.newest, limit=limit)

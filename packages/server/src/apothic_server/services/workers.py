@@ -127,4 +127,4 @@ class Workers:
 def _status(row: rows.StoredWorker, now: datetime) -> str:
     if row.ended_at is not None:
         return "ended"
-    return "live" if row.lease_expires_at > now else "lost"
+    return "live" if row.lease_expires_at > now else "silent"

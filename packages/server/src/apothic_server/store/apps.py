@@ -135,6 +135,11 @@ async def get_version_before(connection: Connection, org: OrgId, app: AppId, ver
     return None if found is None else await get_deployment(connection, org, found)
 
 
+async def add_app(connection: Connection, new: NewDeployment) -> None:
+    """Make the app of a deployment, unless there is one; waits for who makes it at this moment."""
+    await connection.execute(SQL["add_app"], new.app_id, new.org, new.app_name, new.created_at)
+
+
 async def create_deployment(connection: Connection, new: NewDeployment) -> tuple[Deployment, DeploymentId | None]:
     """Make a new version of an app and activate it; the app is made by its first deploy.
 
@@ -144,7 +149,7 @@ async def create_deployment(connection: Connection, new: NewDeployment) -> tuple
     Two deploys of one app follow each other: the second waits for the commit of the first. The archive must be in the
     org's table of archives.
     """
-    await connection.execute(SQL["add_app"], new.app_id, new.org, new.app_name, new.created_at)
+    await add_app(connection, new)
     row = await connection.fetchrow(SQL["count_version"], new.org, new.app_name)
     assert row is not None, "the app was inserted in this transaction or before"
     app, version = AppId(row["id"]), int(row["versions"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId
+from apothic.wire.ids import DeploymentId, EnrolledId, FunctionId, IncarnationId, JobId, OrgId
 from apothic.wire.values import Value
 from apothic_server.domain.apps import Function
 from apothic_server.domain.jobs import ItemCount, Job, JobStatus, StoredValue, UnfinishedJob
@@ -100,6 +100,14 @@ async def end_workers_named(
 ) -> list[IncarnationId]:
     """End all live incarnations of the worker beside a server that has this name, except `but`; return them."""
     rows = await connection.fetch(SQL["end_workers_named"], name, now, reason, but)
+    return [IncarnationId(row["id"]) for row in rows]
+
+
+async def end_starts_of(
+    connection: Connection, worker: EnrolledId, starts: list[IncarnationId], reason: str, now: datetime
+) -> list[IncarnationId]:
+    """End those of `starts` that are live starts of an enrolled worker; return them."""
+    rows = await connection.fetch(SQL["end_starts_of"], worker, starts, now, reason)
     return [IncarnationId(row["id"]) for row in rows]
 
 

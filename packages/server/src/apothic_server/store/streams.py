@@ -81,6 +81,11 @@ async def get_bounds(connection: Connection, org: OrgId, stream: StreamRef) -> B
     return None if row is None else Bounds(row["oldest"], row["newest"], row["is_final"])
 
 
+async def is_first(connection: Connection, org: OrgId, stream: StreamRef, index: int) -> bool:
+    """Whether the event at an index is the one that its stream began with; after a restore that is not at 0."""
+    return await connection.fetchval(SQL["is_first"], org, stream.key, index) is not None
+
+
 async def hold(connection: Connection, org: OrgId, stream: StreamRef) -> tuple[int, bool] | None:
     """Keep a stream, not of a job, as it is until the transaction ends.
 

@@ -220,6 +220,7 @@ class ScriptedWorker:
         idle: Sequence[str] = (),
         on: CloudUnderTest | None = None,
         actor: Actor | None = None,
+        forerunners: Sequence[str] = (),
     ) -> ScriptedWorker:
         """Dial in; returns when greeted.
 
@@ -228,15 +229,19 @@ class ScriptedWorker:
             idle: Runners it says it has, without an attempt.
             on: Another cloud, from now on.
             actor: The holder of another credential than the test's own, from now on.
+            forerunners: Starts that it says are dead.
         """
         self._cloud, self._actor = on or self._cloud, actor or self._actor
         refs = [HeldAttempt(item.job, item.fence, item.runner) for item in held]
         runners = [self.described(name) for name in dict.fromkeys([*(item.runner for item in held), *idle])]
-        return await self.greet(refs, runners)
+        return await self.greet(refs, runners, forerunners)
 
-    async def greet(self, refs: list[HeldAttempt], runners: list[RunnerRef]) -> ScriptedWorker:
+    async def greet(
+        self, refs: list[HeldAttempt], runners: list[RunnerRef], forerunners: Sequence[str] = ()
+    ) -> ScriptedWorker:
         """Dial in with whatever hello."""
-        hello = Hello(LINK_PROTOCOL, VERSION, self.incarnation, self.name, self.machine, 256, refs, runners)
+        dead = list(forerunners)
+        hello = Hello(LINK_PROTOCOL, VERSION, self.incarnation, self.name, self.machine, 256, refs, runners, dead)
         self.worker = await self._cloud.inner.links.opened(self._actor or self._cloud.worker_actor, hello, self)
         return self
 

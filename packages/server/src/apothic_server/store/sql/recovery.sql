@@ -88,5 +88,10 @@ RETURNING workers.id;
 UPDATE workers SET ended_at = $2, ended_reason = $3 WHERE name = $1 AND enrolled IS NULL AND ended_at IS NULL AND id <> $4
 RETURNING id;
 
+-- name: end_starts_of
+-- Starts of a worker that joined, of which its next start has proof; of no other worker.
+UPDATE workers SET ended_at = $3, ended_reason = $4 WHERE enrolled = $1 AND id = ANY ($2::text[]) AND ended_at IS NULL
+RETURNING id;
+
 -- name: lock_orgs
 LOCK TABLE orgs IN SHARE ROW EXCLUSIVE MODE;

@@ -11,6 +11,12 @@ WHERE jobs.org = $1 AND jobs.id = $2;
 SELECT next_index - 1 AS newest, first_index AS oldest, ended_at IS NOT NULL AS is_final
 FROM streams WHERE org = $1 AND stream = $2 AND kind = $3;
 
+-- name: is_first
+-- Whether the event at an index is the one that its stream began with, so that nothing before it was ever told.
+SELECT true FROM events WHERE org = $1 AND stream = $2 AND index = $3 AND (
+    kind IN ('job.queued', 'deployment.created') OR (kind = 'app.deployed' AND data ->> 'version' = '1')
+);
+
 -- name: hold
 -- Nobody appends until this transaction ends, so what it reads next is as of that index.
 SELECT next_index - 1 AS newest, ended_at IS NOT NULL AS is_final
