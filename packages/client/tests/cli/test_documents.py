@@ -1,5 +1,6 @@
 """The JSON of every command: what it prints is what docs/reference/cli.md says, before and after a failure."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ COMMANDS = {
     "profile use": ["profile use work", "profile use --none"],
     "profile remove": ["profile remove work --yes"],
     "ps": ["ps"],
+    "top": ["top --once"],
+    "function list": ["function list"],
+    "function show": ["function show hello-world::greet"],
+    "open": ["open", "open JOB"],
+    "dump": ["dump DUMP"],
     "stats": ["stats hello-world", "stats hello-world::greet"],
     "completion show": ["completion show bash"],
     "completion install": ["completion install fish", "completion install bash"],
@@ -67,7 +73,11 @@ COMMANDS = {
     "worker remove": ["worker remove box --yes"],
     "run": [RUN, f"{RUN} --detach", f"{RUN} --watch", f"{RUN} --quiet"],
 }
-API = {"deployment inspect": "deployment_document", "job status": "job_document"}
+API = {
+    "deployment inspect": "deployment_document",
+    "job status": "job_document",
+    "function show": "function_document",
+}
 """Commands that print what the API answered, and what makes that answer."""
 
 JOIN_TOKEN = f"join_tokens:{'0' * 26}"
@@ -105,10 +115,11 @@ def words(shapes, connected, home: Path, tmp_path: Path):
     key_file.write_text(new_token("lk"))
     known = {"JOB": shapes.JOB, "DEPLOYMENT": shapes.DEPLOYMENT, "SCHEDULE": shapes.SCHEDULE, "APP_FILE": str(file)}
     known |= {"URL": connected.url, "KEY_FILE": str(key_file), "JOIN_TOKEN": JOIN_TOKEN}
-    profile = Profile("work", connected.url, new_token("lk"))
+    profile, numbers = Profile("work", connected.url, new_token("lk")), itertools.count()
 
     def arguments(line):
         write_profiles(home / ".config/apothic/config.toml", Profiles("work", {"work": profile}))
+        known["DUMP"] = str(tmp_path / f"{next(numbers)}.tar.gz")
         return [known.get(word, word) for word in line.split()]
 
     return arguments
@@ -124,6 +135,7 @@ def answering(connected, shapes):
 
     connected.script = Script(connected.script)
     made = {"join_token_id": JOIN_TOKEN, "created_at": shapes.TIME, "expires_at": shapes.TIME}
+    connected.script["GET", "/v1/openapi.json"] = shapes.Answer(document={})
     connected.script["GET", "/v1/apps/hello-world"] = shapes.Answer(document=shapes.app_document())
     connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
     connected.script["GET", "/v1/join-tokens"] = shapes.Answer(document={"items": [made]})
@@ -142,7 +154,7 @@ def do(run, run_process, words):
     )
 
 
-NOTHING_REFUSED = {"version", "doctor", "deploy APP_FILE --dry-run", "diff APP_FILE"} | {
+NOTHING_REFUSED = {"version", "doctor", "dump", "deploy APP_FILE --dry-run", "diff APP_FILE"} | {
     name for name in COMMANDS if name.startswith(("profile", "completion"))
 }
 """Commands that ask nothing, or that take it as an answer when there is no such thing."""
@@ -172,7 +184,7 @@ def test_a_document_in_one_line_is_the_same(answering, do, name, line):
     lines = [json.loads(text) for text in do(line, "--jsonl").out.splitlines()]
 
     several = document.get("items", document.get("events", document.get("lines")))
-    if name in ("doctor", "completion install"):  # what they find changes
+    if name in ("doctor", "completion install", "dump"):  # what they find changes
         assert [set(one) for one in lines] == [set(document)]
     else:
         assert lines == ([document] if several is None else several)

@@ -32,7 +32,7 @@ def doctor(settings: Settings) -> None:
 
     Ends with 1 when a check failed; warnings do not count.
     """
-    findings = [*machine_findings(), *_cloud_findings(settings)]
+    findings = all_findings(settings)
     is_ok = all(finding.state != "failed" for finding in findings)
     if settings.is_for_programs:
         settings.print_document({"ok": is_ok, "checks": [asdict(finding) for finding in findings]})
@@ -40,6 +40,11 @@ def doctor(settings: Settings) -> None:
         _print(findings)
     if not is_ok:
         raise Stopped(ERROR)
+
+
+def all_findings(settings: Settings) -> list[Finding]:
+    """Return what every check finds, on this machine and on the way to the cloud."""
+    return [*machine_findings(), *_cloud_findings(settings)]
 
 
 def _print(findings: list[Finding]) -> None:
@@ -72,7 +77,8 @@ def _cloud_findings(settings: Settings) -> Iterator[Finding]:
     yield fine("reachable", f"{client.base_url} answers")
     yield _clock(answer)
     yield from _ready(client)
-    yield _key(client)
+    yield from _key(client)
+    yield _workers(client)
 
 
 def _client(settings: Settings) -> ControlPlaneClient:
@@ -110,16 +116,30 @@ def _ready(client: ControlPlaneClient) -> Iterator[Finding]:
         yield fine("cloud ready", f"{len(readiness.checks)} checks of its own passed")
 
 
-def _key(client: ControlPlaneClient) -> Finding:
+def _key(client: ControlPlaneClient) -> Iterator[Finding]:
     try:
         identity = client.identity()
     except PermissionDeniedError as error:
-        return warned("key", str(error), "use a key whose scopes hold apps:read to see more")
+        yield warned("key", str(error), "use a key whose scopes hold apps:read to see more")
+        return
     except ApothicError as error:
-        return failed("key", str(error), "set APOTHIC_API_KEY to a valid key, or unset it to use the stored one")
+        yield failed("key", str(error), "set APOTHIC_API_KEY to a valid key, or unset it to use the stored one")
+        return
+    yield fine("key", f"{identity.role} of {identity.org}, key {identity.key.prefix}…{identity.key.last4}")
     if identity.server_version != VERSION:
-        return warned(
+        yield warned(
             "versions", f"the cloud is {identity.server_version}, this program {VERSION}",
             f"pip install apothic-client=={identity.server_version}",
         )  # fmt: skip
-    return fine("key", f"{identity.role} of {identity.org}, key {identity.key.prefix}…{identity.key.last4}")
+    else:
+        yield fine("versions", f"the cloud and this program are both {VERSION}")
+
+
+def _workers(client: ControlPlaneClient) -> Finding:
+    try:
+        live = [one for one in client.list_workers() if one.status == "live"]
+    except ApothicError as error:
+        return skipped("workers", str(error))
+    if not live:
+        return warned("workers", "no worker is connected, so every job waits", "`apothic up`, or `apothic worker join`")
+    return fine("workers", f"{len(live)} connected")

@@ -14,7 +14,6 @@ from typing import Any, cast
 import click
 
 from apothic.cli.settings import Settings, common_options, with_common_options
-from apothic.wire.names import near_matches
 from apothic.wire.version import VERSION
 
 PLUGINS = "apothic.commands"
@@ -31,10 +30,13 @@ _COMMANDS = {
     "deployment": ("apothic.cli.deployments:deployment", "Deployments: list, inspect, watch, stop, delete."),
     "diff": ("apothic.cli.versions:diff", "Show what a deploy would change, or what differs between two versions."),
     "doctor": ("apothic.cli.doctor:doctor", "Check this machine and the cloud; say how to fix what is wrong."),
+    "dump": ("apothic.cli.dump:dump", "Write what is needed to find out what is wrong into one file, without secrets."),
+    "function": ("apothic.cli.functions:function", "Functions of live apps: list, show."),
     "history": ("apothic.cli.versions:history", "List the versions of an app."),
     "job": ("apothic.cli.jobs:job", "Jobs: list, status, watch, cancel, retry."),
     "login": ("apothic.cli.login:login", "Keep the address and the key of a cloud, and use it from now on."),
     "logs": ("apothic.cli.logs:logs", "Print the output of a job, an app, a function or a deployment."),
+    "open": ("apothic.cli.opening:open_thing", "Print the address of a job, a deployment, a function or an app."),
     "profile": ("apothic.cli.profiles:profile", "The clouds you use from here: list, use, show, remove."),
     "ps": ("apothic.cli.processes:ps", "List the jobs that run and wait now, and why they wait."),
     "rollback": ("apothic.cli.versions:rollback", "Make an earlier version of an app live again."),
@@ -42,6 +44,7 @@ _COMMANDS = {
     "schedule": ("apothic.cli.schedules:schedule", "Schedules: list, status, pause, resume, run."),
     "stats": ("apothic.cli.stats:stats", "Count the calls of an app, and show how long they waited and ran."),
     "status": ("apothic.cli.status:status", "Show the cloud, your identity and the workers."),
+    "top": ("apothic.cli.top:top", "Show what runs and waits by function, and the workers, until Ctrl-C."),
     "worker": ("apothic.cli.workers:worker", "Workers on other hosts: token, join, list, drain, resume, remove."),
     "version": ("apothic.cli.version:version", "Print the version."),
     "whoami": ("apothic.cli.login:whoami", "Show which cloud answers and whom it takes you for."),
@@ -82,6 +85,8 @@ class _Commands(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             if name in _SERVER_COMMANDS:
                 raise ServerMissing(name)
+            from apothic.wire.names import near_matches
+
             near = " or ".join(f"`apothic {other}`" for other in near_matches(name, self.list_commands(ctx)))
             raise click.UsageError(f"There is no command `{name}`.{f' Did you mean {near}?' if near else ''}", ctx)
         return super().resolve_command(ctx, args)
