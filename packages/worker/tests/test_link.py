@@ -358,7 +358,7 @@ async def test_nothing_runs_after_a_killed_worker_and_the_next_one_sweeps(tmp_pa
     data = tmp_path / "data"
     async with ScriptedServer() as server:
         worker = await start_worker(server, data, *OPTIONS)
-        await server.wait_for_hello(worker.process)
+        first = await server.wait_for_hello(worker.process)
         await running(server, "wait", "x")
         members = [pid for group in cgroups_of(worker.process.pid) for pid in all_members(group)]
         worker.process.kill()
@@ -372,6 +372,7 @@ async def test_nothing_runs_after_a_killed_worker_and_the_next_one_sweeps(tmp_pa
     assert members
     assert cgroups_of(worker.process.pid) == []
     assert (hello.held, hello.runners, code) == ([], [], 0)
+    assert (first.forerunners, hello.forerunners) == ([], [first.incarnation])
 
 
 async def test_one_data_folder_serves_one_worker(tmp_path):

@@ -184,6 +184,7 @@ def test_run_reads_the_payload_from_a_file_or_standard_input(connected, run, sha
         ('{"kwargs": [1]}', "`kwargs` is a JSON list"),
         ('{"arg": [1]}', "unknown key 'arg'"),
         ('{"args": [NaN]}', "NaN is no JSON number"),
+        ('{"args": [1e999]}', "1e999 is too large a number"),
         ("[" * 100_000, "it is not JSON"),
     ],
 )

@@ -94,6 +94,10 @@ def test_remove_asks_first(with_box, run):
 def test_a_worker_that_nobody_knows_is_told(connected, run, shapes):
     connected.script["POST", "/v1/workers/nobody/drain"] = shapes.refused(404, "not_found", "There is no such worker.")
 
+    gone = shapes.refused(404, "not_found", "There is no such join token.")
+    connected.script["DELETE", "/v1/join-tokens/nothing"] = gone
     found = run("worker", "drain", "nobody")
+    revoked = run("worker", "token", "--revoke", "nothing")
 
     assert (found.code, "`apothic worker list`" in found.err) == (5, True)
+    assert (revoked.code, "`apothic worker token --list`" in revoked.err) == (5, True)

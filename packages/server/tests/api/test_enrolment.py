@@ -417,6 +417,24 @@ async def test_what_a_start_proves_dead_is_given_back_at_once_and_fenced(cloud, 
         await dead.connect(lost, actor=actor)
 
 
+async def test_a_worker_whose_attempts_keep_their_grace_is_silent_and_not_lost(cloud, client):
+    worker = await linked(cloud, client, "box")
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", disconnect_grace_s=86_400))
+    job = await cloud.spawn()
+    assign = await worker.take()
+    worker.disconnect()
+    await cloud.advance(60)
+
+    listed = (await client.request("GET", "/v1/workers")).json["items"]
+    await worker.connect(assign)
+    back = (await client.request("GET", "/v1/workers")).json["items"]
+    worker.succeed(assign)
+
+    assert [one["status"] for one in listed] == ["silent"]
+    assert [one["status"] for one in back] == ["live"]
+    assert (await ended(job)).attempt == 1
+
+
 async def test_a_worker_cannot_say_that_another_one_is_dead(cloud, client):
     box = await linked(cloud, client, "box")
     await cloud.deploy()

@@ -79,7 +79,7 @@ _HINTS = {
 }
 
 
-_KIND = re.compile(r"\bno (?:such )?(job|deployment|schedule|worker)\b")
+_KIND = re.compile(r"\bno (?:such )?(job|deployment|schedule|worker|join token)\b")
 
 
 class Stopped(Exception):
@@ -204,6 +204,8 @@ def _where_to_look(message: str) -> str:
     """Return what lists the things of the kind that a message names."""
     named = _KIND.search(message.lower())
     kind = named[1] if named is not None else "app"
+    if kind == "join token":
+        return "`apothic worker token --list` shows those that a worker can still join with."
     return f"`apothic {kind} list` shows the {kind}s of your key's organisation."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -26,8 +27,10 @@ def read_text(source: str) -> str:
         return source
     try:
         return Path(source[1:]).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"Cannot read {source[1:]}: {error}.", code="file_unreadable") from None
+    except OSError as error:
+        raise InvalidRequestError(f"Cannot read {source[1:]}: {error.strerror}.", code="file_unreadable") from None
+    except ValueError:
+        raise InvalidRequestError(f"Cannot read {source[1:]}: it is not UTF-8.", code="file_unreadable") from None
 
 
 def arguments(source: str | None) -> Value:
@@ -46,9 +49,16 @@ def arguments(source: str | None) -> Value:
     return Value("json", data)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:32]} is too large a number")
+    return number
+
+
 def _split(text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
-        payload: Any = json.loads(text, parse_constant=_refuse_constant)
+        payload: Any = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         _refuse(f"it is not JSON: {error}")
     if not isinstance(payload, dict):
