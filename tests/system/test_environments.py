@@ -4,6 +4,7 @@ import zipfile
 
 import pytest
 
+from apothic_worker.testing.index import PackageIndex
 from apothic_worker.testing.wheels import make_wheel
 
 from .clouds import until
@@ -76,6 +77,28 @@ def test_a_function_has_the_packages_of_its_image_and_others_have_none(shop, str
     assert [built["took_ms"] > 0 for built in events_of(shop, first, "deployment.built")] == [True]
     assert later["result"] == "2.0"
     assert len(events_of(shop, second, "deployment.built")) == 1
+
+
+def test_a_build_goes_on_while_the_server_is_killed_and_started_again(stranger, own_cloud):
+    make_wheel(stranger.home / "wheels", "tiny-thing")
+    with PackageIndex(stranger.home / "wheels") as index:
+        stranger.write(".config/uv/uv.toml", f'[[index]]\nurl = "{index.url}"\ndefault = true\n')
+        first = own_cloud()
+        index.hold()
+        deployment = deploy(stranger, "'tiny-thing'")
+        job = first.spawn("packaged", "version")
+        assert index.was_asked.wait(60)
+        first.kill()
+        second = own_cloud()
+        reason = until(lambda: second.job(job)["waiting_reason"], "a reason")
+        index.may_answer.set()
+        outcome = second.outcome(job)
+        log = [line["line"] for line in events_of(second, deployment, "deployment.build_log")]
+
+    assert reason.startswith("image_building: worker local makes the environment ready: tiny-thing")
+    assert outcome["result"] == "1.0"
+    assert log.count(" + tiny-thing==1.0") == 1
+    assert len(events_of(second, deployment, "deployment.built")) == 1
 
 
 def test_a_deployment_with_packages_that_are_there_builds_nothing(shop, stranger):

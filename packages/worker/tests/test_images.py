@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ from apothic_worker.failures import StartFailed
 from apothic_worker.folders import remove
 from apothic_worker.images import Environments
 from apothic_worker.interpreters import find_interpreters
-from apothic_worker.processes import children, kill_children_but
+from apothic_worker.processes import children, descendants, kill_children_but
+from apothic_worker.testing.index import PackageIndex
 from apothic_worker.testing.wheels import make_wheel
 
 pytestmark = pytest.mark.anyio
 
 HERE = find_interpreters()
 PYTHON = sorted(HERE)[0]
+CERTIFICATE = Path(__file__).with_name("index.pem")
+"""For 127.0.0.1, signed by itself, with its key."""
 
 
 @pytest.fixture
@@ -188,18 +193,75 @@ async def test_a_python_that_is_not_here_is_refused_with_those_that_are(tmp_path
     assert all(version in refused.value.error.message for version in ("3.99", *HERE))
 
 
-async def test_a_build_that_was_killed_half_way_is_done_again(tmp_path, wheels):
-    killed = opened(tmp_path)
-    taking = asyncio.ensure_future(killed.take("o1", "d1", image("tiny-thing")))
-    await asyncio.sleep(0)
-    await killed.close()
-    await asyncio.gather(taking, return_exceptions=True)
-    (tmp_path / "scratch/environment-half/env").mkdir(parents=True)  # as after KILL, when nobody removed it
-    environments = opened(tmp_path)
-    folder = await environments.take("o1", "d1", image("tiny-thing"))
-    await environments.close()
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from apothic.wire.images import ImageSpec
+from apothic_worker.images import Environments
+from apothic_worker.interpreters import find_interpreters
 
+async def main(root, python):
+    environments = Environments(root / "environments", root / "scratch", find_interpreters())
+    await environments.take("o1", "d1", ImageSpec(python, ("tiny-thing",)))
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def start_building(folder: Path) -> subprocess.Popen[bytes]:
+    """Build an environment in a process of its own, which stands for a worker."""
+    return subprocess.Popen([sys.executable, "-c", KILLED, str(folder), PYTHON])
+
+
+async def test_a_build_that_was_killed_half_way_is_done_again_and_nothing_of_it_is_left(tmp_path, wheels, monkeypatch):
+    monkeypatch.delenv("UV_CONFIG_FILE")
+    with PackageIndex(wheels) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        opened(tmp_path)
+        index.hold()
+        worker = start_building(tmp_path)
+        await asyncio.to_thread(index.was_asked.wait, 60)
+        half = list((tmp_path / "scratch").iterdir())
+        below = descendants(worker.pid)
+        worker.kill()
+        worker.wait()
+        lasting = [pid for pid in below if is_alive(pid)]
+        index.may_answer.set()
+        environments = opened(tmp_path)
+        folder = await environments.take("o1", "d1", image("tiny-thing"))
+        await environments.close()
+
+    assert len(half) == 1
+    assert (len(below) > 0, lasting) == (True, [])
     assert list(folder.rglob("tiny_thing.py"))
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_a_build_that_is_stopped_with_its_worker_leaves_nothing(tmp_path, wheels, monkeypatch):
+    monkeypatch.delenv("UV_CONFIG_FILE")
+    with PackageIndex(wheels) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        environments = opened(tmp_path)
+        others = set(children(os.getpid()))
+        index.hold()
+        taking = asyncio.ensure_future(environments.take("o1", "d1", image("tiny-thing")))
+        await asyncio.to_thread(index.was_asked.wait, 60)
+        await environments.close()
+        await asyncio.gather(taking, return_exceptions=True)
+        left = set(children(os.getpid())) - others
+
+    assert taking.cancelled()
+    assert left == set()
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert not (tmp_path / "environments/by-org").exists()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
 
 
 async def test_an_environment_that_was_not_on_disk_when_the_machine_went_down_is_not_trusted(tmp_path, wheels):
@@ -233,6 +295,51 @@ async def test_environments_beyond_the_budget_go_the_one_used_longest_ago_first_
 
     assert after_first == [False, True, True]
     assert [folder.is_dir() for folder in folders.values()] == [False, False, True]
+
+
+@pytest.fixture
+def private_index(wheels, monkeypatch):
+    """An index with a certificate of its own authority, which wants credentials; it is the only one."""
+    monkeypatch.delenv("UV_CONFIG_FILE")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with PackageIndex(wheels, certificate=CERTIFICATE, credentials="somebody:s3cret") as index:
+        yield index
+
+
+async def test_packages_come_from_an_index_with_credentials_and_an_authority_of_its_own(
+    tmp_path, private_index, monkeypatch
+):
+    monkeypatch.setenv("PIP_INDEX_URL", private_index.url)
+    monkeypatch.setenv("PIP_CERT", str(CERTIFICATE))
+    environments = opened(tmp_path)
+    said = await asked(environments, image("tiny-thing"))
+    await environments.close()
+
+    assert said[-1].error is None
+    assert "s3cret" not in repr(said)
+
+
+@pytest.mark.parametrize(
+    ("authority", "password", "why"),
+    [("", "s3cret", "does not trust the certificate"), (str(CERTIFICATE), "wr0ng", "refuses the credentials")],
+    ids=["authority", "password"],
+)
+async def test_an_index_that_cannot_be_used_is_told_without_its_credentials(
+    tmp_path, private_index, monkeypatch, authority, password, why
+):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", private_index.url.replace("s3cret", password))
+    if authority:
+        monkeypatch.setenv("SSL_CERT_FILE", authority)
+    environments = opened(tmp_path)
+    said = await asked(environments, image("tiny-thing"))
+    await environments.close()
+
+    assert why in said[-1].error.message.splitlines()[0]
+    assert password not in repr(said)
+    assert "somebody" not in repr(said)
 
 
 async def test_credentials_of_the_index_are_never_told(tmp_path, wheels, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -135,8 +136,9 @@ async def _run(command: list[str], folder: Path, line: OnLine) -> int:
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    setpriv = shutil.which("setpriv")  # so that nothing of it outlives a worker that is killed
     return subprocess.Popen(
-        command,
+        [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else command,
         cwd=folder,
         env=build_environment(os.environ),
         stdin=subprocess.DEVNULL,
@@ -154,12 +156,16 @@ def _explain(told: list[str]) -> str:
     """Return why in words where uv's are known, and the last lines."""
     text = "\n".join(told[-TAIL_LINES:])
     flat = " ".join(text.split())
-    if "was not found in the package registry" in flat or "not found in the provided package locations" in flat:
+    if "lack of valid authentication credentials" in flat:
+        why = "the package index refuses the credentials of this worker"
+    elif "was not found in the package registry" in flat or "not found in the provided package locations" in flat:
         why = "a package does not exist in the index of this worker; look for a misspelled name"
     elif (
         "no usable wheels" in flat or "building source distributions is disabled" in flat.lower() or "no wheels" in flat
     ):
         why = "a package has no wheel for this Python and machine, and packages are never built from source here"
+    elif "invalid peer certificate" in flat:
+        why = "the worker does not trust the certificate of its package index; name its authority in SSL_CERT_FILE"
     elif "error sending request" in flat or "Failed to fetch" in flat or "dns error" in flat:
         why = "the package index cannot be reached from this worker"
     elif "No solution found" in flat:

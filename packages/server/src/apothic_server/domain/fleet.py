@@ -71,9 +71,15 @@ class Runner:
 
 @dataclass(slots=True)
 class Preparation:
-    """An environment that a worker was told to make ready; `is_done` when it has answered, also that it failed."""
+    """An environment that a worker was told to make ready.
+
+    Attributes:
+        is_answered: It said that it is there, or that it failed; what it says again is not told again.
+        is_done: That is written, so runners may be started.
+    """
 
     org: OrgId
+    is_answered: bool = False
     is_done: bool = False
 
 

@@ -65,8 +65,9 @@ class Builds:
         """An environment is there, or will not be: runners may be started, and say it in the second case."""
         build = (DeploymentId(item.deployment), item.environment)
         asked = worker.environments.get(build)
-        if asked is None or asked.is_done:
+        if asked is None or asked.is_answered:
             return
+        asked.is_answered = True
         told = {"worker": worker.name, "environment": item.environment}
         if item.error is not None:
             message = item.error.message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MESSAGE_MAX]
