@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     times: dict[str, list[float]] = {key: [] for key in LABELS}
     before = moment()
     for number in range(options.rounds + 1):  # the first fills the caches
-        found = {key: _timed(lambda key=key: plain[key](folder / f"{key}{number}")) for key in plain}
+        found = {key: _timed(partial(work, folder / f"{key}{number}")) for key, work in plain.items()}
         found["ours"] = await _taken(environments, f"o{number}", image)
         found["again"] = await _taken(environments, f"o{number}", image)
         if number:

@@ -40,6 +40,8 @@ COMMANDS = {
     "deployment stop": ["deployment stop DEPLOYMENT --yes"],
     "deployment delete": ["deployment delete DEPLOYMENT --yes"],
     "deployment watch": ["deployment watch DEPLOYMENT"],
+    "image list": ["image list", "image list hello-world"],
+    "image logs": ["image logs hello-world", "image logs DEPLOYMENT"],
     "job list": ["job list"],
     "job status": ["job status JOB"],
     "job cancel": ["job cancel JOB"],
@@ -137,6 +139,11 @@ def answering(connected, shapes):
     made = {"join_token_id": JOIN_TOKEN, "created_at": shapes.TIME, "expires_at": shapes.TIME}
     connected.script["GET", "/v1/openapi.json"] = shapes.Answer(document={})
     connected.script["GET", "/v1/apps/hello-world"] = shapes.Answer(document=shapes.app_document())
+    line = {"worker": "local", "environment": "0" * 32, "time": shapes.TIME, "line": "Resolved 1 package"}
+    events = ("GET", f"/v1/deployments/{shapes.DEPLOYMENT}/events")
+    whole = connected.script[events]
+    page = {"events": [{"index": 1, "event": "deployment.build_log", "data": line}], "last_index": 1, "is_final": True}
+    connected.script[events] = lambda _, asked: shapes.Answer(document=page) if "build_log" in asked.query else whole
     connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
     connected.script["GET", "/v1/join-tokens"] = shapes.Answer(document={"items": [made]})
     connected.script["DELETE", f"/v1/join-tokens/{JOIN_TOKEN}"] = shapes.Answer(document=made)

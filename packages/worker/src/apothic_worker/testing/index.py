@@ -67,9 +67,8 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
     def do_GET(self) -> None:
+        assert isinstance(self.server, _Server)
         index = self.server.index
         if index.expected is not None and self.headers.get("Authorization") != index.expected:
             self._answer(401, b"", ("WWW-Authenticate", 'Basic realm="index"'))
