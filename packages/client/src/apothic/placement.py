@@ -17,6 +17,12 @@ from apothic.wire.limits import FUNCTION_SPEC_MAX
 OPERATORS = ("eq", "neq", "gt", "lt", "gte", "lte", "in", "notin")
 """Comparisons of `offer_filters`; several on one field must all hold."""
 
+_ALSO_WRITTEN = {
+    "=": "eq", "==": "eq", "!=": "neq", "<>": "neq", "ne": "neq", ">": "gt", ">=": "gte", "ge": "gte", "<": "lt",
+    "<=": "lte", "le": "lte", "not in": "notin", "not_in": "notin", "nin": "notin",
+}  # fmt: skip
+"""How others write the operators, to ask whether one of these was meant."""
+
 _LISTS = frozenset({"in", "notin"})
 _ORDERED = frozenset({"gt", "lt", "gte", "lte"})
 _TOP = 1e15
@@ -100,7 +106,9 @@ def _check_filters(filters: Any) -> None:
 
 def _check_condition(place: str, operator: Any, value: Any) -> None:
     if operator not in OPERATORS:
-        raise wrong(place, operator, f"one of the operators {', '.join(OPERATORS)}")
+        meant = _ALSO_WRITTEN.get(operator) if isinstance(operator, str) else None
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        raise wrong(place, operator, f"one of the operators {', '.join(OPERATORS)}{hint}")
     where = f"{place}[{operator!r}]"
     if operator in _ORDERED:
         number(where, value, -_TOP, _TOP)

@@ -105,7 +105,7 @@ WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("max_cost_per_hour_usd", "1"), ("secure_cloud_only", 1), ("min_cpu_ghz", [1]),
     ("offer_filters", []), ("offer_filters", {"a": 1}), ("offer_filters", {"a": {}}), ("offer_filters", {1: {"eq": 1}}),
     ("offer_filters", {"a b": {"eq": 1}}), ("offer_filters", {"a": {"like": 1}}), ("offer_filters", {"a": {"gt": "1"}}),
-    ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}),
+    ("offer_filters", {"a": {(1,): 1}}), ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}),
     ("offer_filters", {"a": {"notin": [[]]}}),
     ("offer_filters", {"a": {"eq": None}}), ("offer_filters", {"a": {"eq": float("nan")}}),
     ("offer_filters", {"a": {"eq": "x" * 40_000}}),
@@ -421,3 +421,9 @@ def test_a_job_needs_an_id(client: ControlPlaneClient) -> None:
     for wrong in ("", None, 1):
         with pytest.raises(InvalidRequestError, match="job_id"):
             Job(wrong, client)
+
+
+@pytest.mark.parametrize(("written", "meant"), [(">=", "gte"), ("not in", "notin"), ("ne", "neq")])
+def test_an_operator_written_in_another_way_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"did you mean '{meant}'"):
+        App("shop").function(offer_filters={"gpu_ram": {written: 1}})

@@ -8,6 +8,7 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.ids import OrgId, RunnerId
 from apothic.wire.images import environment_id
 from apothic_server.domain.decide.crash_loop import crash_reason, holds_back
+from apothic_server.domain.decide.wishes import unmet_wishes
 from apothic_server.domain.fleet import EnvironmentKey, Fleet, GroupKey, Runner, Worker
 
 REQUIREMENTS_SHOWN = 5
@@ -105,9 +106,6 @@ def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
         steps = ", ".join(need.spec.image.recorded)
         reason = f"image_needs_builder: the image has steps that only an image builder can do ({steps}); none is here"
         return Wait(reason, is_hopeless=True)
-    if need.spec.placement:
-        wishes = ", ".join(sorted(need.spec.placement))
-        return Wait(f"no machine offers what placement asks for: {wishes}", is_hopeless=True)
     able = [worker for worker in fleet.workers.values() if worker.is_able]
     if not able:
         drains = any(worker.is_cordoned for worker in fleet.workers.values())
@@ -115,6 +113,12 @@ def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
     fitting = [worker for worker in able if _could_ever_fit(worker, need)]
     if not fitting:
         return Wait(_never_fits(able, need), is_hopeless=True)
+    if need.spec.placement:
+        unmet = {worker.id: unmet_wishes(need.spec.placement, worker.machine) for worker in fitting}
+        if all(unmet.values()):
+            missing = ", ".join(min(unmet.values(), key=len)[:REQUIREMENTS_SHOWN])
+            return Wait(f"no machine offers what placement asks for: {missing}", is_hopeless=True)
+        fitting = [worker for worker in fitting if not unmet[worker.id]]
     chosen: StartOn | None = None
     unready: Worker | None = None
     for worker in sorted(fitting, key=lambda worker: -worker.cpus_free):
