@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from apothic._ranges import wrong
 from apothic.errors import ConflictError, InvalidRequestError, NotFoundError
 from apothic.wire.names import FUNCTION_NAME_RULE, is_function_name, near_matches
 
 if TYPE_CHECKING:
+    from typing import Self  # Python 3.10 has none
+
     from apothic.function import Function
 
 P = ParamSpec("P")

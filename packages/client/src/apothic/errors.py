@@ -264,6 +264,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "call_depth_exceeded": InvalidRequestError,
     "invalid": InvalidRequestError,
     "digest_mismatch": InvalidRequestError,
+    "python_mismatch": SerializationError,
     "idempotency_key_invalid": InvalidRequestError,
     "idempotency_key_reused": InvalidRequestError,
     "method_not_allowed": InvalidRequestError,

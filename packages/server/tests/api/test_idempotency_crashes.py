@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import signal
-import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +10,8 @@ from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import ARCHIVE_SHA256, make_world, manifest
+
+from .doomed import HOLDER, Ask, doomed_servers
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +28,6 @@ EFFECTS = {
     "deploy": "SELECT count(*) - 1 FROM deployments",
     "cancel": "SELECT count(*) FROM events WHERE kind = 'job.end'",
 }
-HOLDER = "doomed"
 
 
 async def effects(cloud: Cloud, kind: str) -> tuple[int, int]:
@@ -42,23 +36,16 @@ async def effects(cloud: Cloud, kind: str) -> tuple[int, int]:
         return await unit.fetchval(EFFECTS[kind]), await unit.fetchval("SELECT count(*) FROM idempotency_keys")
 
 
-async def killed_at(point: str, order: dict[str, Any]) -> None:
-    """Run the request in a process that dies at `point`."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        Path(__file__).with_name("doomed_server.py"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "APOTHIC_FAILPOINTS": f"{point}=kill", "APOTHIC_TEST_ONLY": "1"},
-    )
-    said, _ = await child.communicate(json.dumps(order).encode())
-    assert child.returncode == -signal.SIGKILL, f"{point} was not met: {said.decode()}"
+@pytest.fixture(scope="module")
+def doomed():
+    with doomed_servers() as servers:
+        yield servers
 
 
 @guarantee("G6.1", "idem_crash_every_point")
 @pytest.mark.parametrize(("kind", "point"), POINTS)
 async def test_a_server_killed_at_any_point_leaves_one_effect_and_the_repeat_gets_it(
-    cloud, postgres, tmp_path, kind, point
+    cloud, postgres, tmp_path, doomed, kind, point
 ):
     world = await make_world(AsgiClient(cloud.asgi, cloud.key))
     target, body = {
@@ -67,9 +54,9 @@ async def test_a_server_killed_at_any_point_leaves_one_effect_and_the_repeat_get
         "cancel": (f"/v1/jobs/{world.job_id}/cancel", None),
     }[kind]
     await cloud.inner.stop()
-    order = {"address": asdict(postgres), "data": str(tmp_path), "holder": HOLDER, "token": cloud.key}
+    told = b"" if body is None else json.dumps(body).encode()
 
-    await killed_at(point, {**order, "target": target, "body": body})
+    doomed.kill(point, [Ask("POST", target, told, key="k")], postgres, tmp_path, cloud.key)
     second = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock), holder=HOLDER)
     try:
         await second.start(run_loops=False)

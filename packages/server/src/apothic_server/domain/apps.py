@@ -7,6 +7,7 @@ from datetime import datetime
 
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, KeyId, OrgId
+from apothic_server.domain.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,24 @@ class Function:
     app_variable: str
     python: str
     spec: FunctionSpec
+
+
+def check_python(function: Function, made_by: str | None) -> None:
+    """Refuse arguments that only another Python than the function's can read.
+
+    Args:
+        made_by: Minor version that the arguments need; None when any will do.
+
+    Raises:
+        Invalid: They do not fit (`python_mismatch`).
+    """
+    if made_by not in (None, python_of(function)):
+        detail = (
+            f"the arguments hold functions or classes by value, made by Python {made_by}; {function.spec.name} runs "
+            f"Python {python_of(function)}. Use the same minor version on both sides, or define them in a module of "
+            "the app"
+        )
+        raise Invalid(detail, code="python_mismatch")
 
 
 def python_of(function: Function) -> str:

@@ -12,7 +12,7 @@ from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Function, python_of
+from apothic_server.domain.apps import Function, check_python, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
@@ -86,7 +86,8 @@ class Jobs:
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
             DiskLow: The disk is nearly full.
-            Invalid: User code calls, and stands too deep already (`call_depth_exceeded`).
+            Invalid: The arguments need another Python than the function's (`python_mismatch`), or user code calls and
+                stands too deep already (`call_depth_exceeded`).
             Conflict: User code calls, and would wait for ever (`call_cycle_deadlock`).
             Fenced: User code calls, and its attempt ended meanwhile.
         """
@@ -289,6 +290,7 @@ class Jobs:
         self._disk.require_room()
         check_depth(actor.attempt)
         found = await self._find(actor, function)
+        check_python(found, value.python)
         arguments = await self._stored(actor, value)
         job = new_live_job(JobId(self._new_key()), found, arguments, self._board.clock.now(), actor)
         parent = caller(self._board, actor.attempt) if actor.attempt is not None else None
@@ -306,6 +308,7 @@ class Jobs:
             arguments = await rows.get_arguments(unit, actor.org, old)
         if arguments is None:
             raise no_such("job")
+        check_python(function, arguments.value.python)
         job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now(), actor)
         if not self._board.dispatches:
             return await self._handover.submit(job, key=key, retry_of=old)
