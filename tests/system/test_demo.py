@@ -41,6 +41,8 @@ def test_the_demo_of_the_tool_deploys_twice_runs_both_ways_and_goes_back(tmp_pat
         *("sales/__init__.py", "sales/app.py", "sales/figures.py", "sales/orders.py"),
     ]
     assert re.findall(r"^packages    numpy==\S+, pydantic==\S+$", ran.out, re.M) != []
+    (sent, packed) = re.findall(r"; ([0-9,]+) of the ([0-9,]+) bytes they are packed into were sent$", ran.out, re.M)[0]
+    assert int(sent.replace(",", "")) < int(packed.replace(",", ""))
     assert re.findall(r"^~ file (\S+)$", ran.out, re.M) == ["sales/figures.py"] * 2
     assert [set(json.loads(line)) for line in re.findall(r"^\{.*\}$", ran.out, re.M)] == [
         {"count", "sum", "median", "refused"},

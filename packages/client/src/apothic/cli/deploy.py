@@ -83,7 +83,9 @@ def _print(done: Deployed) -> None:
     if done.was_present:
         uploads = f"nothing, the cloud has the {amount} already"
     elif done.uploaded_bytes < done.packed.size_bytes:
-        uploads = f"{done.uploaded_bytes:,} bytes of {amount}, the cloud has the rest"
+        uploads = (
+            f"{amount}; {done.uploaded_bytes:,} of the {done.packed.size_bytes:,} bytes they are packed into were sent"
+        )
     version = f"{done.deployment.app} version {done.deployment.version}"
     print_fields(
         {
