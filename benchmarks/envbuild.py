@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,8 @@ class Broken(Exception):
 def main() -> int:
     """Measure, print, and return the exit code."""
     options = _options()
+    # Ends installers and removes the folder also when the terminal or a time limit ends this process.
+    signal.signal(signal.SIGTERM, _leave)
     BENCH.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
     try:
@@ -67,6 +70,10 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0
+
+
+def _leave(_number: int, _frame: object) -> None:
+    sys.exit(1)
 
 
 async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
