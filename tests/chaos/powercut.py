@@ -31,6 +31,9 @@ IMAGE_BYTES = 700 * 1024 * 1024
 JOURNAL_S = 300
 """The filesystem writes its journal only when somebody asks for it: nobody does while the image is copied."""
 
+UNREAD_S = 0.5
+"""For so long clients go on to read what the server had sent before it was frozen: that was answered."""
+
 AFTER_S = (1.0, 6.0)
 """When the power is cut, in seconds after the first call."""
 
@@ -141,6 +144,7 @@ class PowerCuts:
         self._loaded_s += time.monotonic() - began
         for pid in cloud.processes():
             send(pid, signal.SIGSTOP)
+        await asyncio.wait([loading], timeout=UNREAD_S)
         loading.cancel()
         with suppress(asyncio.CancelledError):
             await loading
