@@ -13,7 +13,7 @@ from apothic.wire.ids import new_key
 from apothic.wire.link import Finished, LogLine, Logs, RunnerEnded
 from apothic.wire.values import RemoteError, Value
 from apothic.wire.version import LINK_PROTOCOL, VERSION
-from apothic_server.api.links.session import Session
+from apothic_server.api.links.session import REFUSED, Session
 from apothic_server.domain.access import Actor, Role
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ARCHIVE, CloudUnderTest, ScriptedWorker, ended
@@ -190,3 +190,26 @@ async def test_a_worker_of_an_org_that_does_not_run_the_installation_is_refused(
 
     assert answer.status == 403
     assert ARCHIVE not in answer.body
+
+
+async def test_a_worker_that_says_nothing_is_closed_at_once_when_it_is_to_dial_again(cloud):
+    said = [encode({"hello": [hello()]})]
+    welcomed = asyncio.Event()
+
+    async def receive() -> bytes | None:
+        if not said:
+            await asyncio.Event().wait()
+        return said.pop()
+
+    async def send(data: bytes) -> None:
+        welcomed.set()
+
+    serving = asyncio.ensure_future(Session(cloud.inner.links, cloud.worker_actor, receive, send).run())
+    async with asyncio.timeout(10):
+        await welcomed.wait()
+        (worker,) = cloud.inner.board.fleet.workers.values()
+        cloud.inner.board.dial_again(worker, "for a test")
+        code = await serving
+
+    assert code == REFUSED
+    assert not cloud.inner.board.links

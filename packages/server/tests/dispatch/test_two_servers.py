@@ -7,6 +7,7 @@ import pytest
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.link import Finished
 from apothic.wire.values import Value
+from apothic_server import failpoints
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.errors import Moved, TooMany, Unavailable
 from apothic_server.domain.jobs import JobStatus
@@ -413,3 +414,32 @@ async def test_a_job_is_retried_through_the_standby(cloud, standby):
 
     assert attempt.job == second.job != first.job
     assert (await cloud.services.jobs.get(cloud.actor, second.job)).job.retry_of == first.job
+
+
+async def test_a_row_that_is_older_than_what_memory_has_begun_to_write_replaces_nothing(cloud, standby):
+    await cloud.deploy()
+    await deaf(cloud)
+    worker = await ScriptedWorker(cloud).connect()
+    call = await standby.spawn()
+    await call.accepted
+    granting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(point):
+        if point == "writer.taken":
+            granting.set()
+            await go_on.wait()
+
+    remove = failpoints.install(hold)
+    cloud.inner.board.look_at(call.job)  # adopted and granted; the grant is not committed
+    await granting.wait()
+    cloud.inner.board.reload(call.job)  # as a request does that looked for the job just before
+    await cloud.inner.upkeep.reload()
+    remove()
+    go_on.set()
+    assignment = await worker.take()
+    worker.succeed(assignment)
+    outcome = await ended(call)
+
+    assert (assignment.job, assignment.fence) == (call.job, 1)
+    assert (outcome.status, outcome.attempt) == (JobStatus.SUCCEEDED, 1)
+    assert worker.close_code is None

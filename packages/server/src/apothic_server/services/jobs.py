@@ -360,7 +360,10 @@ class Jobs:
         return found
 
     async def _adopted(self, key: JobId) -> asyncio.Future[Outcome]:
-        """The store has an unfinished job that memory lacks: read it in, and return its outcome."""
+        """Return the outcome of a job that memory lacked, or knew wrongly, and the store has."""
+        live = self._board.jobs.get(key)
+        if live is not None and key not in self._board.to_reload:
+            return live.outcome  # taken in, or read again, meanwhile
         self._board.reload(key)
         return await self._board.reloaded(key)
 

@@ -45,7 +45,7 @@ class Session:
         self._send = send
         self._outbox: list[tuple[str, Any]] = []
         self._wake = asyncio.Event()
-        self._is_closed = False
+        self._is_closed = self._is_receiving = False
         self._worker: Worker | None = None
         self._close_code = GOING_AWAY
         self._timer: asyncio.TimerHandle | None = None
@@ -53,9 +53,16 @@ class Session:
     async def run(self) -> int:
         """Serve the link until either side closes it; returns the close code."""
         writing = asyncio.create_task(self._write(), name="link writer")
+        reading = asyncio.create_task(self._read(), name="link reader")
         try:
-            await self._read(writing)
+            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            if self._is_receiving:
+                reading.cancel()  # nothing may come for long
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.result()
         finally:
+            reading.cancel()
             if self._worker is not None:
                 self._links.closed(self._worker, self)
             self.end(self._close_code)
@@ -98,11 +105,11 @@ class Session:
             self._is_closed = True
             self._wake.set()
 
-    async def _read(self, writing: asyncio.Task[None]) -> None:
+    async def _read(self) -> None:
         while not self._is_closed:
             try:
                 data = await self._next()
-                if data is None or writing.done():
+                if data is None:
                     return
                 await self._act(decode_worker(data))
             except BadMessageError as error:
@@ -112,13 +119,14 @@ class Session:
                 self.close(error.code, error.detail, error.url if isinstance(error, Moved) else None)
 
     async def _next(self) -> bytes | None:
-        if self._worker is not None:
-            return await self._receive()
+        self._is_receiving = True
         try:
-            async with asyncio.timeout(HELLO_S):
+            async with asyncio.timeout(HELLO_S if self._worker is None else None):
                 return await self._receive()
         except TimeoutError:
             raise Unavailable("no hello came in time; dial again") from None
+        finally:
+            self._is_receiving = False
 
     async def _act(self, frame: WorkerFrame) -> None:
         if self._worker is None:

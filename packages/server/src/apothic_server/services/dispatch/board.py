@@ -163,11 +163,18 @@ class Board:
         job = self.jobs.get(change.job)
         if job is not None:
             job.written = told
-        written.add_done_callback(lambda done: self._answer(change.job, then, told, settled_of(done)))
+        is_told = self._asked(job, change)
+        written.add_done_callback(lambda done: self._answer(change.job, is_told, then, told, settled_of(done)))
 
     def _answer(
-        self, job_id: JobId, then: Callable[[Settled], None], told: asyncio.Future[Settled], settled: Settled
+        self,
+        job_id: JobId,
+        is_told: Callable[[], None],
+        then: Callable[[Settled], None],
+        told: asyncio.Future[Settled],
+        settled: Settled,
     ) -> None:
+        is_told()
         then(settled)
         told.set_result(settled)
         if settled is True:
@@ -181,12 +188,27 @@ class Board:
         Args:
             then: Told whether it was recorded.
         """
+        is_told = self._asked(job, change)
         try:
-            self.records.append_quietly(change, lambda applied: self._told(job.id, then, applied))
+            self.records.append_quietly(change, lambda applied: self._told(job.id, is_told, then, applied))
         except (Unavailable, ValueError):
-            self._told(job.id, then, applied=False)
+            self._told(job.id, is_told, then, applied=False)
 
-    def _told(self, job_id: JobId, then: Callable[[bool], None], applied: bool) -> None:
+    def _asked(self, job: LiveJob | None, change: JobChange | NewItems) -> Callable[[], None]:
+        """Count a move that the store is given; returns what counts its answer."""
+        if job is None or not isinstance(change, JobChange) or not change.path:
+            return lambda: None
+        job.moves += 1
+
+        def is_told() -> None:
+            job.told += 1
+            if job.id in self.to_reload:
+                self.hints.reload()
+
+        return is_told
+
+    def _told(self, job_id: JobId, is_told: Callable[[], None], then: Callable[[bool], None], applied: bool) -> None:
+        is_told()
         then(applied)
         if applied:
             self.hints.changed(job_id)

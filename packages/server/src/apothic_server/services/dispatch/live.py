@@ -123,6 +123,8 @@ class LiveJob:
         is_queued: It stands in a ready queue and counts as pending.
         is_sent: Its current attempt was sent to the worker.
         sent_after: How many answers the worker had been sent before the attempt was.
+        moves, told: How many moves were given to the store, and how many of them it has answered. While answers are
+            owed, memory knows more than the row.
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
         ending: Worker and fence of an attempt whose reported end is not on disk yet.
         items: How far what it yielded is.
@@ -160,6 +162,8 @@ class LiveJob:
     sent_after: int = 0
     fence_max: int = 0
     unstarted: int = 0
+    moves: int = 0
+    told: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
     ending: tuple[str, int] | None = None
     items: ItemFlow = field(default_factory=ItemFlow)

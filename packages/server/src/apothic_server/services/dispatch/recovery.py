@@ -82,13 +82,16 @@ class Recovery:
         """Read all jobs whose reload was asked for, and those of which another process wrote something."""
         board = self._board
         await self._look_at_told()
-        while board.to_reload:
-            job_id = next(iter(board.to_reload))
+        while job_id := next((one for one in board.to_reload if not self._owes_answers(one)), None):
+            job = board.jobs.get(job_id)
+            moves = 0 if job is None else job.moves
             async with self._database.system_unit() as unit:
                 found = await rows.get_jobs(unit, [job_id])
                 function = await self._function_of(unit, found[0].job) if found else None
             if job_id not in board.to_reload:
                 continue  # the role, and all memory with it, was lost meanwhile
+            if job is not None and (board.jobs.get(job_id) is not job or job.moves != moves):
+                continue  # what was read is older than what memory did since
             del board.to_reload[job_id]
             if board.term is None:
                 board.tell_reloaded(job_id, Unavailable("another server dispatches now; ask again", retry_after_s=1))
@@ -121,6 +124,11 @@ class Recovery:
         self._functions.clear()
         await self._closing.carry_out()
         self._grants.grant_ready()
+
+    def _owes_answers(self, job_id: JobId) -> bool:
+        """Whether moves of a job are on their way to the store: its row is read after their answers."""
+        job = self._board.jobs.get(job_id)
+        return job is not None and job.told < job.moves
 
     async def _look_at_told(self) -> None:
         """Adopt new jobs of other processes, and see what became of those that they cancelled."""
@@ -321,6 +329,8 @@ class Recovery:
             board.adopt(live, delay_s(row.job, function.spec, board.clock.now()))
             self._closing.admit(live)
             return live
+        if old is not None and old.runner is not None and live.runner is None:
+            board.release(old)  # a grant that the store does not have keeps no slot
         board.adopt(live, 0.0)
         if old is not None and live.runner is not None and not live.is_sent:
             old.runner = None  # what still holds the former object sends nothing
