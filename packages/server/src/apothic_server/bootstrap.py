@@ -29,7 +29,7 @@ from apothic_server.services.apps import Apps
 from apothic_server.services.archives import Archives
 from apothic_server.services.attempts import Attempts
 from apothic_server.services.deployments import Deployments
-from apothic_server.services.dispatch.board import Board, Hints
+from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.builds import Builds
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.closing import Closing
@@ -37,6 +37,7 @@ from apothic_server.services.dispatch.cordons import Cordons
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.leases import PASS_S, Leases
 from apothic_server.services.dispatch.reattach import Reattach

@@ -31,6 +31,7 @@ NOWHERE: dict[str, str] = {
     "deployment_key": KEY,
     "schedule_id": f"schedules:{KEY}",
     "worker": "nobody",
+    "join_token": f"join_tokens:{KEY}",
 }
 JSON_BODY = {"content-type": "application/json"}
 BODIES: dict[str, list[tuple[dict[str, str], bytes]]] = {

@@ -12,7 +12,7 @@ from apothic.wire.ids import IncarnationId, JobId, JoinTokenId, KeyId
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
-from apothic_server.domain.jobs import Job, JobStatus
+from apothic_server.domain.jobs import Job, JobStatus, StoredEvent
 from apothic_server.domain.schedules import Tick
 
 
@@ -267,3 +267,11 @@ class Snapshot:
     value: Value | None
     index: int
     is_final: bool
+
+
+def log_page(found: list[StoredEvent], newest: tuple[int, JobStatus], *, after: int, is_whole: bool) -> LogPage:
+    """Return the page of log lines that `found` are, after which a job was at `newest`: its last index and status."""
+    lines = tuple(LogEntry(event.index, event.at, event.data["stream"], event.data["line"]) for event in found)
+    last_read = lines[-1].index if lines else after
+    index, status = newest
+    return LogPage(lines, max(last_read, index) if is_whole else last_read, is_whole and status.is_final)

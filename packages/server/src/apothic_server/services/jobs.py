@@ -16,8 +16,8 @@ from apothic_server.domain.apps import Function, check_python, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
-from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredEvent, StoredOutcome, StoredValue
-from apothic_server.domain.views import JobView, LogEntry, LogPage, Outcome, Submitted
+from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredOutcome, StoredValue
+from apothic_server.domain.views import JobView, LogPage, Outcome, Submitted, log_page
 from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
@@ -214,7 +214,7 @@ class Jobs:
             found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
         if newest is None:
             raise no_such("job")
-        return _log_page(found, newest, after=after, is_whole=len(found) < limit)
+        return log_page(found, newest, after=after, is_whole=len(found) < limit)
 
     async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer:
         """Cancel a job and return its status after that; an ended job keeps its status (G4.1).
@@ -237,8 +237,8 @@ class Jobs:
                 if not self._board.dispatches:
                     status = await self._handover.cancel(job, keep)
                     if isinstance(status, JobStatus):
-                        moved = job.status is not JobStatus.CANCELLING
-                        return status if moved else await self._unchanged(actor, status, keep)
+                        is_old = job.status is JobStatus.CANCELLING
+                        return await self._unchanged(actor, status, keep) if is_old else status
                     continue
             else:
                 moves = can_be_cancelled(live)
@@ -361,24 +361,17 @@ class Jobs:
 
     async def _adopted(self, key: JobId) -> asyncio.Future[Outcome]:
         """Return the outcome of a job that memory lacked, or knew wrongly, and the store has."""
-        live = self._board.jobs.get(key)
-        if live is not None and key not in self._board.to_reload:
-            return live.outcome  # taken in, or read again, meanwhile
-        self._board.reload(key)
-        return await self._board.reloaded(key)
+        board = self._board
+        if key in board.jobs and key not in board.to_reload:
+            return board.jobs[key].outcome  # taken in, or read again, meanwhile
+        board.reload(key)
+        return await board.reloaded(key)
 
 
 def _done(value: Any) -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
-
-
-def _log_page(found: list[StoredEvent], newest: tuple[int, JobStatus], *, after: int, is_whole: bool) -> LogPage:
-    lines = tuple(LogEntry(event.index, event.at, event.data["stream"], event.data["line"]) for event in found)
-    last_read = lines[-1].index if lines else after
-    index, status = newest
-    return LogPage(lines, max(last_read, index) if is_whole else last_read, is_whole and status.is_final)
 
 
 def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: datetime, actor: Actor) -> LiveJob:

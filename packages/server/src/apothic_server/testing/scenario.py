@@ -25,6 +25,7 @@ class World:
     function_id: str
     job_id: str
     schedule_id: str
+    join_token: str = ""
     worker: str = "box"
 
     @property
@@ -73,10 +74,17 @@ async def join(client: AsgiClient, name: str) -> str | None:
 async def make_world(client: AsgiClient, app: str = "hello-world", function: str = "greet") -> World:
     """Deploy one function and call it once without waiting; who runs the cloud also gets a worker."""
     await join(client, "box")
+    unused = await client.request("POST", "/v1/join-tokens", json={})
     deployment = (await deploy(client, app, function, schedule=LEAP_DAYS)).json
     schedules = (await client.request("GET", f"/v1/schedules?app={app}")).json["items"]
     function_id = deployment["functions"][0]["function_id"]
     call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})
     return World(
-        app, function, deployment["deployment_id"], function_id, call.json["job_id"], schedules[0]["schedule_id"]
+        app=app,
+        function=function,
+        deployment_id=deployment["deployment_id"],
+        function_id=function_id,
+        job_id=call.json["job_id"],
+        schedule_id=schedules[0]["schedule_id"],
+        join_token=unused.json.get("join_token_id", ""),
     )

@@ -6,7 +6,6 @@ import asyncio
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId
@@ -20,6 +19,7 @@ from apothic_server.domain.jobs import JobChange, NewItems, NewJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.alarms import Alarms
+from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.live import LiveJob, ReadyQueues
 
 NOTICED_S = 5.0
@@ -56,22 +56,6 @@ class Records(Protocol):
     def append_quietly(
         self, record: NewJob | JobChange | NewItems, on_settled: Callable[[bool], None] | None = None
     ) -> None: ...
-
-
-@dataclass(slots=True)
-class Hints:
-    """Wakes the loops that do what the board may not: wait. A lost hint costs a timer's length, nothing else.
-
-    `orphaned` gets the jobs that nobody waits for any more, because the attempt that did has ended.
-    """
-
-    feed: Callable[[], None] = lambda: None
-    reload: Callable[[], None] = lambda: None
-    changed: Callable[[str], None] = lambda _: None
-    retries: Callable[[], None] = lambda: None
-    limits: Callable[[], None] = lambda: None
-    builds: Callable[[], None] = lambda: None
-    orphaned: Callable[[list[LiveJob]], None] = lambda _: None
 
 
 class Board:
