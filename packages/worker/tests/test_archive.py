@@ -210,7 +210,7 @@ def test_a_bomb_is_stopped_while_it_unpacks(tmp_path):
 
 
 @guarantee("G19.4", "archive_fuzz")
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.data())
 def test_mutated_archives_stay_inside_or_are_refused(tmp_path_factory, data):
     plain = bytearray(

@@ -375,4 +375,5 @@ def test_uv_gets_what_an_operator_set_for_it_or_for_pip_and_no_other_secret():
         "UV_DEFAULT_INDEX": "https://three/simple",
         "SSL_CERT_FILE": "/ca.pem",
         "PYTHONHASHSEED": "0",
+        "UV_SYSTEM_CERTS": "1",
     }

@@ -57,9 +57,10 @@ def cloud(folder: Path) -> Generator[dict[str, str]]:
     try:
         yield {**os.environ, "APOTHIC_BASE_URL": told["url"], "APOTHIC_API_KEY": told["key"]}
     finally:
-        with step("stop the cloud"):
-            _stop(server, folder / "data")
-            log.close()
+        began = time.monotonic()
+        _stop(server, folder / "data")  # first: nobody may read any more what is said
+        log.close()
+        say(f"— stop the cloud\n  took {time.monotonic() - began:.2f} s")
 
 
 def _wait_for(endpoint: Path, server: subprocess.Popen[bytes], log: Path) -> dict[str, str]:

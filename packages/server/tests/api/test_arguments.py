@@ -17,7 +17,7 @@ from apothic_server.domain.errors import Invalid, TooLarge
 from apothic_server.testing.guarantees import guarantee
 
 JSON = "application/json"
-steady = settings(derandomize=True, database=None, deadline=None)
+steady = settings(derandomize=True, database=None)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

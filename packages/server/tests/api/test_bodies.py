@@ -12,7 +12,7 @@ from apothic_server.api.shared.bodies import check_storable, json_depth_exceeds,
 from apothic_server.domain.errors import Invalid
 from apothic_server.testing.guarantees import guarantee
 
-steady = settings(derandomize=True, database=None, deadline=None)
+steady = settings(derandomize=True, database=None)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(['[{"', "\\", '\\"]', "}"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -241,7 +241,7 @@ async def test_every_operation_withstands_the_known_tricks(cloud, name):
 def tricks() -> list[bytes]:
     found: list[bytes] = []
 
-    @settings(derandomize=True, database=None, deadline=None, max_examples=60)
+    @settings(derandomize=True, database=None, max_examples=60)
     @given(odd_json | odd_frames | mutated(GOOD_CALL) | mutated(GOOD_DEPLOY))
     def collect(body: bytes) -> None:
         found.append(body)
@@ -257,7 +257,6 @@ def drawn(world: World) -> list[tuple[str, str, bytes, list[tuple[str, str]], by
     @settings(
         derandomize=True,
         database=None,
-        deadline=None,
         max_examples=EXAMPLES,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

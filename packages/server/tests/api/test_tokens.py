@@ -9,7 +9,7 @@ from apothic.wire.tokens import ALPHABET, KINDS, new_token, token_kind
 from apothic_server.testing.guarantees import guarantee
 
 kinds = st.sampled_from(KINDS)
-steady = settings(derandomize=True, database=None, deadline=None)
+steady = settings(derandomize=True, database=None)
 
 
 @guarantee("G17.1", "token_format_property")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, KeyId, OrgId, ScheduleId
@@ -125,7 +125,6 @@ def test_a_function_whose_queue_is_full_gets_no_job_and_nothing_is_cancelled_for
     assert [skipped.reason for skipped in plan.skipped] == [SkipReason.TOO_MANY_PENDING]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([("latest", "skip"), ("skip", "queue_one"), ("all", "allow"), ("latest", "cancel_previous")]),
     st.sampled_from([{"period_s": 7.0}, {"period_s": 600.0}, {"cron": "*/5 * * * *"}, {"cron": "0 3 * * *"}]),

@@ -102,7 +102,8 @@ def build_environment(given: Mapping[str, str]) -> dict[str, str]:
     for theirs, ours in _FROM_PIP.items():
         if theirs in given and ours not in given and not (ours == "UV_DEFAULT_INDEX" and _sets_index(given)):
             kept[ours] = given[theirs]
-    return {**kept, "PYTHONHASHSEED": "0"}
+    # A company's own authority is known to the system, and not to uv.
+    return {"UV_SYSTEM_CERTS": "1", **kept, "PYTHONHASHSEED": "0"}
 
 
 def _sets_index(given: Mapping[str, str]) -> bool:
