@@ -416,6 +416,7 @@ async def test_a_job_is_retried_through_the_standby(cloud, standby):
     assert (await cloud.services.jobs.get(cloud.actor, second.job)).job.retry_of == first.job
 
 
+@guarantee("G1.2", "no_stuck_jobs")
 async def test_a_row_that_is_older_than_what_memory_has_begun_to_write_replaces_nothing(cloud, standby):
     await cloud.deploy()
     await deaf(cloud)
