@@ -10,7 +10,9 @@ ORPHAN = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nprint(os.getp
 
 
 def test_an_orphan_that_began_with_our_variables_is_ended_and_others_are_not(tmp_path):
-    ours, theirs = tmp_path / "worker/scratch", tmp_path / "other/scratch"
+    ours, theirs, too = [tmp_path / name for name in ("worker/scratch", "other/scratch", "worker/scratch-too")]
+    for folder in (ours, theirs, too):
+        folder.mkdir(parents=True)
     started = [
         subprocess.Popen([sys.executable, "-c", ORPHAN], env=variables, stdout=subprocess.PIPE)
         for variables in (
@@ -25,7 +27,7 @@ def test_an_orphan_that_began_with_our_variables_is_ended_and_others_are_not(tmp
         assert process.stdout.readline()
 
     ended = end_survivors(ours)
-    rest = end_survivors(theirs) + end_survivors(tmp_path / "worker/scratch-too")
+    rest = end_survivors(theirs) + end_survivors(too)
 
     assert (ended, rest) == (2, 2)
     assert end_survivors(ours) == 0

@@ -92,7 +92,7 @@ class Stage:
 
     def client(self) -> AsgiClient:
         unused = dict.fromkeys(
-            ("apps", "deployments", "archives", "streams", "workers", "health", "metrics", "schedules")
+            ("apps", "deployments", "archives", "streams", "workers", "health", "metrics", "schedules", "stats")
         )
         services: Any = SimpleNamespace(keys=self, jobs=self, enrolment=None, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)

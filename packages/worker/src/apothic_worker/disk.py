@@ -54,6 +54,7 @@ class DiskWatch:
         self._writers = writers
         self._looks: dict[str, list[int]] = {}
         self._has_looked = False
+        self._free: list[int] = []
 
     async def run(self) -> None:
         """Look every `LOOK_S` until cancelled, the disk in a thread: it may hang."""
@@ -67,19 +68,22 @@ class DiskWatch:
     def step(self, free: int) -> None:
         """Measure the runners, and below the floor stop the one that wrote most."""
         if free >= NEAR * self._floor_bytes:
-            self._looks, self._has_looked = {}, False
+            self._forget()
             return
         unknown = [0] if self._has_looked else []  # who is new since the last look had written nothing then
         looks = {name: [*self._looks.get(name, unknown), size] for name, size in self._writers.writing.items()}
         self._looks, self._has_looked = {name: sizes[-LOOKS_KEPT:] for name, sizes in looks.items()}, True
-        found = culprit(self._looks, self._floor_bytes) if free < self._floor_bytes else None
+        self._free = [*self._free, free][-LOOKS_KEPT:]
+        is_filling = free < self._floor_bytes and free <= self._free[0]  # what was stopped last may still be removed
+        found = culprit(self._looks, self._floor_bytes) if is_filling else None
         if found is not None:
             written = self._looks[found][-1] - self._looks[found][0]
             journal.error("disk.runner_stopped", runner=found, written_mb=written // MIB, free_mb=free // MIB)
-            self._looks = {
-                name: sizes[-1:] for name, sizes in looks.items()
-            }  # the next is judged by what it writes now
+            self._forget()  # the next is judged by what it writes from now on
             self._writers.stop_writing(found)
+
+    def _forget(self) -> None:
+        self._looks, self._has_looked, self._free = {}, False, []
 
 
 def culprit(looks: dict[str, list[int]], floor_bytes: int) -> str | None:

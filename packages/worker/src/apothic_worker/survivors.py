@@ -55,4 +55,12 @@ def _is_ours(pid: int, scratch: Path) -> bool:
     except OSError:
         return False
     starts = tuple(name + os.fsencode(scratch) + b"/" for name in _VARIABLES)
-    return any(variable.startswith(starts) for variable in variables)
+    return any(variable.startswith(starts) for variable in variables) and _sees(pid, scratch)
+
+
+def _sees(pid: int, folder: Path) -> bool:
+    """Whether the folder of this name is the same one for the process: containers may use one path for several."""
+    try:
+        return Path(f"/proc/{pid}/root{folder}").samefile(folder)
+    except OSError:
+        return False

@@ -56,6 +56,7 @@ class Session:
         reading = asyncio.create_task(self._read(), name="link reader")
         try:
             await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            self.end(self._close_code)
             if self._is_receiving:
                 reading.cancel()  # nothing may come for long
             await asyncio.wait([reading])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apothic.wire.ids import JobId, make_key, parse_record_id
+from apothic.wire.ids import DeploymentId, JobId, make_key, parse_record_id
 from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.shared.idempotency import answer_once
@@ -60,12 +60,14 @@ def _filter(query: Mapping[str, str]) -> JobFilter:
     before = None if cursor is None else parse_record_id(cursor, "jobs")
     if cursor is not None and before is None:
         raise refusal("cursor", "is no cursor that a list answered", "cursor_invalid")
-    deployment = query.get("deployment")
+    deployment = None if (asked := query.get("deployment")) is None else parse_record_id(asked, "deployments")
+    if asked is not None and deployment is None:
+        raise refusal("deployment", "is no id of a deployment", "deployment_invalid")
     return JobFilter(
         app_name=query.get("app"),
         function_name=query.get("function"),
         status=None if status is None else JobStatus(status),
-        deployment=None if deployment is None else records.deployment_key(deployment),
+        deployment=None if deployment is None else DeploymentId(deployment),
         is_unfinished=truth(query, "unfinished"),
         before=None if before is None else JobId(before),
         oldest=None if since is None else make_key(round(since.timestamp() * 1000), 0),

@@ -159,8 +159,10 @@ class Board:
         settled: Settled,
     ) -> None:
         is_told()
-        then(settled)
-        told.set_result(settled)
+        try:
+            then(settled)
+        finally:
+            told.set_result(settled)
         if settled is True:
             self.hints.changed(job_id)
 
@@ -318,7 +320,7 @@ class Board:
             self.ended.popitem(last=False)
         job = self.jobs.pop(job_id, None)
         if job is not None:
-            self.fleet.unmiss(job.need.group, job_id)
+            self.release(job)  # it may be another object than the one that ended, taken in with a new term
         return job
 
     def reload(self, job_id: JobId) -> None:

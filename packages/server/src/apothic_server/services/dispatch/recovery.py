@@ -317,6 +317,8 @@ class Recovery:
         board = self._board
         if function is None:
             log.error("job.without_function", job=row.job.id)
+            if old is not None:
+                board.release(old)
             return None
         live = restored(row, function, old, self._outcomes.take(row.job.id), board.clock)
         parent = board.jobs.get(live.parent) if live.parent is not None else None
