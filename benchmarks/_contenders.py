@@ -70,6 +70,11 @@ def commands(folder: Path) -> dict[str, Callable[[], list[str]]]:
 
     return {
         "cloud": lambda: [ours, *driver("cloud", _sub(folder, "cloud"))],
+        "redeploy": lambda: [ours, *driver("redeploy_cloud", _sub(folder, "redeploy"))],
+        "redeploy-celery": lambda: [
+            python("celery"),
+            *driver("redeploy_celery", _sub(folder, "redeploy-celery"), redis_server()),
+        ],
         "httptools": lambda: [ours, *driver("echo", "httptools")],
         "disk": lambda: [ours, *driver("disk", _sub(folder, "disk"))],
         "postgres": lambda: [ours, *driver("postgres", _sub(folder, "postgres"))],
