@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,27 @@ async def linked(data: Path, *options: str) -> AsyncIterator[tuple[ScriptedServe
 
 
 @pytest.fixture(scope="module")
-async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ScriptedServer]:
+async def cloud_and_worker(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[ScriptedServer, WorkerProcess]]:
     """A server with one linked worker, shared by the tests of a module."""
-    async with linked(tmp_path_factory.mktemp("worker")) as (server, _):
-        yield server
+    async with linked(tmp_path_factory.mktemp("worker")) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def cloud(cloud_and_worker: tuple[ScriptedServer, WorkerProcess]) -> ScriptedServer:
+    """The server of the module."""
+    return cloud_and_worker[0]
+
+
+@pytest.fixture(scope="module")
+def group_file(cloud_and_worker: tuple[ScriptedServer, WorkerProcess]) -> Callable[[str, str], Path | None]:
+    """Returns the file of a name in a control group of a runner of the module's worker, and of no other one."""
+
+    def find(runner: str, name: str) -> Path | None:
+        bases = (cloud_and_worker[1].data / "cgroups").read_text().split()
+        files = (Path(base, f"r-{runner}", name) for base in bases)
+        return next((file for file in files if file.exists()), None)
+
+    return find

@@ -513,12 +513,12 @@ async def test_an_idle_runner_ends_when_told_and_a_busy_one_does_not(cloud, app)
     assert ended.reason == "stopped"
 
 
-async def test_a_runner_has_its_limits(cloud, app):
+async def test_a_runner_has_its_limits(cloud, app, group_file):
     runner = await cloud.started_runner(app, "sleep", cpu=2, memory_mb=100)
     await cloud.call(runner, 0)
 
-    memory = next(Path("/sys/fs/cgroup").rglob(f"r-{runner}/memory.limit_in_bytes"))
-    quota = next(Path("/sys/fs/cgroup").rglob(f"r-{runner}/cpu.cfs_quota_us"))
+    memory = group_file(runner, "memory.limit_in_bytes")
+    quota = group_file(runner, "cpu.cfs_quota_us")
     assert int(memory.read_text()) == 100 * 1024 * 1024
     assert int(quota.read_text()) == 200_000
 

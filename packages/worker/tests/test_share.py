@@ -1,6 +1,7 @@
 """What a runner gets of the processors while its own are lent (G2.7)."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,15 @@ from apothic_worker.testing.scripted_server import ScriptedServer
 pytestmark = pytest.mark.anyio
 
 
-def share_of(runner: str) -> tuple[Path, str, str]:
-    """Return the file of a runner's share, its least value and its usual one."""
-    folder = next(Path("/sys/fs/cgroup").rglob(f"r-{runner}/cpu.*")).parent
-    name, low, usual = SHARES[1] if (folder / SHARES[1][0]).exists() else SHARES[2]
-    return folder / name, low, usual
-
-
 @guarantee("G2.7", "slots_never_exceeded")
-async def test_a_runner_comes_after_all_others_while_its_processors_are_lent(cloud: ScriptedServer):
+async def test_a_runner_comes_after_all_others_while_its_processors_are_lent(
+    cloud: ScriptedServer, group_file: Callable[[str, str], Path | None]
+):
     runner = await cloud.started_runner(cloud.deploy({"app.py": "def nothing(): pass"}), "nothing")
     await cloud.call(runner)
-    file, low, usual = share_of(runner)
+    (file, low, usual), *_ = [
+        (found, low, usual) for name, low, usual in SHARES.values() if (found := group_file(runner, name)) is not None
+    ]
 
     async def changed(*, is_lent: bool) -> str:
         before = file.read_text().strip()
