@@ -444,3 +444,34 @@ async def test_a_row_that_is_older_than_what_memory_has_begun_to_write_replaces_
     assert (assignment.job, assignment.fence) == (call.job, 1)
     assert (outcome.status, outcome.attempt) == (JobStatus.SUCCEEDED, 1)
     assert worker.close_code is None
+
+
+@guarantee("G2.7", "slots_never_exceeded")
+async def test_an_end_that_is_written_after_the_role_was_lost_and_taken_again_leaves_no_slot(cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    await cloud.spawn()
+    assignment = await worker.take()
+    await on_disk(cloud, assignment)
+    ending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(point):
+        if point == "writer.taken":
+            ending.set()
+            await go_on.wait()
+
+    remove = failpoints.install(hold)
+    worker.succeed(assignment)
+    await ending.wait()
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("UPDATE dispatcher SET term = term + 1, expires_at = clock_timestamp()")
+    await cloud.inner.upkeep.role()
+    await cloud.inner.recovery.sweep()
+    await worker.connect(assignment)
+    remove()
+    go_on.set()
+    await cloud.settle()
+
+    assert cloud.inner.board.dispatches
+    assert cloud.inner.board.jobs == {}
+    assert all(runner.is_idle for runner in cloud.inner.board.fleet.runners.values())
