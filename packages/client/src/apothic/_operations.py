@@ -45,7 +45,8 @@ PUT_S_MAX = 3600.0
 
 JSON_TYPE = ("Content-Type", "application/json")
 ACCEPT_JSON = ("Accept", "application/json")
-_NO_PARTS = frozenset({409, 413, 415, 422})
+_NO_PARTS = frozenset({404, 409, 413, 415, 422})
+"""Answers to an upload of parts after which the archive is sent whole."""
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 

@@ -103,7 +103,9 @@ def test_the_second_deploy_sends_the_changed_file_only(
 
 
 @pytest.mark.parametrize(
-    "refusal", [(409, "archive_missing"), (415, "unsupported_media_type"), (422, "digest_mismatch")], ids=str
+    "refusal",
+    [(404, "not_found"), (409, "archive_missing"), (415, "unsupported_media_type"), (422, "digest_mismatch")],
+    ids=str,
 )
 def test_what_a_server_cannot_make_of_parts_is_sent_whole(
     app: ModuleType,

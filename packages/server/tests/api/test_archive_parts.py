@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from apothic.wire.archive_parts import PARTS_TYPE, Part, encode_parts
+from apothic.wire.ids import OrgId, new_key
+from apothic_server.adapters.blobs.files import FileBlobs
+from apothic_server.services.archives import COMPOSED_AT_ONCE, Archives
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import manifest, upload
@@ -66,6 +72,78 @@ async def test_a_base_of_another_org_is_one_that_does_not_exist(client, cloud):
     assert [(answer.status, answer.json["code"]) for answer in (foreign, unknown)] == [(409, "archive_missing")] * 2
     assert foreign.json["detail"] == unknown.json["detail"]
     assert (await stranger.request("HEAD", f"/v1/archives/{BASE_SHA256}")).status == 404
+
+
+async def test_what_needs_no_bytes_reads_none(client, cloud, tmp_path):
+    await put(client, encode_parts(BASE_SHA256, PARTS, b"newer"))
+    await FileBlobs(tmp_path / "blobs").delete(cloud.actor.org, BASE_SHA256)
+
+    present = await put(client, encode_parts(BASE_SHA256, PARTS, b"newer"))
+    too_far = await put(client, encode_parts(BASE_SHA256, [Part(len(BASE), 1)], b""), "0" * 64)
+    gone = await put(client, encode_parts(BASE_SHA256, [Part(0, 1)], b""), "0" * 64)
+
+    assert (present.status, present.json["size_bytes"]) == (200, len(WHOLE))
+    assert (too_far.status, too_far.json["detail"]) == (422, "a part lies behind the end of the base")
+    assert (gone.status, gone.json["code"]) == (409, "archive_missing")
+
+
+class HeldBlobs(FileBlobs):
+    """Blobs whose readers wait until they are let go; knows how many there were at once."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.readers = Counter()
+        self.most = Counter()
+        self.is_full, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def open(self, org, sha256):
+        chunks = await super().open(org, sha256)
+        return self._held(org, chunks)
+
+    async def _held(self, org, chunks):
+        for who in (org, "all"):
+            self.readers[who] += 1
+            self.most[who] = max(self.most[who], self.readers[who])
+        if self.readers["all"] == COMPOSED_AT_ONCE:
+            self.is_full.set()
+        try:
+            await self.let_go.wait()
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+            self.readers.subtract((org, "all"))
+
+
+async def test_few_archives_are_made_of_parts_at_once_and_one_of_an_org(cloud, tmp_path):
+    blobs = HeldBlobs(tmp_path / "held")
+    archives = Archives(cloud.inner.database, blobs, cloud.clock, cloud.inner.disk)
+    third = replace(cloud.other_actor, org=OrgId(new_key()))
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("INSERT INTO orgs VALUES ($1, 'third', $2)", third.org, cloud.clock.now())
+    actors = [cloud.actor, cloud.other_actor, third]
+
+    async def whole(data):
+        yield data
+
+    for actor in actors:
+        await archives.put(actor, BASE_SHA256, whole(BASE))
+    uploads = [
+        asyncio.ensure_future(
+            archives.put_parts(
+                actor, hashlib.sha256(BASE + new).hexdigest(), BASE_SHA256, [Part(0, len(BASE)), Part(None, 1)], new
+            )
+        )
+        for actor in actors
+        for new in (b"1", b"2")
+    ]
+    await blobs.is_full.wait()
+    await archives.put(cloud.actor, WHOLE_SHA256, whole(WHOLE))
+    blobs.let_go.set()
+    made = await asyncio.gather(*uploads)
+
+    assert made == [(len(BASE) + 1, True)] * 6
+    assert blobs.most == {"all": COMPOSED_AT_ONCE, **{actor.org: 1 for actor in actors}}
 
 
 @guarantee("G15.1", "limits_table")

@@ -114,9 +114,9 @@ async def test_an_archive_belongs_to_one_org(store):
     async with store.request_unit(ALPHA) as unit:
         assert await archives.insert_archive(unit, ALPHA, "cd" * 32, 5, NOW)
         assert not await archives.insert_archive(unit, ALPHA, "cd" * 32, 5, NOW)
-        assert await archives.has_archive(unit, ALPHA, "cd" * 32)
+        assert await archives.archive_size(unit, ALPHA, "cd" * 32) == 5
     async with store.system_unit() as unit:
-        assert not await archives.has_archive(unit, BETA, "cd" * 32)
+        assert await archives.archive_size(unit, BETA, "cd" * 32) is None
 
 
 async def test_a_key_is_found_by_its_digest_until_it_is_revoked(store):

@@ -110,7 +110,7 @@ class Apps:
             if kept is not None:
                 return kept
             self._disk.require_room()
-            if not await archives.has_archive(unit, actor.org, archive_sha256):
+            if await archives.archive_size(unit, actor.org, archive_sha256) is None:
                 raise Conflict("upload the archive before the deployment", code="archive_missing")
             new = self._new_deployment(actor, app_name, manifest, archive_sha256)
             active = await _made_and_locked(unit, new) if if_changed else None

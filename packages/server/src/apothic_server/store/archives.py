@@ -11,9 +11,9 @@ from apothic_server.store.statements import load
 SQL = load("archives")
 
 
-async def has_archive(connection: Connection, org: OrgId, sha256: str) -> bool:
-    """Whether this org has uploaded the archive; what other orgs have is never told."""
-    return bool(await connection.fetchval(SQL["has_archive"], org, sha256))
+async def archive_size(connection: Connection, org: OrgId, sha256: str) -> int | None:
+    """Bytes of an archive that this org has uploaded, None when it has not; what other orgs have is never told."""
+    return await connection.fetchval(SQL["archive_size"], org, sha256)
 
 
 async def insert_archive(connection: Connection, org: OrgId, sha256: str, size_bytes: int, now: datetime) -> bool:
