@@ -68,7 +68,7 @@ chaos-planted: $(READY) ## plant known bugs into a running cloud and see whether
 
 # Atheris is no part of .venv otherwise. Where it cannot be had, the targets run with the mutator of the test suite.
 fuzz: $(READY) ## feed random bytes to what reads those of others (FUZZ_RUNS=2000000, TARGETS="archive cron")
-	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --frozen --inexact --quiet --only-group fuzz || true
+	@UV_SYSTEM_CERTS=1 UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(BIN)/uv sync --frozen --inexact --quiet --only-group fuzz || true
 	@$(BIN)/python -m tests.fuzz $(TARGETS)
 
 guarantees: $(READY) ## print the state of every promise in docs/guarantees.md
