@@ -44,6 +44,21 @@ def test_elsewhere_nothing_is_known(tmp_path, place, other):
     assert known_dead(tmp_path, other(place), is_swept=True) == []
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff"], ids=["absent", "empty", "blank", "garbled"])
+def test_where_the_boot_is_hidden_a_worker_starts_and_knows_nothing(tmp_path, content):
+    hidden = tmp_path / "boot_id"
+    if content is not None:
+        hidden.write_bytes(content)
+    lock = lock_folder(tmp_path, wait_s=0.0)
+    found = place_of(lock, hidden)
+    record(tmp_path, BEFORE, boot=found.boot, lock=found.lock, forerunners=[EARLIER])
+    again = place_of(lock, hidden)
+    os.close(lock)
+
+    assert found == again
+    assert known_dead(tmp_path, again, is_swept=True) == []
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"incarnation": 1}'])
 def test_a_record_that_says_nothing_is_no_proof(tmp_path, place, content):
     (tmp_path / RECORD).unlink()

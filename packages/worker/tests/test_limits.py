@@ -90,3 +90,14 @@ def test_a_sweep_kills_and_removes_what_a_crash_left(tmp_path):
     assert not record.exists()
     assert knows
     assert not sweep(record)
+
+
+def test_a_probe_that_failed_leaves_no_group_that_a_sweep_could_take_for_one_of_user_code(tmp_path):
+    record, folder = tmp_path / "record", tmp_path / "hierarchy"
+    (folder / "apothic-t" / "probe").mkdir(parents=True)  # the probe cannot be made, the group can
+    limits = Limits([Hierarchy(1, folder, ("memory",))], tag="t", record=record)
+
+    assert limits.enforced == []
+    assert "cannot be used" in limits.not_enforced["memory"]
+    assert list(folder.iterdir()) == []
+    assert not sweep(record)

@@ -31,7 +31,7 @@ class Place:
     """Where a start holds its lock.
 
     Attributes:
-        boot: Identity of the kernel's boot.
+        boot: Identity of the kernel's boot; empty where it cannot be read, and then nothing is known.
         lock: Device and inode of the lock file.
     """
 
@@ -39,10 +39,18 @@ class Place:
     lock: tuple[int, int]
 
 
-def place_of(lock: int) -> Place:
-    """Return the place of a held lock, given its descriptor."""
+def place_of(lock: int, boot: Path = _BOOT) -> Place:
+    """Return the place of a held lock, given its descriptor.
+
+    Args:
+        boot: File with the identity of the boot; some containers hide it.
+    """
     state = os.fstat(lock)
-    return Place(_BOOT.read_text("ascii").strip(), (state.st_dev, state.st_ino))
+    try:
+        named = boot.read_text("ascii").strip()
+    except (OSError, ValueError):
+        named = ""
+    return Place(named, (state.st_dev, state.st_ino))
 
 
 def known_dead(root: Path, place: Place, *, is_swept: bool) -> list[str]:
@@ -51,6 +59,8 @@ def known_dead(root: Path, place: Place, *, is_swept: bool) -> list[str]:
     Args:
         is_swept: The groups of the start before were there, and nothing is left in them.
     """
+    if not place.boot:
+        return []
     try:
         told: object = json.loads((root / RECORD).read_text("utf-8"))
     except (OSError, ValueError):

@@ -216,9 +216,18 @@ class Limits:
             probe.remove()
         except OSError as error:
             self.not_enforced[controller] = f"the cgroup {hierarchy.folder} cannot be used: {error.strerror}"
+            self._undo(base)
             return
         self._bases[controller] = base
         self._versions[controller] = hierarchy.version
+
+    def _undo(self, base: Path) -> None:
+        """Remove what a probe that failed has made: a group in which nothing ever runs proves nothing to a sweep."""
+        kept = list(dict.fromkeys(self._bases.values()))
+        remove_tree(base / "probe" if base in kept else base)
+        if not base.exists():
+            with contextlib.suppress(OSError):
+                self._record.write_text("".join(f"{one}\n" for one in kept))
 
 
 def find_hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
