@@ -1,13 +1,16 @@
 """What clients are told is on disk, and what a restart server does not see yet still has its place."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.link import Started
 from apothic_server import failpoints
-from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.jobs import JobEvent, JobStatus
+from apothic_server.services.dispatch.records import move
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
@@ -192,6 +195,48 @@ async def test_an_idle_runner_that_lost_its_place_while_its_worker_was_away_is_e
     assert await cloud.status(third.job) == "queued"
     other.succeed(taken)
     assert (await other.take()).job == third.job
+
+
+async def test_who_waits_for_a_row_that_cannot_be_read_is_answered(cloud):
+    await cloud.deploy()
+    broken, sound = await cloud.spawn(), await cloud.spawn()
+    await cloud.settle()
+    board = cloud.inner.board
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute(
+            "UPDATE jobs SET status = 'cancelled', path = 'qC', error = '[]', finished_at = now() WHERE id = $1",
+            broken.job,
+        )
+    waiters = []
+    for job in (broken.job, sound.job):
+        board.reload(job)
+        waiters.append(board.reloaded(job))
+
+    with pytest.raises(AttributeError):
+        await cloud.inner.upkeep.reload()
+    await cloud.inner.upkeep.reload()
+
+    assert isinstance(waiters[0].exception(), Unavailable)
+    assert waiters[1].result() is board.jobs[sound.job].outcome
+    assert not board.to_reload
+
+
+async def test_a_job_whose_move_could_not_be_queued_is_read_again(cloud):
+    await cloud.deploy()
+    await ScriptedWorker(cloud).connect()
+    call = await cloud.spawn()
+    await cloud.settle()
+    board = cloud.inner.board
+    job = board.jobs[call.job]
+    change = move(job, JobEvent.STARTED, cloud.clock.now())
+
+    with pytest.raises(AttributeError):
+        board.write_quietly(replace(change, fields=None), job)
+    await cloud.inner.upkeep.reload()
+
+    assert job.told == job.moves
+    assert board.jobs[call.job].status is JobStatus.STARTING
+    assert not board.to_reload
 
 
 async def _end_of(found):

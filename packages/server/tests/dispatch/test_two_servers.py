@@ -475,3 +475,30 @@ async def test_an_end_that_is_written_after_the_role_was_lost_and_taken_again_le
     assert cloud.inner.board.dispatches
     assert cloud.inner.board.jobs == {}
     assert all(runner.is_idle for runner in cloud.inner.board.fleet.runners.values())
+
+
+async def test_a_cancel_of_a_job_that_has_ended_elsewhere_answers_its_end(cloud, standby):
+    await cloud.deploy()
+    await deaf(cloud)
+    call = await cloud.spawn()
+    await standby.services.jobs.cancel(cloud.actor, call.job)
+
+    answer = await cloud.services.jobs.cancel(cloud.actor, call.job)
+
+    assert answer is JobStatus.CANCELLED
+    assert (await ended(call)).status is JobStatus.CANCELLED
+
+
+async def test_the_outcome_of_a_job_that_ends_while_it_is_read_is_its_end(cloud, standby):
+    await cloud.deploy()
+    await cloud.stop_loops()
+    call = await standby.spawn()
+    await call.accepted
+    asked = asyncio.ensure_future(cloud.services.jobs.outcome(cloud.actor, call.job))
+    async with asyncio.timeout(10):
+        while call.job not in cloud.inner.board.to_reload:
+            await cloud.settle()
+    await standby.services.jobs.cancel(cloud.actor, call.job)
+    await cloud.inner.upkeep.reload()
+
+    assert (await asked).status is JobStatus.CANCELLED

@@ -196,7 +196,8 @@ class Jobs:
         if stored.status.is_final:
             return await self._outcomes.load(actor.org, stored)
         if self._board.dispatches:
-            return await self._adopted(key)
+            found = await self._adopted(key)
+            return found or await self._outcomes.load(actor.org, await self._stored_outcome(actor, key))
         future = self._outcomes.future(actor.org, key)
         # An end between the first look and the future was told to nobody.
         stored = await self._stored_outcome(actor, key)
@@ -359,8 +360,8 @@ class Jobs:
             raise no_such("job")
         return found
 
-    async def _adopted(self, key: JobId) -> asyncio.Future[Outcome]:
-        """Return the outcome of a job that memory lacked, or knew wrongly, and the store has."""
+    async def _adopted(self, key: JobId) -> asyncio.Future[Outcome] | None:
+        """Return the outcome of a job that memory lacked, or knew wrongly; None when its end is in the store."""
         board = self._board
         if key in board.jobs and key not in board.to_reload:
             return board.jobs[key].outcome  # taken in, or read again, meanwhile

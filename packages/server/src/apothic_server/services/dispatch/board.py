@@ -110,7 +110,7 @@ class Board:
         self.ended: OrderedDict[JobId, None] = OrderedDict()
         self._retries: list[tuple[float, JobId]] = []
         self._pending: dict[GroupKey, int] = {}
-        self._reload_waiters: dict[JobId, list[asyncio.Future[asyncio.Future[Outcome]]]] = {}
+        self._reload_waiters: dict[JobId, list[asyncio.Future[asyncio.Future[Outcome] | None]]] = {}
         self._overs: dict[tuple[JobId, int], asyncio.Future[None]] = {}
 
     @property
@@ -169,16 +169,16 @@ class Board:
     def write_quietly(
         self, change: JobChange | NewItems, job: LiveJob, then: Callable[[bool], None] = lambda _: None
     ) -> None:
-        """Record a move that no caller waits for; when it is refused, the job is read again.
-
-        Args:
-            then: Told whether it was recorded.
-        """
+        """Record a move that no caller waits for; `then` is told whether it was. If not, the job is read again."""
         is_told = self._asked(job, change)
         try:
             self.records.append_quietly(change, lambda applied: self._told(job.id, is_told, then, applied))
         except (Unavailable, ValueError):
             self._told(job.id, is_told, then, applied=False)
+        except BaseException:
+            is_told()
+            self.reload(job.id)
+            raise
 
     def _asked(self, job: LiveJob | None, change: JobChange | NewItems) -> Callable[[], None]:
         """Count a move that the store is given; returns what counts its answer."""
@@ -334,13 +334,13 @@ class Board:
             self.to_look_at[job_id] = None
             self.hints.reload()
 
-    def reloaded(self, job_id: JobId) -> asyncio.Future[asyncio.Future[Outcome]]:
-        """Return a future of the job's outcome future, resolved once the job was read again."""
-        waiter: asyncio.Future[asyncio.Future[Outcome]] = asyncio.get_running_loop().create_future()
+    def reloaded(self, job_id: JobId) -> asyncio.Future[asyncio.Future[Outcome] | None]:
+        """Return a future of the job's outcome future, or of None when its end is in the store; resolved once read."""
+        waiter: asyncio.Future[asyncio.Future[Outcome] | None] = asyncio.get_running_loop().create_future()
         self._reload_waiters.setdefault(job_id, []).append(waiter)
         return waiter
 
-    def tell_reloaded(self, job_id: JobId, outcome: asyncio.Future[Outcome] | BaseException) -> None:
+    def tell_reloaded(self, job_id: JobId, outcome: asyncio.Future[Outcome] | BaseException | None) -> None:
         """Answer those who wait for a reload."""
         for waiter in self._reload_waiters.pop(job_id, []):
             if waiter.done():

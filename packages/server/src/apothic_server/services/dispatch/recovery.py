@@ -80,26 +80,35 @@ class Recovery:
 
     async def reload_requested(self) -> None:
         """Read all jobs whose reload was asked for, and those of which another process wrote something."""
-        board = self._board
         await self._look_at_told()
-        while job_id := next((one for one in board.to_reload if not self._owes_answers(one)), None):
-            job = board.jobs.get(job_id)
-            moves = 0 if job is None else job.moves
-            async with self._database.system_unit() as unit:
-                found = await rows.get_jobs(unit, [job_id])
-                function = await self._function_of(unit, found[0].job) if found else None
-            if job_id not in board.to_reload:
-                continue  # the role, and all memory with it, was lost meanwhile
-            if job is not None and (board.jobs.get(job_id) is not job or job.moves != moves):
-                continue  # what was read is older than what memory did since
-            del board.to_reload[job_id]
-            if board.term is None:
-                board.tell_reloaded(job_id, Unavailable("another server dispatches now; ask again", retry_after_s=1))
-            elif job_id not in board.ended:
-                self._replace(job_id, found[0] if found else None, function)
-            else:
-                board.tell_reloaded(job_id, Unavailable("ask for the job again", retry_after_s=1))
+        while page := [one for one in self._board.to_reload if not self._owes_answers(one)]:
+            for job_id in page:
+                await self._reload(job_id)
         self._grants.grant_ready()
+
+    async def _reload(self, job_id: JobId) -> None:
+        board = self._board
+        job = board.jobs.get(job_id)
+        moves = 0 if job is None else job.moves
+        if self._owes_answers(job_id):
+            return  # it has moved since it was asked for
+        async with self._database.system_unit() as unit:
+            found = await rows.get_jobs(unit, [job_id])
+            function = await self._function_of(unit, found[0].job) if found else None
+        if job_id not in board.to_reload:
+            return  # the role, and all memory with it, was lost meanwhile
+        if job is not None and (board.jobs.get(job_id) is not job or job.moves != moves):
+            return  # what was read is older than what memory did since
+        del board.to_reload[job_id]
+        if board.term is None:
+            board.tell_reloaded(job_id, Unavailable("another server dispatches now; ask again", retry_after_s=1))
+        elif job_id in board.ended:
+            board.tell_reloaded(job_id, None)
+        else:
+            try:
+                self._replace(job_id, found[0] if found else None, function)
+            finally:  # nobody waits for ever for one that cannot be taken in
+                board.tell_reloaded(job_id, Unavailable("the job is being repaired", retry_after_s=1))
 
     async def sweep(self) -> None:
         """Look at leases and unfinished rows: at all rows at the beginning of a term, else at some pages of them."""
@@ -288,7 +297,8 @@ class Recovery:
         live = self._adopt(row, function, old)
         if live is not None and old is not None:
             self._go_on_cancelling(live, old)
-        board.tell_reloaded(job_id, live.outcome if live is not None else Unavailable("the job is being repaired"))
+        if live is not None:
+            board.tell_reloaded(job_id, live.outcome)
 
     def _go_on_cancelling(self, live: LiveJob, old: LiveJob) -> None:
         """Another process asked for the end of an attempt that was granted, or had just ended, here."""
@@ -301,7 +311,6 @@ class Recovery:
 
     def _tell_end(self, old: LiveJob | None, job: Job) -> None:
         """The job has ended in the store: who waits is told, at once or when the result was read."""
-        again = Unavailable("ask for the job's outcome again", retry_after_s=1)
         if old is not None:
             self._board.release(old)
             self._board.forget(job.id)
@@ -311,7 +320,7 @@ class Recovery:
             elif not old.outcome.done():
                 error = error_from_json(job.error) if job.error is not None else None
                 old.outcome.set_result(Outcome(job.id, job.status, None, error, job.attempt))
-        self._board.tell_reloaded(job.id, again)
+        self._board.tell_reloaded(job.id, None)
 
     def _adopt(self, row: UnfinishedJob, function: Function | None, old: LiveJob | None = None) -> LiveJob | None:
         board = self._board
