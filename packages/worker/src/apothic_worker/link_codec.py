@@ -27,6 +27,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     logs_taken: list[link.LogsTaken] = []
     items_taken: list[link.ItemsTaken] = []
     cancel: list[link.Cancel] = []
+    take_back: list[link.TakeBack] = []
     lent: list[link.Lent] = []
     stop_runner: list[link.StopRunner] = []
     prepare_image: list[images.PrepareImage] = []
@@ -43,6 +44,7 @@ ServerItem = (
     | link.LogsTaken
     | link.ItemsTaken
     | link.Cancel
+    | link.TakeBack
     | link.Lent
     | link.StopRunner
     | images.PrepareImage

@@ -33,6 +33,18 @@ ITEMS_UNREAD_MAX = 4 * MIB
 ITEMS_KEPT_MAX = 1024 * MIB
 """Bytes of items kept of one job; beyond it the oldest go (G5.4)."""
 
+CHUNK_ITEMS_MAX = 500
+"""Items of a map that one attempt executes."""
+
+CHUNK_INPUTS_MAX = 64 * KIB
+"""Packed arguments of a chunk of several items; one item alone may have a value of `VALUE_MAX`."""
+
+CHUNK_OUTCOMES_MAX = 1 * MIB
+"""A chunk whose packed outcomes have this size gives its other items back; the last outcome may go beyond it."""
+
+CHUNK_OUTPUT_MAX = 256 * KIB
+"""A chunk whose items wrote so much gives its other items back, so that little is kept until it ends."""
+
 ARCHIVE_PACKED_MAX = 512 * MIB
 ARCHIVE_UNPACKED_MAX = 2048 * MIB
 ARCHIVE_ENTRIES_MAX = 50_000

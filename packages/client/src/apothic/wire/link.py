@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from apothic.wire.images import BuildLines, ImageSpec, Prepared, PrepareImage
+from apothic.wire.lines import LogLine as LogLine
+from apothic.wire.maps import ChunkOrder as ChunkOrder
+from apothic.wire.maps import ChunkResult as ChunkResult
+from apothic.wire.maps import ItemOutput as ItemOutput
+from apothic.wire.maps import TakeBack as TakeBack
 from apothic.wire.values import RemoteError, Value
 
 
@@ -120,23 +125,6 @@ class Started:
 
 
 @dataclass(frozen=True)
-class LogLine:
-    """One line of output of one attempt.
-
-    Attributes:
-        stream: `stdout`, `stderr` or `system` (our own remarks, such as a count of dropped bytes).
-        at_ms: Unix time in milliseconds on the worker.
-        text: Without its line end; at most `LOG_LINE_MAX` bytes of UTF-8.
-        is_partial: The line was longer and goes on in the next item.
-    """
-
-    stream: str
-    at_ms: int
-    text: str
-    is_partial: bool = False
-
-
-@dataclass(frozen=True)
 class Logs:
     """Lines of one attempt, in order; kept by the worker until `LogsTaken`, and sent again on a new link.
 
@@ -177,6 +165,10 @@ class Items:
 class Finished:
     """The attempt ended on this worker and nothing of it runs any more.
 
+    An attempt whose `Assign.items` has several items always ends with `items`. It has `succeeded` when nothing stopped
+    it from outside, whatever became of its items, and also when it gives the rest back (`done` is less than what was
+    assigned): because of `TakeBack`, of a drain, or because its outcomes or its output grew large.
+
     Attributes:
         outcome: `succeeded`, `failed`, `timed_out`, `cancelled`, or `lost` (ended through no fault of user code, for
             example drained or a runner that died beside it; counts against the infrastructure budget).
@@ -184,6 +176,7 @@ class Finished:
         error: What went wrong otherwise; None for `cancelled`.
         ran_ms: Milliseconds between `Started` and the end; 0 when user code was never reached.
         never_started: With `lost`: the call was not handed to the runner's process, and never will be.
+        items: What became of the items of a chunk that had several; of one item, `value` and `error` tell.
     """
 
     job: str
@@ -193,6 +186,7 @@ class Finished:
     error: RemoteError | None = None
     ran_ms: int = 0
     never_started: bool = False
+    items: ChunkResult | None = None
 
 
 @dataclass(frozen=True)
@@ -288,8 +282,10 @@ class Assign:
     """J2: execute this attempt in that runner.
 
     Attributes:
-        timeout_s: Bound from `Started` to the end.
+        timeout_s: Bound from `Started` to the end; of several items, of each from the end of the one before.
         deadline_left_s: Bound from this order to the end; None without one.
+        items: The items that `arguments` (encoding `items`: packed as `apothic.wire.chunks` says) holds; None when it
+            is a single call.
     """
 
     runner: str
@@ -299,6 +295,7 @@ class Assign:
     timeout_s: int
     arguments: Value
     deadline_left_s: float | None = None
+    items: ChunkOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -381,6 +378,7 @@ class ServerFrame(TypedDict, total=False):
     logs_taken: list[LogsTaken]
     items_taken: list[ItemsTaken]
     cancel: list[Cancel]
+    take_back: list[TakeBack]
     lent: list[Lent]
     stop_runner: list[StopRunner]
     prepare_image: list[PrepareImage]

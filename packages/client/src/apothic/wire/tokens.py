@@ -25,7 +25,7 @@ KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
 
 SECRET_LENGTH = 32
 CHECK_LENGTH = 6
-_ATTEMPT = re.compile(r"([0-9a-z]+)\.([0-9a-z]+)\.([1-9][0-9]{0,17})")
+_ATTEMPT = re.compile(r"([0-9a-z]+)\.(([0-9a-z]+)(?:\.[0-9]{1,8}(?:-[1-9][0-9]{0,2})?)?)\.([1-9][0-9]{0,17})")
 _TOKEN = re.compile(r"(lk|lr|lw|lj|li|ls)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
@@ -62,11 +62,14 @@ class AttemptName(NamedTuple):
 
 
 def parse_attempt_name(text: str) -> AttemptName | None:
-    """Return the name whose text this is, or None when it is none."""
+    """Return the name whose text this is, or None when it is none.
+
+    The job is a key, with the number of an item behind it (`KEY.7`) or those of several items of a map (`KEY.7-500`).
+    """
     match = _ATTEMPT.fullmatch(text)
-    if match is None or not is_key(match[1]) or not is_key(match[2]):
+    if match is None or not is_key(match[1]) or not is_key(match[3]):
         return None
-    return AttemptName(match[1], match[2], int(match[3]))
+    return AttemptName(match[1], match[2], int(match[4]))
 
 
 def worker_attempt_key(pepper: bytes, incarnation: str) -> str:

@@ -17,7 +17,8 @@ class Value:
     """One encoded value.
 
     Attributes:
-        encoding: `json` (UTF-8 JSON that round-trips exactly) or `pickle` (protocol 5, made with cloudpickle).
+        encoding: `json` (UTF-8 JSON that round-trips exactly) or `pickle` (protocol 5, made with cloudpickle); of the
+            arguments of a map's items `items` (`apothic.wire.chunks`).
         data: The bytes. For arguments they encode `[args, kwargs]`.
         python: `major.minor` of the interpreter that encoded, when the bytes hold code or classes by value and
             therefore need an equal interpreter; else None.
