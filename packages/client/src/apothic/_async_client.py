@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _calls, _job_lists, _join_tokens, _operations, _schedules
+from apothic import _calls, _job_lists, _join_tokens, _operations, _preparing, _schedules
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -30,6 +30,7 @@ from apothic.wire.values import Value
 
 if TYPE_CHECKING:
     from apothic._job_lists import AppStats, JobEntry
+    from apothic._preparing import Preparation
     from apothic._schedules import ScheduleInfo
     from apothic._workers import EnrolledWorker, JoinToken, JoinTokenInfo, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
@@ -160,6 +161,14 @@ class AsyncControlPlaneClient:
     async def run_schedule(self, schedule_id: str) -> str:
         """Make a job of a schedule at once and return its id. ConflictError when it has ended."""
         return await self.run(_schedules.run_schedule(self._core, schedule_id))
+
+    async def prepare_deployment(self, deployment_id: str) -> Preparation:
+        """Have a worker make the environments of a deployment ready, and return how far they are; ask again to follow.
+
+        Raises:
+            ConflictError: It was stopped or deleted.
+        """
+        return await self.run(_preparing.prepare(self._core, deployment_id))
 
     async def stop_deployment(self, deployment_id: str, *, now: bool = False) -> DeploymentEnd:
         """Let a deployment take no more calls: its waiting jobs end as failed. Asking twice is fine.

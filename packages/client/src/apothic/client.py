@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _blocking, _calls, _operations
+from apothic import _blocking, _calls, _operations, _preparing
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -38,6 +38,7 @@ from apothic.wire.functions import Manifest
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
+    from apothic._preparing import Preparation
     from apothic._workers import EnrolledWorker, WorkerInfo
     from apothic.streams import JobStreamCursor, StreamEvent
 
@@ -209,6 +210,14 @@ class ControlPlaneClient(ScheduleMethods, JobListMethods, JoinTokenMethods):
     def list_deployments(self, app: str | None = None) -> tuple[DeploymentEntry, ...]:
         """Return all deployments that are not deleted, newest first; NotFoundError when there is no such app."""
         return self.run(_operations.list_deployments(self._core, app))
+
+    def prepare_deployment(self, deployment_id: str) -> Preparation:
+        """Have a worker make the environments of a deployment ready, and return how far they are; ask again to follow.
+
+        Raises:
+            ConflictError: It was stopped or deleted.
+        """
+        return self.run(_preparing.prepare(self._core, deployment_id))
 
     def stop_deployment(self, deployment_id: str, *, now: bool = False) -> DeploymentEnd:
         """Let a deployment take no more calls: its waiting jobs end as failed. Asking twice is fine.

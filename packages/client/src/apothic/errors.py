@@ -255,6 +255,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "app_stopped": ConflictError,
     "no_earlier_version": ConflictError,
     "deployment_active": ConflictError,
+    "deployment_stopped": ConflictError,
     "deployment_busy": ConflictError,
     "schedule_ended": ConflictError,
     "fenced": ConflictError,

@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from apothic._answers import AppInfo, DeploymentInfo
-from apothic._ranges import wrong
+from apothic._preparing import Preparation, wait_ready
+from apothic._ranges import number, wrong
 from apothic.client import ControlPlaneClient
 from apothic.errors import ConflictError
 from apothic.remote_function import RemoteFunction
 from apothic.streams import StreamEvent
+from apothic.wire.limits import READY_WAIT_S_DEFAULT, READY_WAIT_S_MAX
 
 EventTypes = list[str] | tuple[str, ...] | None
 
@@ -152,6 +154,29 @@ class Deployment(_Handle):
         """Return `active`, `superseded`, `stopped` or `deleted`."""
         return self.info().status
 
+    def prepare(self) -> Preparation:
+        """Have its environments made ready and return how far they are; ask again to follow, or wait with `wait_ready`.
+
+        Raises:
+            ConflictError: It was stopped or deleted.
+        """
+        return self._client.prepare_deployment(self._key)
+
+    def wait_ready(self, *, timeout_s: float = READY_WAIT_S_DEFAULT) -> Preparation:
+        """Return when its environments are ready, so that a first call waits for no build.
+
+        Args:
+            timeout_s: More than 0 seconds.
+
+        Raises:
+            RemoteExecutionError: A build failed; the message ends with the last lines of its log.
+            NotSupportedError: Only an image builder could make it (`image_needs_builder`).
+            JobTimeoutError: It is not ready after `timeout_s`; what was asked for goes on.
+            ConflictError: It was stopped or deleted.
+        """
+        seconds = number("timeout_s", timeout_s, 0.001, READY_WAIT_S_MAX)
+        return self._client.run(wait_ready(self._client.core, self._key, seconds))
+
     def stop(self, *, now: bool = False) -> int:
         """Let it take no more calls and return how many of its jobs have not ended; `now` cancels those too."""
         return self._client.stop_deployment(self._key, now=now).unfinished_jobs
@@ -190,6 +215,15 @@ class AsyncDeployment(_Handle):
     async def status(self) -> str:
         """Return `active`, `superseded`, `stopped` or `deleted`."""
         return (await self.info()).status
+
+    async def prepare(self) -> Preparation:
+        """Have its environments made ready and return how far they are; see `Deployment.prepare`."""
+        return await self._client.aio.prepare_deployment(self._key)
+
+    async def wait_ready(self, *, timeout_s: float = READY_WAIT_S_DEFAULT) -> Preparation:
+        """Return when its environments are ready; arguments and errors as `Deployment.wait_ready`."""
+        seconds = number("timeout_s", timeout_s, 0.001, READY_WAIT_S_MAX)
+        return await self._client.aio.run(wait_ready(self._client.core, self._key, seconds))
 
     async def stop(self, *, now: bool = False) -> int:
         """Let it take no more calls and return how many of its jobs have not ended; `now` cancels those too."""

@@ -291,3 +291,62 @@ def test_history_and_rollback_speak_of_versions(connected, run, shapes):
     assert [line.split()[:3] for line in listed[1:]] == [["3", "active", "3"], ["2", "superseded", "2"]]
     assert back.out == f"{shapes.DEPLOYMENT} (app hello-world version 4 with the content of version 2) is active\n"
     assert connected.last("POST", "/v1/apps/hello-world/rollback").query == "version=2"
+
+
+@pytest.fixture
+def preparing(connected, archives, shapes):
+    """Let the cloud say one thing after the other of how far the deployment is; the last one for ever."""
+
+    def script(*statuses: str, **more):
+        left = list(statuses)
+
+        def answer(_, __):
+            status = left.pop(0) if len(left) > 1 else left[0]
+            entry = {"environment": "0" * 32, "functions": ["greet"], "status": status, "worker": "local"}
+            entry |= {"reason": None, "error": None, **more}
+            return shapes.Answer(
+                document={"deployment_id": shapes.DEPLOYMENT, "status": status, "environments": [entry]}
+            )
+
+        connected.script["PUT", f"/v1/deployments/{shapes.DEPLOYMENT}/preparation"] = answer
+
+    page = {"events": [], "last_index": 0, "is_final": False}
+    connected.script["GET", f"/v1/deployments/{shapes.DEPLOYMENT}/events"] = shapes.Answer(document=page)
+    return script
+
+
+def test_a_deploy_can_wait_until_its_packages_are_installed(preparing, run_process, hello):
+    preparing("building", "building", "ready")
+
+    found = run_process("deploy", str(hello), "--wait")
+
+    assert found.code == 0
+    assert found.err.splitlines()[-1] == "greet: worker local installs the packages"
+    assert found.out.splitlines()[-1].split() == ["ready", "on", "worker", "local"]
+
+
+def test_a_build_that_fails_ends_the_wait_with_its_last_lines(preparing, run_process, hello):
+    preparing("failed", error={"code": "image_build_failed", "message": "no wheel\nuv says so"})
+
+    found = run_process("deploy", str(hello), "--wait")
+    told = run_process("deploy", str(hello), "--wait", "--json")
+
+    assert found.code == told.code == 100
+    assert "Error: no wheel\nuv says so [image_build_failed]" in found.err
+    assert "deployment  deployments:" in found.out
+    assert told.error["code"] == "image_build_failed"
+    assert told.json["preparation"]["environments"][0]["error"]["message"] == "no wheel\nuv says so"
+
+
+def test_a_wait_ends_after_its_time_and_says_what_it_waits_for(preparing, run_process, hello):
+    preparing("waiting", worker=None, reason="no worker is connected")
+
+    found = run_process("deploy", str(hello), "--wait", "--timeout-s", "0.01")
+
+    assert found.code == 10
+    assert "greet: waits: no worker is connected" in found.err
+
+
+@pytest.mark.parametrize("options", [("--dry-run", "--wait"), ("--timeout-s", "1"), ("--wait", "--timeout-s", "0")])
+def test_options_that_do_not_fit_are_refused(run_process, hello, options):
+    assert run_process("deploy", str(hello), *options).code == 2

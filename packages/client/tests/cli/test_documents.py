@@ -31,7 +31,7 @@ COMMANDS = {
     "status": ["status"],
     "app list": ["app list"],
     "api": ["api GET /v1/apps"],
-    "deploy": ["deploy APP_FILE", "deploy APP_FILE --dry-run"],
+    "deploy": ["deploy APP_FILE", "deploy APP_FILE --wait", "deploy APP_FILE --dry-run"],
     "diff": ["diff hello-world", "diff APP_FILE"],
     "history": ["history hello-world"],
     "rollback": ["rollback hello-world", "rollback hello-world --to 2"],
@@ -144,6 +144,14 @@ def answering(connected, shapes):
     whole = connected.script[events]
     page = {"events": [{"index": 1, "event": "deployment.build_log", "data": line}], "last_index": 1, "is_final": True}
     connected.script[events] = lambda _, asked: shapes.Answer(document=page) if "build_log" in asked.query else whole
+    ready = {"environment": None, "functions": ["greet"], "status": "ready", "worker": "a", "reason": None}
+    connected.script["PUT", f"/v1/deployments/{shapes.DEPLOYMENT}/preparation"] = shapes.Answer(
+        document={
+            "deployment_id": shapes.DEPLOYMENT,
+            "status": "ready",
+            "environments": [{**ready, "error": None}],
+        }
+    )
     connected.script["POST", "/v1/join-tokens"] = shapes.Answer(201, {"token": "li_0", "expires_at": shapes.TIME})
     connected.script["GET", "/v1/join-tokens"] = shapes.Answer(document={"items": [made]})
     connected.script["DELETE", f"/v1/join-tokens/{JOIN_TOKEN}"] = shapes.Answer(document=made)

@@ -54,6 +54,7 @@ from apothic_server.services.metrics import Metrics
 from apothic_server.services.news import News
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
+from apothic_server.services.preparing import Preparing
 from apothic_server.services.repeats import Repeats
 from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
@@ -83,6 +84,7 @@ class Services:
     attempts: Attempts
     apps: Apps
     deployments: Deployments
+    preparing: Preparing
     archives: Archives
     jobs: Jobs
     stats: Stats
@@ -296,6 +298,7 @@ class Cloud:
             jobs=jobs,
             stats=Stats(database, clock),
             streams=streams,
+            preparing=Preparing(apps, board, grants),
             schedules=self.schedules,
             workers=Workers(database, board, cordons, self.keys),
             enrolment=Enrolment(database, clock, pepper=pepper, new_key=key),

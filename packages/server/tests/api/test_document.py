@@ -40,6 +40,7 @@ def table() -> dict[str, Operation]:
     names = (
         "apps",
         "deployments",
+        "preparing",
         "schedules",
         "archives",
         "jobs",

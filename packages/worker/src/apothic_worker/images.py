@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from apothic.wire.images import (
+    BUILD_FAILURE_KEPT_S,
     BUILD_LINES_MAX,
     BuildLines,
     ImageSpec,
@@ -46,8 +47,6 @@ BUDGET_BYTES = 20 * 1024**3
 
 BUILDS_AT_ONCE = 2
 FAILURES_KEPT = 1_000
-FAILURE_KEPT_S = 60.0
-"""A build that failed is tried again after so long, or at once for a new deployment."""
 
 _PLAIN = re.compile(r"[0-9a-z]{1,64}")
 _RECORD = "environment.json"
@@ -156,7 +155,8 @@ class Environments:
         except OSError as error:
             # The next runner says it again, as a loss of the worker's and not of the job's.
             journal.warning("environment.not_built", environment=order.environment, reason=str(error))
-            report(Prepared(order.deployment, order.environment))
+            why = failure("image_build_failed", f"the worker could not write it: {error.strerror or 'input or output'}")
+            report(Prepared(order.deployment, order.environment, 0, why))
         else:
             report(Prepared(order.deployment, order.environment, took_ms))
 
@@ -169,7 +169,7 @@ class Environments:
             os.utime(folder)
             return 0
         known = self._failures.get((deployment, environment))
-        if known is not None and self._clock() - known[0] < FAILURE_KEPT_S:
+        if known is not None and self._clock() - known[0] < BUILD_FAILURE_KEPT_S:
             raise StartFailed(failure("image_build_failed", known[1]))
         interpreter = self._interpreters.get(image.python)
         if interpreter is None:

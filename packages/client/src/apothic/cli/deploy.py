@@ -11,21 +11,37 @@ import click
 
 from apothic.cli.app_files import app_file, find_app, load
 from apothic.cli.console import print_fields, print_text, say
+from apothic.cli.finite import FiniteRange
+from apothic.cli.readying import Readying
 from apothic.cli.settings import Settings, common_options
+from apothic.wire.limits import READY_WAIT_S_DEFAULT, READY_WAIT_S_MAX
 
 if TYPE_CHECKING:
     from apothic._archive import Packed
     from apothic._deploy import Deployed
     from apothic._packages import Packages
+    from apothic._preparing import Preparation
 
 
 @click.command()
 @click.argument("file", metavar="FILE[:VARIABLE]", callback=app_file)
 @click.option("--dry-run", is_flag=True, help="List the files that would be uploaded; talk to nobody.")
 @click.option("--force", is_flag=True, help="Make a new version even if nothing changed.")
+@click.option("--wait", is_flag=True, help="Return when the packages of its functions are installed somewhere.")
+@click.option(
+    "--timeout-s", type=FiniteRange(min=0, min_open=True, max=READY_WAIT_S_MAX),
+    help=f"With --wait: seconds to wait at most (default: {READY_WAIT_S_DEFAULT:g}).",
+)  # fmt: skip
 @common_options
 @click.pass_obj
-def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, force: bool) -> None:
+def deploy(
+    settings: Settings,
+    file: tuple[Path, str | None],
+    dry_run: bool,
+    force: bool,
+    wait: bool,
+    timeout_s: float | None,
+) -> None:
     """Upload the app that FILE defines, make it the live version, and say what changed.
 
     Uploaded are FILE and what it imports from its project. Functions without an image get the installed packages that
@@ -35,6 +51,10 @@ def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, for
     Example: apothic deploy app.py
     """
     path, variable = file
+    if dry_run and wait:
+        raise click.UsageError("--dry-run deploys nothing that one could wait for.")
+    if timeout_s is not None and not wait:
+        raise click.UsageError("--timeout-s is for --wait.")
     if dry_run:
         _dry_run(settings, path)
         return
@@ -46,10 +66,17 @@ def deploy(settings: Settings, file: tuple[Path, str | None], dry_run: bool, for
     client = settings.client() if settings.base_url else app.client
     done = client.run(app.deploy_steps(client, is_quiet=True, compares=True, if_changed=not force))
     _say_notes(settings, done.packages.notes)
-    if settings.is_for_programs:
-        settings.print_document(_document(done))
-    else:
+    if not settings.is_for_programs:
         _print(done)
+    readying = Readying(client, done.deployment.deployment_id)
+    try:
+        if wait:
+            readying.wait(timeout_s or READY_WAIT_S_DEFAULT, is_quiet=settings.is_for_programs)
+    finally:  # the version is live, whatever became of its packages
+        if settings.is_for_programs:
+            settings.print_document(_document(done, readying.last))
+    if wait and not settings.is_for_programs:
+        print_fields({"ready": readying.where()})
 
 
 def _dry_run(settings: Settings, path: Path) -> None:
@@ -100,7 +127,7 @@ def _print(done: Deployed) -> None:
         print_text(f"  {line}")
 
 
-def _document(done: Deployed) -> dict[str, Any]:
+def _document(done: Deployed, preparation: Preparation | None) -> dict[str, Any]:
     return {
         "deployment_id": done.deployment.deployment_id,
         "app": done.deployment.app,
@@ -111,6 +138,7 @@ def _document(done: Deployed) -> dict[str, Any]:
         "uploaded_bytes": done.uploaded_bytes,
         "is_new": done.is_new,
         "changes": None if done.difference is None else asdict(done.difference),
+        "preparation": None if preparation is None else asdict(preparation),
         **_files(done.packed, done.packages),
     }
 

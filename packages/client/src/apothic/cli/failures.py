@@ -68,6 +68,8 @@ _HINTS = {
     "forbidden": "`apothic status` shows the role of your key; use one whose role and scopes allow this.",
     "no_earlier_version": "`apothic history APP` lists the versions; `apothic rollback APP --to VERSION` takes one.",
     "app_stopped": "`apothic deploy FILE` makes the app answer calls again.",
+    "image_needs_builder": "Make the image of packages, variables and files alone: no machine here builds more.",
+    "image_build_failed": "`apothic image logs APP` shows all of it; `apothic deploy --force FILE` tries it again.",
     "deployment_active": "`apothic deployment stop` first, or delete it with --force.",
     "deployment_busy": "Wait until its jobs have ended, or delete it with --force, which cancels them.",
     "too_many_pending": "Wait until waiting calls have run, or deploy with a larger max_pending_tasks.",
@@ -231,6 +233,8 @@ def _say_remote(error: RemoteExecutionError) -> None:
     if error.code != "exception" and not error.traceback:
         about = f"{error.job_id} ended without a result: " if error.job_id else ""
         say(f"Error: {about}{error.message} [{error.code}]")
+        if hint := _hint(error):
+            say(f"Try:   {hint}")
         return
     say(error.traceback.rstrip() or f"{error.type_name}: {error.message}")
     for cause in error.causes:

@@ -102,9 +102,7 @@ class Progress:
         if not self._is_live or not self._status:
             return
         text = progress_line(self._name, self._job_id, self._status, self._attempt, self._reason, self._elapsed_s())
-        text = text[: max(0, _columns() - 1)]
-        shown = text if os.environ.get("NO_COLOR") else f"{_DIM}{text}{_PLAIN}"
-        self._write(f"{_CLEAR}{shown}")
+        self._write(f"{_CLEAR}{fitted(text)}")
 
     def _clear(self) -> None:
         if self._is_live and self._status:
@@ -143,6 +141,12 @@ def elapsed(seconds: float) -> str:
 def is_terminal() -> bool:
     """Whether a line on stderr can be drawn again: a terminal that can do that, and nobody collects it."""
     return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+
+
+def fitted(text: str) -> str:
+    """Return a line of progress as it is drawn: within the terminal's width, and dim where colours are wanted."""
+    text = text[: max(0, _columns() - 1)]
+    return text if os.environ.get("NO_COLOR") else f"{_DIM}{text}{_PLAIN}"
 
 
 def _columns() -> int:

@@ -30,6 +30,8 @@ BUILD_LINES_MAX = 1_000
 """Lines of a build's log that are kept; a line is cut at `BUILD_LINE_MAX` characters."""
 
 BUILD_LINE_MAX = 2_000
+BUILD_FAILURE_KEPT_S = 60.0
+"""A build that failed is tried again by the same deployment after so long, and at once by a new one."""
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _EXTRAS = r"(?:\[ *(?:" + _NAME + r"(?: *, *" + _NAME + r")*)? *\])?"

@@ -123,3 +123,8 @@ FORERUNNERS_MAX = 16
 
 LINK_FRAME_MAX = 16 * MIB
 """Largest link frame; a sender splits its lists well below it."""
+
+READY_WAIT_S_DEFAULT = 1_800.0
+"""How long one waits for a deployment to be ready, unless told otherwise: as long as a worker builds at most."""
+
+READY_WAIT_S_MAX = 86_400.0

@@ -108,4 +108,9 @@ def check_python(function: Function, made_by: str | None) -> None:
 
 def python_of(function: Function) -> str:
     """Return the `major.minor` that a function runs under: its image's, else that of the deploying interpreter."""
-    return function.python if function.spec.image is None else function.spec.image.python
+    return python_under(function.python, function.spec)
+
+
+def python_under(deployed_from: str, spec: FunctionSpec) -> str:
+    """Return what `python_of` does, of a function in a manifest."""
+    return deployed_from if spec.image is None else spec.image.python

@@ -76,11 +76,15 @@ class Preparation:
     Attributes:
         is_answered: It said that it is there, or that it failed; what it says again is not told again.
         is_done: That is written, so runners may be started.
+        error: Why it failed.
+        failed_at: Monotonic seconds of that.
     """
 
     org: OrgId
     is_answered: bool = False
     is_done: bool = False
+    error: RemoteError | None = None
+    failed_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from apothic.wire.ids import IncarnationId, JobId, JoinTokenId, KeyId
+from apothic.wire.ids import DeploymentId, IncarnationId, JobId, JoinTokenId, KeyId
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
@@ -130,6 +130,40 @@ class WorkerView:
     machine: Machine
     runners: int
     is_enrolled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentView:
+    """How far what some functions need is.
+
+    Attributes:
+        environment: What is installed; None when nothing is.
+        status: `waiting`, `building`, `ready` or `failed`.
+        worker: Name of the worker that has it, builds it, or could not; None while it waits.
+        reason: Why it waits.
+        error: Why it failed.
+    """
+
+    environment: str | None
+    functions: tuple[str, ...]
+    status: str
+    worker: str | None
+    reason: str | None
+    error: RemoteError | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationView:
+    """How far the environments of a deployment are."""
+
+    deployment: DeploymentId
+    environments: tuple[EnvironmentView, ...]
+
+    @property
+    def status(self) -> str:
+        """`failed` when one failed, else `building`, else `waiting`, and `ready` when all are."""
+        found = {one.status for one in self.environments}
+        return next((status for status in ("failed", "building", "waiting") if status in found), "ready")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class DeploymentHandlers:
     def __init__(self, services: Services) -> None:
         self._apps = services.apps
         self._deployments = services.deployments
+        self._preparing = services.preparing
 
     async def get_deployment(self, request: Request) -> Response:
         """Answer one deployment by id."""
@@ -43,6 +44,11 @@ class DeploymentHandlers:
         items = [records.deployment_entry(entry) for entry in found[:limit]]
         following = items[-1]["deployment_id"] if len(found) > limit else None
         return json_response({"items": items, "next_cursor": following})
+
+    async def prepare_deployment(self, request: Request) -> Response:
+        """Have the environments of a deployment made ready."""
+        key = records.deployment_key(request.params["deployment_id"])
+        return json_response(records.preparation_record(await self._preparing.prepare(request.actor, key)))
 
     async def stop_deployment(self, request: Request) -> Response:
         """Let a deployment take no more calls."""

@@ -13,7 +13,15 @@ from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import JobEntry
 from apothic_server.domain.schedules import ScheduleView
-from apothic_server.domain.views import AppView, EnrolledView, JobView, JoinTokenView, LogPage, WorkerView
+from apothic_server.domain.views import (
+    AppView,
+    EnrolledView,
+    JobView,
+    JoinTokenView,
+    LogPage,
+    PreparationView,
+    WorkerView,
+)
 
 
 def function_key(text: str) -> FunctionId:
@@ -95,6 +103,21 @@ def deployment_record(deployment: Deployment) -> dict[str, Any]:
         "deleted_at": _time_or_none(deployment.deleted_at),
         "restored_from": deployment.restored_from,
         "manifest": dataclasses.asdict(manifest),
+    }
+
+
+def preparation_record(view: PreparationView) -> dict[str, Any]:
+    """Return how far the environments of a deployment are."""
+    return {
+        "deployment_id": record_id("deployments", view.deployment),
+        "status": view.status,
+        "environments": [
+            {
+                **dataclasses.asdict(one),
+                "error": None if one.error is None else {"code": one.error.code, "message": one.error.message},
+            }
+            for one in view.environments
+        ],
     }
 
 

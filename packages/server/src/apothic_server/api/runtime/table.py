@@ -150,14 +150,7 @@ def _workers(handlers: WorkerHandlers) -> list[Operation]:
                 ("resume_worker", "resume", handlers.resume_worker),
             )
         ),
-        Operation(
-            id="remove_worker",
-            method="DELETE",
-            path=one,
-            policy=order,
-            statuses=_READ_ONE,
-            handler=handlers.remove_worker,
-        ),
+        _delete("remove_worker", one, order, handlers.remove_worker, statuses=_READ_ONE),
         Operation(
             id="create_join_token",
             method="POST",
@@ -175,14 +168,7 @@ def _workers(handlers: WorkerHandlers) -> list[Operation]:
             handlers.list_join_tokens,
             statuses=_READ,
         ),
-        Operation(
-            id="revoke_join_token",
-            method="DELETE",
-            path="/v1/join-tokens/{join_token}",
-            policy=order,
-            statuses=_READ_ONE | {409},
-            handler=handlers.revoke_join_token,
-        ),
+        _delete("revoke_join_token", "/v1/join-tokens/{join_token}", order, handlers.revoke_join_token),
         Operation(
             id="join",
             method="POST",
@@ -231,6 +217,14 @@ def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
         _get("list_deployments", "/v1/deployments", _APPS_READ, handlers.list_deployments, "app", "cursor", "limit"),
         _get("get_deployment", one, _APPS_READ, handlers.get_deployment),
         Operation(
+            id="prepare_deployment",
+            method="PUT",
+            path=f"{one}/preparation",
+            policy=_APPS_WRITE,
+            statuses=_STOPPABLE,
+            handler=handlers.prepare_deployment,
+        ),
+        Operation(
             id="stop_deployment",
             method="POST",
             path=f"{one}/stop",
@@ -239,15 +233,7 @@ def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
             handler=handlers.stop_deployment,
             query=frozenset({"now"}),
         ),
-        Operation(
-            id="delete_deployment",
-            method="DELETE",
-            path=one,
-            policy=_APPS_WRITE,
-            statuses=_STOPPABLE,
-            handler=handlers.delete_deployment,
-            query=frozenset({"now"}),
-        ),
+        _delete("delete_deployment", one, _APPS_WRITE, handlers.delete_deployment, "now"),
     ]
 
 
@@ -368,6 +354,14 @@ def _get(
 ) -> Operation:
     return Operation(
         id=name, method="GET", path=path, policy=policy, statuses=statuses, handler=handler, query=frozenset(query)
+    )
+
+
+def _delete(
+    name: str, path: str, policy: Policy, handler: Handler, *query: str, statuses: frozenset[int] = _STOPPABLE
+) -> Operation:
+    return Operation(
+        id=name, method="DELETE", path=path, policy=policy, statuses=statuses, handler=handler, query=frozenset(query)
     )
 
 

@@ -35,6 +35,7 @@ from apothic_server.domain.views import (
     KeyInfo,
     LogPage,
     Outcome,
+    PreparationView,
     Snapshot,
     Submitted,
     WorkerView,
@@ -108,6 +109,14 @@ class Deployments(Protocol):
 
     async def delete(self, actor: Actor, key: DeploymentId, *, cancels: bool) -> tuple[Deployment, int]:
         """As `stop`; raises `Conflict` with code `deployment_active` or `deployment_busy` unless `cancels`."""
+        ...
+
+
+class Preparing(Protocol):
+    """Environments of the actor's org made ready before anybody calls."""
+
+    async def prepare(self, actor: Actor, key: DeploymentId) -> PreparationView:
+        """As often as wanted; raises `Conflict` with code `deployment_stopped`."""
         ...
 
 
@@ -352,6 +361,8 @@ class Services(Protocol):
     def apps(self) -> Apps: ...
     @property
     def deployments(self) -> Deployments: ...
+    @property
+    def preparing(self) -> Preparing: ...
     @property
     def schedules(self) -> Schedules: ...
     @property

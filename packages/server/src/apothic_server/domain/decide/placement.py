@@ -12,6 +12,7 @@ from apothic_server.domain.decide.wishes import unmet_wishes
 from apothic_server.domain.fleet import EnvironmentKey, Fleet, GroupKey, Runner, Worker
 
 REQUIREMENTS_SHOWN = 5
+NEEDS_BUILDER = "image_needs_builder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,34 @@ def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
     return StartOn(where.worker, (*stranded, *where.evict)) if isinstance(where, StartOn) else where
 
 
+def missing_builder(need: Need) -> str | None:
+    """Return why only an image builder could make what it needs; None when none is needed."""
+    if need.spec.image is None or not need.spec.image.recorded:
+        return None
+    steps = ", ".join(need.spec.image.recorded)
+    return f"the image has steps that only an image builder can do ({steps}); none is here"
+
+
+def fitting_workers(need: Need, fleet: Fleet) -> list[Worker] | Wait:
+    """Return the workers that could run it as soon as they have room; at least one, else why none could."""
+    if missing := missing_builder(need):
+        return Wait(f"{NEEDS_BUILDER}: {missing}", is_hopeless=True)
+    able = [worker for worker in fleet.workers.values() if worker.is_able]
+    if not able:
+        drains = any(worker.is_cordoned for worker in fleet.workers.values())
+        return Wait("every connected worker is draining" if drains else "no worker is connected")
+    fitting = [worker for worker in able if _could_ever_fit(worker, need)]
+    if not fitting:
+        return Wait(_never_fits(able, need), is_hopeless=True)
+    if need.spec.placement:
+        unmet = {worker.id: unmet_wishes(need.spec.placement, worker.machine) for worker in fitting}
+        if all(unmet.values()):
+            missing = ", ".join(min(unmet.values(), key=len)[:REQUIREMENTS_SHOWN])
+            return Wait(f"no machine offers what placement asks for: {missing}", is_hopeless=True)
+        fitting = [worker for worker in fitting if not unmet[worker.id]]
+    return fitting
+
+
 def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     best: Runner | None = None
     for runner in group.values():
@@ -102,23 +131,9 @@ def _warmth(runner: Runner) -> tuple[bool, float]:
 
 
 def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
-    if need.spec.image is not None and need.spec.image.recorded:
-        steps = ", ".join(need.spec.image.recorded)
-        reason = f"image_needs_builder: the image has steps that only an image builder can do ({steps}); none is here"
-        return Wait(reason, is_hopeless=True)
-    able = [worker for worker in fleet.workers.values() if worker.is_able]
-    if not able:
-        drains = any(worker.is_cordoned for worker in fleet.workers.values())
-        return Wait("every connected worker is draining" if drains else "no worker is connected")
-    fitting = [worker for worker in able if _could_ever_fit(worker, need)]
-    if not fitting:
-        return Wait(_never_fits(able, need), is_hopeless=True)
-    if need.spec.placement:
-        unmet = {worker.id: unmet_wishes(need.spec.placement, worker.machine) for worker in fitting}
-        if all(unmet.values()):
-            missing = ", ".join(min(unmet.values(), key=len)[:REQUIREMENTS_SHOWN])
-            return Wait(f"no machine offers what placement asks for: {missing}", is_hopeless=True)
-        fitting = [worker for worker in fitting if not unmet[worker.id]]
+    fitting = fitting_workers(need, fleet)
+    if isinstance(fitting, Wait):
+        return fitting
     chosen: StartOn | None = None
     unready: Worker | None = None
     for worker in sorted(fitting, key=lambda worker: -worker.cpus_free):

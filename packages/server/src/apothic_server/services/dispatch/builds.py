@@ -70,6 +70,7 @@ class Builds:
         asked.is_answered = True
         told = {"worker": worker.name, "environment": item.environment}
         if item.error is not None:
+            asked.error, asked.failed_at = item.error, self._board.clock.monotonic()
             message = item.error.message.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MESSAGE_MAX]
             self._say(asked.org, build, "deployment.build_failed", **told, message=message)
         elif item.took_ms > 0:

@@ -10,8 +10,8 @@ from apothic.wire.link import (
     StopRunner,
 )
 from apothic.wire.values import Value
-from apothic_server.domain.decide.placement import StartOn, UseRunner, Wait, place
-from apothic_server.domain.fleet import Preparation, Runner
+from apothic_server.domain.decide.placement import Need, StartOn, UseRunner, Wait, place
+from apothic_server.domain.fleet import Preparation, Runner, Worker
 from apothic_server.domain.jobs import JobChange, JobEvent, JobFields, JobStatus
 from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.live import LiveJob
@@ -91,6 +91,13 @@ class Grants:
             self._announced.discard(runner.id)
             self._board.send(runner.worker, "stop_runner", StopRunner(runner.id))
 
+    def prepare(self, need: Need, worker: Worker) -> None:
+        """Have the environment that attempts need made ready by a worker; nothing when nothing is installed."""
+        wanted, image = need.environment, need.spec.image
+        if wanted is not None and image is not None:
+            worker.environments[wanted] = Preparation(need.org)
+            self._board.send(worker, "prepare_image", PrepareImage(need.org, *wanted, image))
+
     def is_announced(self, runner: Runner) -> bool:
         """Whether the runner's worker was told to start it."""
         return runner.id in self._announced
@@ -125,11 +132,8 @@ class Grants:
 
     def _prepare(self, job: LiveJob, wait: Wait) -> None:
         """Have the environment of a job made ready where placement wants it."""
-        worker, wanted, image = wait.prepare_on, job.need.environment, job.need.spec.image
-        if worker is None or wanted is None or image is None:
-            return
-        worker.environments[wanted] = Preparation(job.org)
-        self._board.send(worker, "prepare_image", PrepareImage(job.org, *wanted, image))
+        if wait.prepare_on is not None:
+            self.prepare(job.need, wait.prepare_on)
 
     def _granted(self, job: LiveJob, fence: int, settled: Settled) -> None:
         if settled is not True:
