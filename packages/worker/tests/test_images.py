@@ -289,12 +289,36 @@ async def test_environments_beyond_the_budget_go_the_one_used_longest_ago_first_
             environments.give_back(folders[version] / "env")
     await environments.close()
     sizes = [json.loads((folder / "environment.json").read_text())["size_bytes"] for folder in folders.values()]
-    environments.collect(sum(sizes[1:]))
+    await environments.collect(sum(sizes[1:]))
     after_first = [folder.is_dir() for folder in folders.values()]
-    environments.collect(0)
+    await environments.collect(0)
 
     assert after_first == [False, True, True]
     assert [folder.is_dir() for folder in folders.values()] == [False, False, True]
+
+
+async def test_who_was_told_that_an_environment_is_ready_is_told_once_when_it_is_removed(tmp_path, wheels):
+    environments = opened(tmp_path)
+    first = await asked(environments, image("tiny-thing"), "d1")
+    second = await asked(environments, image("tiny-thing"), "d2")
+    await environments.collect(0)
+    await environments.collect(0)
+    await environments.close()
+
+    name = environment_id(image("tiny-thing"))
+    assert [said[-1] for said in (first, second)] == [Prepared(one, name, is_gone=True) for one in ("d1", "d2")]
+    assert [sum(isinstance(item, Prepared) for item in said) for said in (first, second)] == [2, 2]
+
+
+async def test_environments_are_made_and_found_where_the_boot_is_hidden(tmp_path, wheels):
+    first = opened(tmp_path, boot="")
+    await asked(first, image("tiny-thing"))
+    await first.close()
+    again = opened(tmp_path, boot="")
+    said = await asked(again, image("tiny-thing"))
+    await again.close()
+
+    assert said == [Prepared("d1", environment_id(image("tiny-thing")))]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from apothic.wire.images import (
     PrepareImage,
     environment_id,
 )
+from apothic.wire.link import RunnerEnded
 from apothic.wire.values import RemoteError
 from apothic_server.testing.cloud import ScriptedWorker, ended
 
@@ -130,6 +131,48 @@ async def test_lines_that_are_said_again_after_a_new_link_are_stored_once(cloud,
 
     assert again == order
     assert [said for _, said in await told(cloud, order.deployment)] == ["one", "two", "three", "7"]
+
+
+async def test_an_environment_that_was_removed_is_made_ready_again_before_a_runner_starts(cloud, asked):
+    worker, job, order = asked
+    is_ready(worker, order)
+    await cloud.step()
+    attempt = await worker.take()
+    worker.succeed(attempt)
+    await ended(job)
+    worker.report({"runner_ended": [RunnerEnded(attempt.runner, "idle")]})
+    worker.report({"prepared": [Prepared(order.deployment, order.environment, is_gone=True)]})
+    await cloud.spawn()
+    again = await worker.next("prepare_image")
+    meanwhile = sent(worker)
+    is_ready(worker, again)
+    await cloud.step()
+    await worker.take()
+
+    assert again == order
+    assert meanwhile == []
+
+
+async def test_lines_that_are_said_again_to_a_new_server_are_stored_once(cloud, asked, restart):
+    worker, _, order = asked
+    says(worker, order, 0, "failed", "before")
+    is_ready(worker, order, 0, RemoteError("builtins.RuntimeError", "no", None, "image_build_failed"))
+    await cloud.step()
+    worker.disconnect()
+    await worker.connect()
+    second = await worker.next("prepare_image")
+    says(worker, second, 0, "one", "two")
+    await cloud.step()
+    await restart()
+    await worker.connect()
+    again = await worker.next("prepare_image")
+    says(worker, again, 0, "one", "two", "three")
+    says(worker, again, 3, "four")
+    is_ready(worker, again)
+    await cloud.step()
+    said = [said for _, said in await told(cloud, order.deployment)]
+
+    assert said == ["failed", "before", "no", "one", "two", "three", "four", "7"]
 
 
 async def test_a_new_server_asks_again_and_lets_the_job_run(cloud, asked, restart):

@@ -43,14 +43,18 @@ def place_of(lock: int, boot: Path = _BOOT) -> Place:
     """Return the place of a held lock, given its descriptor.
 
     Args:
-        boot: File with the identity of the boot; some containers hide it.
+        boot: File with the identity of the boot.
     """
     state = os.fstat(lock)
+    return Place(boot_of(boot), (state.st_dev, state.st_ino))
+
+
+def boot_of(file: Path = _BOOT) -> str:
+    """Return the identity of the kernel's boot, empty where it cannot be read: some containers hide it."""
     try:
-        named = boot.read_text("ascii").strip()
+        return file.read_text("ascii").strip()
     except (OSError, ValueError):
-        named = ""
-    return Place(named, (state.st_dev, state.st_ino))
+        return ""
 
 
 def known_dead(root: Path, place: Place, *, is_swept: bool) -> list[str]:

@@ -18,6 +18,7 @@ import functools
 import json
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections import Counter, OrderedDict
@@ -40,6 +41,7 @@ from apothic_worker import journal
 from apothic_worker.builds import BuildFailed, build
 from apothic_worker.failures import StartFailed, failure
 from apothic_worker.folders import remove
+from apothic_worker.forerunners import boot_of
 from apothic_worker.interpreters import Interpreter
 
 BUDGET_BYTES = 20 * 1024**3
@@ -81,6 +83,7 @@ class Environments:
         scratch: Folder on the same file system for what is not whole yet.
         interpreters: By `major.minor`.
         clock: Monotonic seconds.
+        boot: Identity of the kernel's boot, empty where it is hidden; this machine's when not given.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Environments:
         scratch: Path,
         interpreters: dict[str, Interpreter],
         clock: Callable[[], float] = time.monotonic,
+        boot: str | None = None,
     ) -> None:
         self._clock = clock
         self._root = root
@@ -98,10 +102,13 @@ class Environments:
         self._builds: dict[tuple[str, str], Build] = {}
         self._failures: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
         self._used: Counter[Path] = Counter()
+        self._ready: dict[Path, dict[str, OnReport]] = {}
         self._slots = asyncio.Semaphore(BUILDS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._boot = (boot_of() if boot is None else boot) or secrets.token_hex(
+            16
+        )  # where it is hidden, only what was flushed outlives this process
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def prepare(self, order: PrepareImage, report: OnReport) -> None:
@@ -158,6 +165,7 @@ class Environments:
             why = failure("image_build_failed", f"the worker could not write it: {error.strerror or 'input or output'}")
             report(Prepared(order.deployment, order.environment, 0, why))
         else:
+            self._ready.setdefault(self._folder(order.org, order.environment), {})[order.deployment] = report
             report(Prepared(order.deployment, order.environment, took_ms))
 
     async def _ensure(
@@ -214,7 +222,7 @@ class Environments:
                 raise
             took_ms = max(1, round((time.monotonic() - began) * 1000))
         journal.info("environment.built", environment=environment, took_ms=took_ms, size_bytes=size)
-        settling = asyncio.ensure_future(asyncio.to_thread(self._settle, folder, size))
+        settling = asyncio.ensure_future(self._settled(folder, size))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         return took_ms
@@ -239,26 +247,32 @@ class Environments:
         remove(self._cache)
         self._cache.mkdir(mode=0o700)
 
-    def _settle(self, folder: Path, size: int) -> None:
+    async def _settled(self, folder: Path, size: int) -> None:
         """Have it on disk, then write that it is; and keep the budget."""
-        os.sync()
-        if folder.is_dir():
-            _record(folder, size, "")
-        self.collect()
+        await asyncio.to_thread(_settle, folder, size)
+        await self.collect()
 
-    def collect(self, budget_bytes: int = BUDGET_BYTES) -> None:
-        """Remove environments beyond a budget, those used longest ago first, never one in use."""
+    async def collect(self, budget_bytes: int = BUDGET_BYTES) -> None:
+        """Remove environments beyond a budget, those used longest ago first, never one in use; say which are gone."""
+        for folder in await asyncio.to_thread(self._collect, budget_bytes):
+            for deployment, report in self._ready.pop(folder, {}).items():
+                report(Prepared(deployment, folder.name, is_gone=True))
+
+    def _collect(self, budget_bytes: int) -> list[Path]:
+        removed: list[Path] = []
         found = [(folder.stat().st_mtime, folder, _size_in(folder)) for folder in self._root.glob("by-org/*/*")]
         total = sum(size for _, _, size in found)
         for _, folder, size in sorted(found):
             if total <= budget_bytes:
-                return
+                break
             if folder not in self._used:
                 journal.info("environment.removed", environment=folder.name, size_bytes=size)
                 gone = Path(tempfile.mkdtemp(prefix="old-", dir=self._scratch))
                 folder.rename(gone / folder.name)  # at once: nobody finds half of it
                 remove(gone)
+                removed.append(folder)
                 total -= size
+        return removed
 
 
 def python_not_available(python: str, interpreters: dict[str, Interpreter]) -> RemoteError:
@@ -266,6 +280,12 @@ def python_not_available(python: str, interpreters: dict[str, Interpreter]) -> R
     here = ", ".join(sorted(interpreters, key=lambda version: [int(part) for part in version.split(".")]))
     message = f"Python {python} is not on this worker, and none is downloaded; it has {here}"
     return failure("python_not_available", message)
+
+
+def _settle(folder: Path, size: int) -> None:
+    os.sync()
+    if folder.is_dir():
+        _record(folder, size, "")
 
 
 def _record(folder: Path, size: int, boot: str) -> None:

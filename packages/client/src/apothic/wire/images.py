@@ -104,12 +104,14 @@ class Prepared:
     Attributes:
         took_ms: Milliseconds that a build took; 0 when the environment was there.
         error: Why it cannot be had.
+        is_gone: It was there and has been removed to make room; before another runner needs it, it is asked for again.
     """
 
     deployment: str
     environment: str
     took_ms: int = 0
     error: RemoteError | None = None
+    is_gone: bool = False
 
 
 def is_requirement(text: str) -> bool:

@@ -96,6 +96,13 @@ async def hold(connection: Connection, org: OrgId, stream: StreamRef) -> tuple[i
     return None if row is None else (row["newest"], row["is_final"])
 
 
+async def count_build_lines(
+    connection: Connection, org: OrgId, stream: StreamRef, worker: str, environment: str
+) -> int:
+    """Return how many lines are stored of the build of an environment that has not ended on a worker."""
+    return await connection.fetchval(SQL["count_build_lines"], org, stream.key, worker, environment)
+
+
 async def append(
     connection: Connection,
     org: OrgId,

@@ -34,6 +34,17 @@ INSERT INTO events (stream, index, org, kind, at, data)
 SELECT $1, grown.first_index + given.place - 1, $2, given.kind, given.at, given.data::jsonb
 FROM grown, unnest($4::text[], $5::timestamptz[], $6::text[]) WITH ORDINALITY AS given (kind, at, data, place);
 
+-- name: count_build_lines
+-- How many lines of the build under way on a worker are stored: those since it last said that one had ended.
+SELECT count(*) FROM events
+WHERE org = $1 AND stream = $2 AND kind = 'deployment.build_log'
+    AND data ->> 'worker' = $3 AND data ->> 'environment' = $4
+    AND index > coalesce((
+        SELECT max(index) FROM events
+        WHERE org = $1 AND stream = $2 AND kind IN ('deployment.built', 'deployment.build_failed')
+            AND data ->> 'worker' = $3 AND data ->> 'environment' = $4
+    ), -1);
+
 -- name: list_events
 -- A page ends with the event that exceeds $6 bytes, so a reader holds little however long the lines are (G5.7).
 SELECT index, kind, at, data FROM (
