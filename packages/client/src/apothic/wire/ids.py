@@ -22,6 +22,7 @@ KeyId = NewType("KeyId", str)
 EnrolledId = NewType("EnrolledId", str)
 JoinTokenId = NewType("JoinTokenId", str)
 ScheduleId = NewType("ScheduleId", str)
+GroupId = NewType("GroupId", str)
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 KEY_LENGTH = 26

@@ -12,6 +12,7 @@ class StreamKind(Enum):
     JOB = "job"
     APP = "app"
     DEPLOYMENT = "deployment"
+    GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,174 @@
+"""Groups: what one `map` makes. Items are numbered from 0; item n of a group is publicly the job `<group>.<n>`.
+
+Items that were cut are covered by rows of `jobs`: by the item's own row, or by a *chunk* of several items. What became
+of an item tells its own row; without one the entry of its chunk; without an entry the chunk's status; without a chunk
+the group's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId, is_key
+
+ITEMS_MAX = 10_000_000
+"""Items of one group."""
+
+_JOB_KEY = re.compile(r"([0-9a-z]{26})(?:\.(0|[1-9][0-9]{0,7})(-[1-9][0-9]{0,2})?)?")
+
+
+class GroupStatus(Enum):
+    """`running` and `cancelling` are not final."""
+
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (GroupStatus.RUNNING, GroupStatus.CANCELLING)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group's row.
+
+    Attributes:
+        spread: Each item holds all positional arguments of its call.
+        key: Under which a client finds it again; unique in its function.
+        stop_after: It is cancelled after so many failed items.
+        uploaded: Items whose inputs are stored.
+        uploaded_bytes: Bytes of these inputs.
+        total: Equal to `uploaded` once the client said that it has sent all.
+        counts: Items by status, once it has ended.
+        parent: The job whose user code made it.
+        depth: Jobs above its items; 0 without a parent.
+    """
+
+    id: GroupId
+    org: OrgId
+    app: AppId
+    deployment: DeploymentId
+    function: FunctionId
+    status: GroupStatus
+    spread: bool
+    key: str | None
+    stop_after: int | None
+    uploaded: int
+    uploaded_bytes: int
+    total: int | None
+    counts: dict[str, int] | None
+    error: dict[str, Any] | None
+    created_by: KeyId
+    parent: JobId | None
+    depth: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Inputs of items as they were sent: packed (`apothic.wire.chunks`), inline or in the blob store.
+
+    Attributes:
+        python: Minor version that the inputs need; None when any will do.
+    """
+
+    first: int
+    count: int
+    python: str | None
+    data: bytes
+    blob: str | None = None
+
+    @property
+    def end(self) -> int:
+        return self.first + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The items that a row of `jobs` covers.
+
+    Attributes:
+        count: 1 for an item's own row; 0 when a chunk's items all went back.
+        is_chunk: The row is that of a chunk, no public job.
+        overlays: The letter (S or F) of the entry that a chunk has of the item, too; of own rows only.
+    """
+
+    group: GroupId
+    first: int
+    count: int = 1
+    is_chunk: bool = False
+    overlays: str | None = None
+
+    @property
+    def end(self) -> int:
+        return self.first + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What became of the first items of a chunk.
+
+    Attributes:
+        done: Items that ended, each with an entry in the result.
+        failed: Offsets of those that failed in user code, ascending.
+    """
+
+    done: int
+    failed: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Counts:
+    """Items of a group by status."""
+
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    timed_out: int = 0
+
+    @property
+    def final(self) -> int:
+        return self.succeeded + self.failed + self.cancelled + self.timed_out
+
+    def as_json(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def item_key(group: GroupId, item: int) -> JobId:
+    """Return the id of an item's own row, which is its public id."""
+    return JobId(f"{group}.{item}")
+
+
+def chunk_key(group: GroupId, first: int, count: int) -> JobId:
+    """Return the id of a chunk's row, never shown to anybody."""
+    return JobId(f"{group}.{first}-{count}")
+
+
+def key_of(part: Slice) -> JobId:
+    """Return the id of a new row that covers these items."""
+    return chunk_key(part.group, part.first, part.count) if part.is_chunk else item_key(part.group, part.first)
+
+
+def is_job_key(text: str) -> bool:
+    """Whether `text` has the form of the id of a row in `jobs`: a job's, an item's or a chunk's."""
+    match = _JOB_KEY.fullmatch(text)
+    return match is not None and is_key(match[1])
+
+
+def parse_item_key(text: str) -> tuple[GroupId, int] | None:
+    """Return group and number of an item's id, None when `text` is none."""
+    match = _JOB_KEY.fullmatch(text)
+    if match is None or match[2] is None or match[3] is not None or not is_key(match[1]):
+        return None
+    return GroupId(match[1]), int(match[2])
