@@ -15,6 +15,9 @@ from apothic_server.demo import cloud, say
 APP = Path(__file__).resolve().parents[1] / "examples/sales"
 APOTHIC = Path(sys.executable).with_name("apothic")
 
+SECOND_DEPLOY_S = 1.0
+"""A deploy of a small change is to take less. A busy machine may miss it, so the demo says so and does not fail."""
+
 
 class Shell:
     """Shows commands and runs them in one folder."""
@@ -58,7 +61,8 @@ def _show(shell: Shell) -> None:
     figures.write_text(figures.read_text().replace('"median": ', '"largest": max(amounts, default=0), "median": '))
     shell.run("diff", "sales/app.py")
     took_s = shell.run("deploy", "sales/app.py")
-    say(f"(the second deploy took {took_s:.2f} s)")
+    verdict = "met" if took_s < SECOND_DEPLOY_S else "missed"
+    say(f"(the second deploy took {took_s:.2f} s; promised is less than {SECOND_DEPLOY_S:g} s: {verdict})")
 
     say("\n4. It runs by file, too, with its parameters as options; packages are there, so it starts at once.")
     shell.run("run", "sales/app.py::summary", "--minimum", "1000")

@@ -1,5 +1,7 @@
 """Packages beside functions, from the line in the app's file to the import in the sandbox."""
 
+import json
+import subprocess
 import zipfile
 
 import pytest
@@ -8,6 +10,7 @@ from apothic_worker.testing.index import PackageIndex
 from apothic_worker.testing.wheels import make_wheel
 
 from .clouds import until
+from .people import APOTHIC
 
 APP = """
 from apothic import App, Image
@@ -99,6 +102,40 @@ def test_a_build_goes_on_while_the_server_is_killed_and_started_again(stranger, 
     assert outcome["result"] == "1.0"
     assert log.count(" + tiny-thing==1.0") == 1
     assert len(events_of(second, deployment, "deployment.built")) == 1
+
+
+def test_a_deploy_that_waits_does_so_over_the_death_of_everything_and_no_call_waits_then(stranger, own_cloud):
+    make_wheel(stranger.home / "wheels", "tiny-thing")
+    with PackageIndex(stranger.home / "wheels") as index:
+        stranger.write(".config/uv/uv.toml", f'[[index]]\nurl = "{index.url}"\ndefault = true\n')
+        first = own_cloud()
+        index.hold()
+        file = stranger.write("packaged.py", APP.format(packages="'tiny-thing'", more=""))
+        deploying = stranger.popen(
+            *(APOTHIC, "deploy", file, "--wait", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert index.was_asked.wait(60)
+        first.kill_everything()
+        second = own_cloud("--port", first.url.rpartition(":")[2])
+        index.may_answer.set()
+        out, said = deploying.communicate(timeout=90)
+    told = json.loads(out)
+    outcome = second.outcome(second.spawn("packaged", "version"))
+
+    assert (deploying.returncode, said) == (0, "")
+    assert [one["status"] for one in told["preparation"]["environments"]] == ["ready", "ready"]
+    assert outcome["result"] == "1.0"
+    assert len(events_of(second, told["deployment_id"], "deployment.built")) == 1
+
+
+def test_a_deploy_that_waits_fails_with_the_build(shop, stranger):
+    file = stranger.write("packaged.py", APP.format(packages="'needs-old', 'tiny-thing>=2'", more=""))
+
+    failed = stranger.apothic("deploy", file, "--wait")
+
+    assert failed.status == 100
+    assert "no versions of the packages fit together" in failed.err
+    assert "Try:   `apothic image logs APP`" in failed.err
 
 
 def test_a_deployment_with_packages_that_are_there_builds_nothing(shop, stranger):

@@ -28,6 +28,8 @@ from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
 
 if TYPE_CHECKING:
+    from apothic._archive import Packed
+    from apothic._packages import Packages
     from apothic._placed_files import AddedFiles
     from apothic.remote_app import RemoteApp
 
@@ -251,13 +253,16 @@ class App(Composition):
             InvalidRequestError: As `deploy`.
             TooLargeError: As `deploy`.
         """
+        return self.planned()[0]
+
+    def planned(self) -> tuple[Manifest, Packed, Packages]:
+        """Return all that a deploy would send; for this package's own modules. Errors as `manifest`."""
         from apothic._archive import pack
 
         source = self._file()
-        specs = self._specs(source.variable)
         packed = pack(source.path, added=self._added_files())
-        specs, _ = completed(specs, packed)
-        return manifest_of(packed.module, source.variable, specs, packed.files)
+        specs, packages = completed(self._specs(source.variable), packed)
+        return manifest_of(packed.module, source.variable, specs, packed.files), packed, packages
 
     def deploy_steps(
         self, client: ControlPlaneClient, *, is_quiet: bool, compares: bool = False, if_changed: bool = True

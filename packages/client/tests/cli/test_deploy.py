@@ -115,16 +115,40 @@ def test_an_app_in_a_package_is_deployed_under_its_full_name(connected, archives
 
 
 def test_dry_run_lists_files_and_talks_to_nobody(home, run_process, hello):
-    hello.write_text("import near, numpy_like_thing\n1 / 0\n")
+    size = hello.write_text(f"import near\n{HELLO}\ndef later():\n    import numpy_like_thing\n")
     (hello.parent / "near.py").write_text("X = 1\n")
 
     found = run_process("deploy", str(hello), "--dry-run")
 
     assert found.code == 0
-    assert [line.split() for line in found.out.splitlines()] == [["36", "hello_world.py"], ["6", "near.py"]]
-    assert "Would upload 2 files, 42 bytes." in found.err
+    assert [line.split() for line in found.out.splitlines()] == [[str(size), "hello_world.py"], ["6", "near.py"]]
+    assert f"Would upload 2 files, {size + 6} bytes." in found.err
     assert "Note: not installed here, so functions do not have it: numpy_like_thing" in found.err
-    assert run_process("deploy", str(hello), "--dry-run", "--json").json["size_bytes"] == 42
+    assert run_process("deploy", str(hello), "--dry-run", "--json").json["size_bytes"] == size + 6
+
+
+def test_dry_run_lists_what_images_add(home, run_process, hello):
+    model = hello.parent / "model.bin"
+    model.write_bytes(b"12345")
+    image = f"from apothic import Image\nwith_model = Image.debian_slim().add_local_file({str(model)!r})\n"
+    hello.write_text(image + HELLO.replace("(cpu=1", "(image=with_model, cpu=1"))
+
+    found = run_process("deploy", str(hello), "--dry-run", "--json")
+
+    assert [file["path"] for file in found.json["files"]] == ["hello_world.py", "model.bin"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1 / 0\n", "def broken(\n", "x = 1\n", HELLO.replace("memory_mb=512", "memory_mb=-1")]
+)
+def test_dry_run_tells_the_mistakes_of_a_file_as_a_deploy_does(connected, run_process, hello, text):
+    hello.write_text(text)
+
+    dry, real = run_process("deploy", str(hello), "--dry-run"), run_process("deploy", str(hello))
+
+    assert (dry.code, dry.out, dry.err) == (real.code, "", real.err)
+    assert dry.code == 8
+    assert connected.asked == []
 
 
 def test_functions_without_an_image_get_what_the_files_import_at_the_versions_here(

@@ -74,6 +74,13 @@ def test_list_prints_those_that_joined_and_those_beside_servers(with_box, run):
     assert [one["enrolled"] for one in run("worker", "list", "--json").json["items"]] == [True, False]
 
 
+@pytest.mark.parametrize("command", ["worker list", "image list"])
+def test_lists_of_workers_and_images_can_be_watched(connected, run, command):
+    refused = run(*command.split(), "--watch", "--json")
+
+    assert (refused.code, "--jsonl" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize(("verb", "status"), [("drain", "draining"), ("resume", "live")])
 def test_drain_and_resume_say_what_the_worker_is_now(with_box, run, verb, status):
     assert run("worker", verb, "box").out == f"worker  box\nstatus  {status}\njobs    2\n"

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from apothic._deploy import Deployed
     from apothic._packages import Packages
     from apothic._preparing import Preparation
+    from apothic.app import App
 
 
 @click.command()
 @click.argument("file", metavar="FILE[:VARIABLE]", callback=app_file)
-@click.option("--dry-run", is_flag=True, help="List the files that would be uploaded; talk to nobody.")
+@click.option("--dry-run", is_flag=True, help="Load the file and list what would be uploaded; talk to nobody.")
 @click.option("--force", is_flag=True, help="Make a new version even if nothing changed.")
 @click.option("--wait", is_flag=True, help="Return when the packages of its functions are installed somewhere.")
 @click.option(
@@ -55,14 +56,14 @@ def deploy(
         raise click.UsageError("--dry-run deploys nothing that one could wait for.")
     if timeout_s is not None and not wait:
         raise click.UsageError("--timeout-s is for --wait.")
-    if dry_run:
-        _dry_run(settings, path)
-        return
     from apothic._sources import find_sources
 
     sources = find_sources(path)
     _say_notes(settings, sources.notes)
     app = find_app(load(path, sources.module), path, variable)
+    if dry_run:
+        _dry_run(settings, app)
+        return
     client = settings.client() if settings.base_url else app.client
     done = client.run(app.deploy_steps(client, is_quiet=True, compares=True, if_changed=not force))
     _say_notes(settings, done.packages.notes)
@@ -79,13 +80,11 @@ def deploy(
         print_fields({"ready": readying.where()})
 
 
-def _dry_run(settings: Settings, path: Path) -> None:
-    from apothic._archive import describe, pack
-    from apothic._packages import packages_of
+def _dry_run(settings: Settings, app: App) -> None:
+    from apothic._archive import describe
 
-    packed = pack(path)
-    packages = packages_of(packed.imports)
-    _say_notes(settings, (*packed.notes, *packages.notes))
+    _, packed, packages = app.planned()
+    _say_notes(settings, packages.notes)
     if settings.is_for_programs:
         settings.print_document(_files(packed, packages))
         return

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_listed, print_table, print_text, say
+from apothic.cli.console import print_listed, print_text, say
 from apothic.cli.ids import checked
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import NotFoundError
 
@@ -29,25 +30,24 @@ def image() -> None:
 
 @image.command("list")
 @click.argument("app", metavar="[APP]", required=False)
+@watch_option
 @common_options
 @click.pass_obj
-def list_images(settings: Settings, app: str | None) -> None:
+def list_images(settings: Settings, app: str | None, watches: bool) -> None:
     """List the images of live functions: Python, packages, and the last build that this deployment needed."""
     client = settings.client()
-    apps = client.list_apps() if app is None else [client.get_app(app)]
-    found = [entry for one in apps for entry in _images(client, one)]
-    if settings.is_for_programs:
-        print_listed(found, is_jsonl=settings.is_jsonl)
-        return
-    if not found:
-        say("No app is live: `apothic deploy FILE` makes one so.")
-        return
-    print_table(
+
+    def read() -> list[dict[str, Any]]:
+        apps = client.list_apps() if app is None else [client.get_app(app)]
+        return [entry for one in apps for entry in _images(client, one)]
+
+    show_list(
+        settings,
+        read,
         ("APP", "FUNCTIONS", "PYTHON", "PACKAGES", "LAST BUILD"),
-        [
-            (one["app"], ", ".join(one["functions"]), one["python"], _packages(one["packages"]), _build(one))
-            for one in found
-        ],
+        lambda one: (one["app"], ", ".join(one["functions"]), one["python"], _packages(one["packages"]), _build(one)),
+        empty="No app is live: `apothic deploy FILE` makes one so.",
+        watches=watches,
     )
 
 

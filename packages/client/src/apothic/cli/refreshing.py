@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
 import click
@@ -37,7 +37,7 @@ def show_list(
     empty: str,
     watches: bool = False,
 ) -> None:
-    """Print a list of dataclasses, as a table or for programs.
+    """Print a list of dataclasses or documents, as a table or for programs.
 
     Args:
         row: Makes the cells of one entry.
@@ -47,7 +47,7 @@ def show_list(
 
     def show(found: Sequence[Any]) -> None:
         if settings.is_for_programs:
-            documents = [asdict(one) for one in found]
+            documents = [_document(one) for one in found]
             if watches:
                 print_json_line({"items": documents})
             else:
@@ -61,6 +61,10 @@ def show_list(
         show_again(settings, read, show)
     else:
         show(read())
+
+
+def _document(one: Any) -> Any:
+    return asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
 
 
 def show_again(settings: Settings, read: Callable[[], T], show: Callable[[T], None]) -> None:

@@ -14,6 +14,7 @@ import click
 from apothic.cli.confirming import confirm, yes_option
 from apothic.cli.console import print_fields, print_listed, print_table, print_text, say
 from apothic.cli.finite import FiniteRange
+from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import NotFoundError
 from apothic.wire.limits import (
@@ -112,21 +113,19 @@ def join(settings: Settings, **options: Any) -> None:
 
 
 @worker.command("list")
+@watch_option
 @common_options
 @click.pass_obj
-def list_workers(settings: Settings) -> None:
+def list_workers(settings: Settings, watches: bool) -> None:
     """List the workers that have joined, and those beside servers."""
     client = settings.client()
-    rows = _rows(client.list_enrolled_workers(), client.list_workers())
-    if settings.is_for_programs:
-        print_listed(rows, is_jsonl=settings.is_jsonl)
-        return
-    if not rows:
-        say("No workers: `apothic worker token` makes a token with which one can join.")
-        return
-    print_table(
+    show_list(
+        settings,
+        lambda: _rows(client.list_enrolled_workers(), client.list_workers()),
         ("WORKER", "STATUS", "JOBS", "HOST", "OFFERS", "JOINED"),
-        [_cells(row) for row in rows],
+        _cells,
+        empty="No workers: `apothic worker token` makes a token with which one can join.",
+        watches=watches,
     )
 
 
