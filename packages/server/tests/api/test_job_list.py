@@ -142,21 +142,31 @@ async def test_another_org_lists_its_own_jobs_only(cloud, client):
     assert await listed(client.as_holder_of(cloud.other_key)) == {"items": [], "next_cursor": None}
 
 
-@pytest.mark.parametrize(("query", "index"), [("list_jobs", "jobs_by_org"), ("list_unfinished", "jobs_unfinished")])
-async def test_the_list_is_read_by_an_index(cloud, query, index):
+@pytest.mark.parametrize(
+    ("query", "index", "status", "path"),
+    [
+        ("list_jobs", "jobs_by_org", "succeeded", "nqsrS"),
+        ("list_unfinished", "jobs_unfinished_by_org", "queued", "nq"),
+    ],
+    ids=["all", "unfinished"],
+)
+async def test_the_list_is_read_by_an_index(cloud, query, index, status, path):
     await cloud.deploy()
     async with cloud.inner.database.system_unit() as unit:
         await unit.execute(
             "INSERT INTO jobs (id, org, app, deployment, function, status, path, run_at, arguments_encoding,"
             " next_index, created_by, created_at, finished_at)"
             " SELECT '0' || lpad(number::text, 25, '0'), CASE WHEN number % 50 = 0 THEN $1 ELSE 'other' END, 'a', 'd',"
-            " 'f', 'succeeded', 'nqsrS', now(), 'json', 0, 'k', now(), now() FROM generate_series(1, 30000) AS number",
+            " 'f', $2, $3, now(), 'json', 0, 'k', now(), CASE WHEN $2 = 'queued' THEN NULL ELSE now() END"
+            " FROM generate_series(1, 30000) AS number",
             cloud.inner.org,
+            status,
+            path,
         )
         await unit.execute("ANALYZE jobs")
         explained = await unit.fetch(
             "EXPLAIN " + rows.SQL[query], cloud.inner.org, "~", "", 50, 10_000, "shop", None, None, None
         )
     plan = "\n".join(row[0] for row in explained)
-    assert index in plan
+    assert f"Index Scan Backward using {index} on jobs" in plan
     assert "Seq Scan on jobs" not in plan

@@ -10,7 +10,7 @@ from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, IncarnationId, KeyId, OrgId, make_key
 from apothic.wire.link import Machine
 from apothic_server.domain.access import Role
-from apothic_server.store import apps, archives, dispatcher, keys, recovery, workers
+from apothic_server.store import apps, archives, deployments, dispatcher, keys, recovery, workers
 from apothic_server.store.database import Database
 from apothic_server.testing.records import NOW
 
@@ -82,6 +82,21 @@ async def test_two_deploys_of_one_app_at_once_follow_each_other(store):
     assert sorted(one.version for one in made) == [1, 2, 3, 4, 5, 6]
     assert len({one.functions["pay"] for one in made}) == 1
     assert app.app.active == max(made, key=lambda one: one.version).id
+
+
+async def test_the_deployments_of_an_app_are_listed_by_version_whatever_their_ids(store):
+    for number in (3, 1, 4, 2):
+        await deploy(store, deployment(number, "pay"))
+    await deploy(store, deployment(5, "pay", app="other"))
+    pages = []
+    async with store.request_unit(ALPHA) as unit:
+        while not pages or pages[-1]:
+            before = pages[-1][-1].id if pages else None
+            pages.append(await deployments.list_deployments(unit, ALPHA, app_name="shop", before=before, limit=3))
+        every = await deployments.list_deployments(unit, ALPHA, app_name=None, before=None, limit=10)
+
+    assert [[entry.version for entry in page] for page in pages] == [[4, 3, 2], [1], []]
+    assert [entry.id for entry in every] == [DeploymentId(make_key(2, number)) for number in (5, 4, 3, 2, 1)]
 
 
 async def test_apps_are_listed_in_pages_of_one_org(store):

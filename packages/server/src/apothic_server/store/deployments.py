@@ -18,8 +18,11 @@ BEYOND = "~"
 async def list_deployments(
     connection: Connection, org: OrgId, *, app_name: str | None, before: DeploymentId | None, limit: int
 ) -> list[DeploymentEntry]:
-    """Return up to `limit` deployments that are not deleted, of one app or of all, newest first, below `before`."""
-    rows = await connection.fetch(SQL["list_deployments"], org, before or BEYOND, app_name, limit)
+    """Return up to `limit` deployments that are not deleted, newest first, below `before`; of one app by version."""
+    if app_name is None:
+        rows = await connection.fetch(SQL["list_deployments"], org, before or BEYOND, limit)
+    else:
+        rows = await connection.fetch(SQL["list_versions"], org, before or BEYOND, limit, app_name)
     found: list[DeploymentEntry] = []
     for row in rows:
         columns: dict[str, Any] = dict(row.items())

@@ -5,8 +5,16 @@ SELECT deployment.id, app.name AS app_name, deployment.version, deployment.statu
     deployment.created_at, deployment.stopped_at, deployment.restored_from
 FROM deployments AS deployment JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
 WHERE deployment.org = $1 AND deployment.id < $2 AND deployment.status <> 'deleted'
-    AND ($3::text IS NULL OR app.name = $3)
-ORDER BY deployment.id DESC LIMIT $4;
+ORDER BY deployment.id DESC LIMIT $3;
+
+-- name: list_versions
+-- As `list_deployments`, of one app. Deploys at the same time get their versions in another order than their ids.
+SELECT deployment.id, app.name AS app_name, deployment.version, deployment.status,
+    deployment.created_at, deployment.stopped_at, deployment.restored_from
+FROM deployments AS deployment JOIN apps AS app ON app.id = deployment.app AND app.org = deployment.org
+WHERE deployment.org = $1 AND app.name = $4 AND deployment.status <> 'deleted'
+    AND ($2 = '~' OR deployment.version < (SELECT version FROM deployments WHERE org = $1 AND id = $2))
+ORDER BY deployment.version DESC LIMIT $3;
 
 -- name: lock_app
 -- As a deploy does, so that stops, deletes and deploys of one app follow each other.

@@ -20,7 +20,7 @@ WHERE ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name
 ORDER BY looked.id DESC LIMIT $4;
 
 -- name: list_unfinished
--- As `list_jobs`, but looks at jobs that have not ended only, by the index `jobs_unfinished`.
+-- As `list_jobs`, but looks at jobs that have not ended only, by the index `jobs_unfinished_by_org`.
 WITH looked AS (
     SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at
     FROM jobs WHERE org = $1 AND id < $2 AND id >= $3
