@@ -236,6 +236,19 @@ def test_a_database_that_is_away_at_the_start_is_said(stranger):
     assert "secret" not in ran.err
 
 
+@pytest.mark.parametrize("place", ["a-folder", "a-file/endpoint.json", "/proc/nowhere/endpoint.json"])
+def test_an_endpoint_file_that_cannot_be_written_is_said_before_anything_starts(stranger, place):
+    (stranger.home / "a-folder").mkdir()
+    (stranger.home / "a-file").touch()
+    ran = stranger.apothic("up", "--port", "0", "--data", "made", "--endpoint", place)
+    detached = stranger.apothic("up", "--port", "0", "--data", "made", "--endpoint", place, "--detach")
+
+    for one in (ran, detached):
+        assert (one.status != 0, says_no_traceback(one)) == (True, True)
+        assert "endpoint" in one.err
+    assert not (stranger.home / "made").exists()
+
+
 def test_a_second_cloud_in_one_folder_is_refused(cloud, person):
     ran = person.apothic("up", "--port", "0", "--data", cloud.data)
     detached = person.apothic("up", "--port", "0", "--data", cloud.data, "--detach")

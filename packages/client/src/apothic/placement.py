@@ -6,7 +6,7 @@ Both are kept as given; a function with placement runs only on machines that mee
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -22,6 +22,19 @@ _ALSO_WRITTEN = {
     "<=": "lte", "le": "lte", "not in": "notin", "not_in": "notin", "nin": "notin",
 }  # fmt: skip
 """How others write the operators, to ask whether one of these was meant."""
+
+FIELDS = frozenset({
+    "bw_nvlink", "compute_cap", "cpu_arch", "cpu_cores", "cpu_cores_effective", "cpu_ghz", "cpu_ram",
+    "cuda_max_good", "datacenter", "direct_port_count", "disk_bw", "disk_space", "dlperf", "dlperf_per_dphtotal",
+    "dph_total", "driver_version", "duration", "external", "flops_per_dphtotal", "geolocation", "gpu_arch",
+    "gpu_frac", "gpu_max_power", "gpu_max_temp", "gpu_mem_bw", "gpu_name", "gpu_ram", "gpu_total_ram", "has_avx",
+    "inet_down", "inet_down_cost", "inet_up", "inet_up_cost", "machine_id", "num_gpus", "os_version", "pci_gen",
+    "pcie_bw", "reliability", "rentable", "rented", "static_ip", "storage_cost", "total_flops", "verified",
+})  # fmt: skip
+"""Fields that offers are known to have. Others are let through, unless they look like one of these written wrongly."""
+
+_ALIKE, _LIKELY = 0.85, 0.6
+"""How much two names have in common when one was meant, of fields and of operators."""
 
 _LISTS = frozenset({"in", "notin"})
 _ORDERED = frozenset({"gt", "lt", "gte", "lte"})
@@ -98,6 +111,8 @@ def _check_filters(filters: Any) -> None:
     for field, conditions in cast("dict[Any, Any]", filters).items():
         if not isinstance(field, str) or not field.isidentifier():
             raise wrong("offer_filters", field, "a field name, a Python identifier")
+        if field not in FIELDS and (meant := _nearest(field, FIELDS, _ALIKE)):
+            raise wrong("offer_filters", field, f"a field of offers; did you mean {meant!r}?")
         if not isinstance(conditions, dict) or not conditions:
             raise wrong(f"offer_filters[{field!r}]", conditions, 'a dict from operator to value like {"gte": 24000}')
         for operator, value in cast("dict[Any, Any]", conditions).items():
@@ -106,7 +121,10 @@ def _check_filters(filters: Any) -> None:
 
 def _check_condition(place: str, operator: Any, value: Any) -> None:
     if operator not in OPERATORS:
-        meant = _ALSO_WRITTEN.get(operator) if isinstance(operator, str) else None
+        meant = None
+        if isinstance(operator, str):
+            written = operator.lower().strip()
+            meant = _ALSO_WRITTEN.get(written) or _nearest(written, OPERATORS, _LIKELY)
         hint = f"; did you mean {meant!r}?" if meant else ""
         raise wrong(place, operator, f"one of the operators {', '.join(OPERATORS)}{hint}")
     where = f"{place}[{operator!r}]"
@@ -118,6 +136,14 @@ def _check_condition(place: str, operator: Any, value: Any) -> None:
             raise wrong(where, value, "a list of texts or numbers, not empty")
     elif not _is_scalar(value):
         raise wrong(where, value, "a text, a number, True or False")
+
+
+def _nearest(written: str, known: Iterable[str], alike: float) -> str | None:
+    """Return what was most likely meant, None when nothing is like it."""
+    import difflib  # only for what is wrong anyway
+
+    found = difflib.get_close_matches(written.lower(), sorted(known), n=1, cutoff=alike)
+    return found[0] if found else None
 
 
 def _is_scalar(value: Any) -> bool:

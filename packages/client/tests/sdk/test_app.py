@@ -423,7 +423,19 @@ def test_a_job_needs_an_id(client: ControlPlaneClient) -> None:
             Job(wrong, client)
 
 
-@pytest.mark.parametrize(("written", "meant"), [(">=", "gte"), ("not in", "notin"), ("ne", "neq")])
+@pytest.mark.parametrize(
+    ("written", "meant"), [("gpu_rma", "gpu_ram"), ("cpu_core", "cpu_cores"), ("Gpu_Name", "gpu_name")]
+)
+def test_a_field_of_offers_that_is_misspelled_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"{written}.*did you mean '{meant}'"):
+        App("shop").function(offer_filters={written: {"neq": 1}})
+    decorate(offer_filters={meant: {"neq": 1}, "shelf": {"eq": "upper"}})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [(">=", "gte"), ("not in", "notin"), ("ne", "neq"), ("GTE", "gte"), ("NOT IN", "notin"), ("ltee", "lte")],
+)
 def test_an_operator_written_in_another_way_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"did you mean '{meant}'"):
         App("shop").function(offer_filters={"gpu_ram": {written: 1}})

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import os
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from apothic_server import identity
+from apothic_server import endpoint, identity
 from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
-from apothic_server.local_process import started_at
 from apothic_server.local_store import LocalStore
 from apothic_server.local_worker import LocalWorker
 from apothic_server.settings import Settings
@@ -85,7 +80,7 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         if settings.has_worker:
             machine = await _worker(settings, url_of(bound), cloud, stack)
         path = settings.endpoint
-        is_named = path is not None and stack.enter_context(_endpoint(path, url, key))
+        is_named = path is not None and stack.enter_context(endpoint.written(path, url, key))
         yield Running(url, key, machine, is_named, store, disk)
         await cloud.drain()
 
@@ -112,42 +107,6 @@ async def _worker(settings: Settings, url: str, cloud: Cloud, stack: AsyncExitSt
     if not await worker.start():
         raise WorkerFailed(f"the local worker did not start: {worker.why_failed()}")
     return _machine(cloud, name)
-
-
-@contextlib.contextmanager
-def _endpoint(path: Path, url: str, key: str) -> Generator[bool]:
-    """Tell clients of this user where the cloud is; yields False when the file names another live cloud.
-
-    Raises:
-        FolderError: The file cannot be written.
-    """
-    if _names_live_cloud(path):
-        yield False
-        return
-    content = {"url": url, "key": key, "pid": os.getpid(), "started": started_at(os.getpid())}
-    try:
-        identity.write_private(path, json.dumps(content).encode())
-    except OSError as error:
-        detail = (
-            f"cannot write the endpoint file {path}: {error.strerror}; choose another --endpoint or say --no-endpoint"
-        )
-        raise identity.FolderError(detail) from None
-    try:
-        yield True
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(path.read_text()).get("pid") == os.getpid():
-                path.unlink()
-
-
-def _names_live_cloud(path: Path) -> bool:
-    """Whether the cloud that an endpoint file names lives, and not a process that got its number later."""
-    try:
-        told = json.loads(path.read_text())
-        pid, started = told["pid"], told["started"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return pid != os.getpid() and type(pid) is int and started is not None and started_at(pid) == started
 
 
 def _machine(cloud: Cloud, name: str) -> str:

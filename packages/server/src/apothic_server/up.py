@@ -19,6 +19,7 @@ from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX
 from apothic.wire.version import VERSION
 from apothic_server import identity
 from apothic_server.detached import detach_cloud
+from apothic_server.endpoint import check as check_endpoint
 from apothic_server.leftovers import end_leftovers, stop_process
 from apothic_server.options import (
     FiniteRange,
@@ -143,6 +144,8 @@ def up(
     )
     with telling_failure(ready_fd):
         check(settings)
+        if settings.endpoint is not None:
+            check_endpoint(settings.endpoint)
         with identity.made_folder(settings.data, guest=pg_user):
             if detach:
                 detach_cloud(settings, form)
