@@ -40,12 +40,15 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.leases import PASS_S, Leases
+from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.role import Role
 from apothic_server.services.dispatch.time_limits import TimeLimits
 from apothic_server.services.enrolment import Enrolment
+from apothic_server.services.group_outcomes import GroupOutcomes
+from apothic_server.services.groups import Groups
 from apothic_server.services.health import Health
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
@@ -87,6 +90,7 @@ class Services:
     preparing: Preparing
     archives: Archives
     jobs: Jobs
+    groups: Groups
     stats: Stats
     streams: Streams
     schedules: Schedules
@@ -285,7 +289,9 @@ class Cloud:
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)
-        streams = Streams(database, jobs, blobs, flows, Turns(clock))
+        group_outcomes = GroupOutcomes(database, blobs)
+        groups = Groups(database, board, Maps(board), apps, blobs, group_outcomes, disk, new_key=key)
+        streams = Streams(database, jobs, blobs, flows, Turns(clock), group_outcomes)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)
         health, cordons = Health(database, board, disk), Cordons(database, board, grants)
@@ -296,6 +302,7 @@ class Cloud:
             deployments=deployments,
             archives=Archives(database, blobs, clock, disk),
             jobs=jobs,
+            groups=groups,
             stats=Stats(database, clock),
             streams=streams,
             preparing=Preparing(apps, board, grants),

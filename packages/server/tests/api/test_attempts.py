@@ -34,6 +34,13 @@ OPEN_TO_USER_CODE = {
     "get_events",
     "get_outcome",
     "cancel_job",
+    "create_group",
+    "create_app_group",
+    "add_inputs",
+    "close_group",
+    "cancel_group",
+    "get_group",
+    "get_group_outcomes",
 }
 PEPPER = b"p" * 32
 
@@ -61,7 +68,7 @@ async def test_user_code_may_do_what_is_listed_here_and_nothing_else(cloud, runn
     fill = {
         "app": "shop", "function": "work", "function_id": f"functions:{job.job}",
         "deployment_id": f"deployments:{job.job}",
-        "job_id": f"jobs:{job.job}", "sha256": "0" * 64, "deployment_key": job.job,
+        "job_id": f"jobs:{job.job}", "group_id": f"groups:{job.job}", "sha256": "0" * 64, "deployment_key": job.job,
         "worker": "box", "join_token": f"join_tokens:{job.job}",
         "schedule_id": f"schedules:{job.job}", "schedule_key": job.job,
     }  # fmt: skip

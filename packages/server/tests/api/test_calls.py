@@ -92,7 +92,19 @@ class Stage:
 
     def client(self) -> AsgiClient:
         unused = dict.fromkeys(
-            ("apps", "deployments", "archives", "streams", "workers", "health", "metrics", "schedules", "stats")
+            (
+                "apps",
+                "deployments",
+                "archives",
+                "streams",
+                "workers",
+                "health",
+                "metrics",
+                "schedules",
+                "stats",
+                "preparing",
+                "groups",
+            )
         )
         services: Any = SimpleNamespace(keys=self, jobs=self, enrolment=None, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)

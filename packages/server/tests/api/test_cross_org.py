@@ -13,6 +13,7 @@ from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.document import read_document
 from apothic_server.testing.asgi import Answer, AsgiClient
 from apothic_server.testing.contract import Contract
+from apothic_server.testing.groups import packed
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import ARCHIVE_SHA256, World, make_world, manifest
 
@@ -27,6 +28,7 @@ NOWHERE: dict[str, str] = {
     "function_id": f"functions:{KEY}",
     "deployment_id": f"deployments:{KEY}",
     "job_id": f"jobs:{KEY}",
+    "group_id": f"groups:{KEY}",
     "sha256": "0" * 64,
     "deployment_key": KEY,
     "schedule_id": f"schedules:{KEY}",
@@ -47,7 +49,16 @@ BODIES: dict[str, list[tuple[dict[str, str], bytes]]] = {
         ),
     ],
 }
+for name, body in (
+    ("create_group", b"{}"),
+    ("create_app_group", b"{}"),
+    ("close_group", b'{"total":0}'),
+    ("cancel_group", b"{}"),
+):
+    BODIES[name] = [(JSON_BODY, body)]
 BODIES["call_app_function"] = BODIES["call_function"]
+BODIES["add_inputs"] = [({"content-type": "application/octet-stream"}, packed(1))]
+QUERIES = {"add_inputs": "?first=0&count=1"}
 BODIES["get_outcome"] = [({}, b""), ({"accept": OUTCOME_TYPE}, b"")]
 
 
@@ -57,6 +68,7 @@ async def picture(client: AsgiClient, world: World) -> list[Any]:
     paths += [
         f"/v1/jobs/{world.job_id}/logs",
         f"/v1/functions/{world.function_id}",
+        f"/v1/groups/{world.group_id}",
         f"/v1/schedules/{world.schedule_id}",
     ]
     return [(await client.request("GET", path)).json for path in paths]
@@ -66,7 +78,8 @@ async def send(
     client: AsgiClient, operation: str, headers: dict[str, str], body: bytes, params: dict[str, str]
 ) -> Answer:
     described = CONTRACT.operations[operation]
-    answer = await client.request(described.method, described.path.format(**params), headers=headers, body=body)
+    target = described.path.format(**params) + QUERIES.get(operation, "")
+    answer = await client.request(described.method, target, headers=headers, body=body)
     CONTRACT.check(operation, answer)
     return answer
 

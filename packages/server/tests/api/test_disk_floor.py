@@ -12,6 +12,7 @@ from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.clock import VirtualClock
 from apothic_server.testing.cloud import CloudUnderTest, ScriptedWorker
 from apothic_server.testing.contract import Contract
+from apothic_server.testing.groups import packed
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import ARCHIVE_SHA256, LEAP_DAYS, OCTETS, deploy, make_world, manifest
 
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.anyio
 
 FLOOR = 4 * MIB
 CONTRACT = Contract(json.loads(read_document()))
-ROWS = "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM deployments) + (SELECT count(*) FROM archives)"
+TABLES = ("jobs", "deployments", "archives", "groups", "group_inputs")
+ROWS = "SELECT " + " + ".join(f"(SELECT count(*) FROM {table})" for table in TABLES)
 
 
 class SmallDisk:
@@ -67,6 +69,9 @@ def creating(world):
     return {
         "call_function": {"function_id": world.function_id, "query": "?wait_s=0", "json": {}},
         "call_app_function": {"app": world.app, "function": world.function, "query": "?wait_s=0", "json": {}},
+        "create_group": {"function_id": world.function_id, "json": {}},
+        "create_app_group": {"app": world.app, "function": world.function, "json": {}},
+        "add_inputs": {"group_id": world.group_id, "query": "?first=0&count=1", "headers": OCTETS, "body": packed(1)},
         "retry_job": {"job_id": world.job_id},
         "run_schedule": {"schedule_id": world.schedule_id},
         "rollback_app": {"app": world.app},

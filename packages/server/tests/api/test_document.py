@@ -44,6 +44,7 @@ def table() -> dict[str, Operation]:
         "schedules",
         "archives",
         "jobs",
+        "groups",
         "stats",
         "streams",
         "workers",

@@ -16,6 +16,7 @@ from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.document import read_document
 from apothic_server.testing.asgi import Answer, AsgiClient, CutError
 from apothic_server.testing.contract import Contract
+from apothic_server.testing.groups import packed
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import ARCHIVE, ARCHIVE_SHA256, World, make_world, manifest
 
@@ -25,6 +26,16 @@ CONTRACT = Contract(json.loads(read_document()))
 EXAMPLES = 800
 GOOD_CALL = {"args": [1], "kwargs": {"a": None}}
 GOOD_DEPLOY = {"manifest": manifest("greet"), "archive_sha256": ARCHIVE_SHA256}
+GOOD_GROUP = {"spread": False, "key": "mine", "stop_after": 1}
+GOOD_JSON: dict[str, dict[str, Any]] = {
+    "create_deployment": GOOD_DEPLOY,
+    "call_function": GOOD_CALL,
+    "call_app_function": GOOD_CALL,
+    "create_group": GOOD_GROUP,
+    "create_app_group": GOOD_GROUP,
+    "close_group": {"total": 0},
+    "cancel_group": {"items": [0]},
+}
 
 odd_bytes = st.sampled_from(
     [b"%", b"%0", b"%00", b"%FF", b"%ff%fe", b"\xff", b"..", b"%2e%2e%2f", b"%ED%A0%80", b"a" * 300]
@@ -100,6 +111,9 @@ bodies = st.one_of(
     json_values.map(lambda value: json.dumps(value).encode()),
     mutated(GOOD_CALL),
     mutated(GOOD_DEPLOY),
+    mutated(GOOD_GROUP),
+    mutated({"items": [0, 1]}),
+    mutated({"total": 0}),
     st.just(json.dumps(GOOD_CALL).encode()),
     st.just(json.dumps(GOOD_DEPLOY).encode()),
 )
@@ -139,7 +153,7 @@ def paths(draw: st.DrawFn, name: str, world: World, *, is_odd: bool) -> bytes:
         value = str(getattr(world, parameter)).encode()
         if is_odd:
             other = str(
-                getattr(world, draw(st.sampled_from(["app", "function_id", "deployment_id", "job_id"])))
+                getattr(world, draw(st.sampled_from(["app", "function_id", "deployment_id", "job_id", "group_id"])))
             ).encode()
             unknown = value.partition(b":")[0] + b":" + make_key(1, 1).encode()
             value = draw(st.sampled_from([value, other, unknown]) | segments)
@@ -158,10 +172,10 @@ def queries(draw: st.DrawFn, name: str, *, is_odd: bool) -> bytes:
 
 def good_body(name: str, media_type: str) -> bytes:
     if media_type == "application/octet-stream":
-        return ARCHIVE
+        return packed(1) if name == "add_inputs" else ARCHIVE
     if media_type == CALL_TYPE:
         return encode_frame({"encoding": "json", "python": None}, b"[[1],{}]")
-    good = {"create_deployment": GOOD_DEPLOY, "call_function": GOOD_CALL, "call_app_function": GOOD_CALL}.get(name)
+    good = GOOD_JSON.get(name)
     return b"" if good is None else json.dumps(good).encode()
 
 

@@ -22,8 +22,9 @@ from apothic_server.store import idempotency as rows
 from apothic_server.testing.asgi import Answer, AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker
 from apothic_server.testing.contract import Contract
+from apothic_server.testing.groups import packed
 from apothic_server.testing.guarantees import guarantee
-from apothic_server.testing.scenario import ARCHIVE_SHA256, deploy, make_world, manifest, upload
+from apothic_server.testing.scenario import ARCHIVE_SHA256, OCTETS, World, deploy, make_world, manifest, upload
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +83,7 @@ async def post_of(operation: str, client: AsgiClient) -> Post:
         ),
         "retry_job": Post(f"/v1/jobs/{ended}/retry", other_target=f"/v1/jobs/{other_ended}/retry"),
         **await posts_of_workers(client),
+        **await posts_of_groups(client, world),
         **await posts_of_schedules(client),
         "cancel_job": Post(f"/v1/jobs/{world.job_id}/cancel", other_target=f"/v1/jobs/{second}/cancel"),
     }[operation]
@@ -97,6 +99,22 @@ async def posts_of_schedules(client: AsgiClient) -> dict[str, Post]:
     return {
         f"{verb}_schedule": Post(f"{one}/{verb}", other_target=f"{other}/{verb}")
         for verb, one, other in (("pause", *paths[:2]), ("resume", *paths[2:]), ("run", *paths[:2]))
+    }
+
+
+async def posts_of_groups(client: AsgiClient, world: World) -> dict[str, Post]:
+    """Good requests about groups, of which five are there."""
+    make = f"/v1/functions/{world.function_id}/groups"
+    made = [world.group_id] + [(await client.request("POST", make, json={})).json["id"] for _ in range(4)]
+    paths = [f"/v1/groups/{group}" for group in made]
+    return {
+        "create_group": Post(make, {}, other_body={"spread": True}),
+        "create_app_group": Post("/v1/apps/hello-world/functions/greet/groups", {}, other_body={"spread": True}),
+        "add_inputs": Post(
+            f"{paths[0]}/inputs?first=0&count=1", packed(1), other_target=f"{paths[4]}/inputs?first=0&count=1"
+        ),
+        "close_group": Post(f"{paths[1]}/close", {"total": 0}, other_target=f"{paths[2]}/close"),
+        "cancel_group": Post(f"{paths[3]}/cancel", {"items": None}, other_target=f"{paths[4]}/cancel"),
     }
 
 
@@ -121,6 +139,9 @@ async def posts_of_workers(client: AsgiClient) -> dict[str, Post]:
 
 async def send(client: AsgiClient, post: Post, key: str, **headers: str) -> Answer:
     holder = client if post.token is None else client.as_holder_of(post.token)
+    if isinstance(post.body, bytes):
+        given = {"Idempotency-Key": key, **OCTETS, **headers}
+        return await holder.request("POST", post.target, headers=given, body=post.body)
     return await holder.request("POST", post.target, json=post.body, headers={"Idempotency-Key": key, **headers})
 
 
@@ -134,6 +155,7 @@ async def effects(cloud) -> list[int]:
     ends, stops = "events WHERE kind = 'job.end'", "deployments WHERE status <> 'active'"
     workers = ("join_tokens", "enrolled_workers", "enrolled_workers WHERE is_draining")
     workers += ("schedules WHERE paused_at IS NOT NULL",)
+    workers += ("groups", "group_inputs", "groups WHERE total = 0", "groups WHERE status = 'cancelling'")
     return [await count(cloud, table) for table in ("jobs", "deployments", "api_keys", ends, stops, *workers)]
 
 
@@ -229,7 +251,7 @@ async def test_a_repeat_while_the_first_is_at_work_is_told_to_ask_again(cloud, o
         await client.request("POST", post.target)
     async with cloud.inner.database.system_unit() as other:
         described = CONTRACT.operations[operation]
-        body = b"" if post.body is None else json.dumps(post.body).encode()
+        body = post.body if isinstance(post.body, bytes) else json.dumps(post.body).encode()
         key = request_key(GivenKey(b"k", False), f"POST {described.path}", {}, "", body)
         assert await rows.lock_key(other, cloud.inner.org, key)
         answer = await send(client, post, "k")

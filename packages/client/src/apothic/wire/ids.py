@@ -2,6 +2,7 @@
 
 A key is a ULID, 48 bits of milliseconds and 80 random bits in lower-case Crockford base 32: keys made later sort later.
 Time and randomness come in as arguments; `new_key` is for the edges of a program only.
+An item of a group is a job whose key is the group's, a dot and the item's number, from 0.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ KEY_LENGTH = 26
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _SHIFTS = range(5 * KEY_LENGTH - 10, -1, -10)
 _KEY = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+_ITEM = re.compile(rf"({_KEY.pattern})\.(0|[1-9][0-9]{{0,6}})")
 
 
 def make_key(now_ms: int, randomness: int) -> str:
@@ -58,3 +60,11 @@ def parse_record_id(text: str, table: str) -> str | None:
     if not colon or head != table or not is_key(key):
         return None
     return key
+
+
+def parse_job_id(text: str) -> JobId | None:
+    """Return the key inside `jobs:key`, which may be that of an item, or None when `text` is not of that form."""
+    head, colon, key = text.partition(":")
+    if not colon or head != "jobs" or not (is_key(key) or _ITEM.fullmatch(key)):
+        return None
+    return JobId(key)

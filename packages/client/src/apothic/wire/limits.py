@@ -45,6 +45,15 @@ CHUNK_OUTCOMES_MAX = 1 * MIB
 CHUNK_OUTPUT_MAX = 256 * KIB
 """A chunk whose items wrote so much gives its other items back, so that little is kept until it ends."""
 
+GROUP_ITEMS_MAX = 10_000_000
+"""Items of one group."""
+
+GROUP_WAITING_BYTES_MAX = 64 * MIB
+"""Inputs of a group that are stored and were not given to a runner yet; more answers 429 `group_full` (G15.2)."""
+
+GROUP_KEY_LENGTH_MAX = 128
+"""Characters of the key that a client names a group by."""
+
 ARCHIVE_PACKED_MAX = 512 * MIB
 ARCHIVE_UNPACKED_MAX = 2048 * MIB
 ARCHIVE_ENTRIES_MAX = 50_000

@@ -11,6 +11,9 @@ CALL_TYPE = "application/vnd.apothic.call"
 OUTCOME_TYPE = "application/vnd.apothic.outcome"
 """Content type of a streamed answer: frames `accepted`, `alive` … `outcome`."""
 
+OUTCOMES_TYPE = "application/vnd.apothic.outcomes"
+"""Content type of the outcomes of a group: frames `outcomes`, `keep_alive` … `end`."""
+
 
 @dataclass(frozen=True)
 class Value:

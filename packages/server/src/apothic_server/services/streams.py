@@ -21,6 +21,7 @@ from apothic_server.ports.blobs import Blobs
 from apothic_server.services.alarm import Alarm
 from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
+from apothic_server.services.group_outcomes import GroupOutcomes
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.runs import merged, rest_of, run_of
 from apothic_server.services.tails import PAGE, REREAD_S, Tail, item_bytes, resolve
@@ -55,12 +56,15 @@ class Streams:
         reread_s: As `REREAD_S`, for streams that nobody watches yet.
     """
 
-    def __init__(self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows, turns: Turns) -> None:
+    def __init__(
+        self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows, turns: Turns, groups: GroupOutcomes
+    ) -> None:
         self._database = database
         self._jobs = jobs
         self._blobs = blobs
         self._flows = flows
         self._turns = turns
+        self._groups = groups
         self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
         self.reread_s = REREAD_S
@@ -71,12 +75,14 @@ class Streams:
         return sum(self._watchers.values())
 
     def hint(self, key: str) -> None:
-        """Something of the stream with this key was committed: wake its watchers."""
+        """Something of the stream with this key was committed: wake its watchers, and readers of a group's outcomes."""
+        self._groups.hint(key)
         for tail in self._tails.get(key, ()):
             tail.wake()
 
     def hint_all(self) -> None:
         """Anything may have been committed: wake all watchers."""
+        self._groups.hint_all()
         for key in self._tails:
             self.hint(key)
 

@@ -1,4 +1,4 @@
-"""A small world made through the API alone: one org with an app, a function, a job, an archive and a worker."""
+"""A small world made through the API alone: one org with an app, its function, a job, a group and a worker."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class World:
     function_id: str
     job_id: str
     schedule_id: str
+    group_id: str
     join_token: str = ""
     worker: str = "box"
 
@@ -79,6 +80,7 @@ async def make_world(client: AsgiClient, app: str = "hello-world", function: str
     schedules = (await client.request("GET", f"/v1/schedules?app={app}")).json["items"]
     function_id = deployment["functions"][0]["function_id"]
     call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})
+    group = await client.request("POST", f"/v1/functions/{function_id}/groups", json={})
     return World(
         app=app,
         function=function,
@@ -86,5 +88,6 @@ async def make_world(client: AsgiClient, app: str = "hello-world", function: str
         function_id=function_id,
         job_id=call.json["job_id"],
         schedule_id=schedules[0]["schedule_id"],
+        group_id=group.json["id"],
         join_token=unused.json.get("join_token_id", ""),
     )

@@ -14,7 +14,7 @@ from apothic_server.domain.errors import Invalid, TooLarge, problem
 
 _HEAD_FIELDS = ("encoding", "python")
 _BODY_FIELDS = ("args", "kwargs")
-_PYTHON = re.compile(r"3\.[0-9]{1,2}")
+PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
 def read_arguments(body: bytes, media_type: str) -> Value:
@@ -39,7 +39,7 @@ def _from_frame(body: bytes) -> Value:
     problems = unknown_fields(head, _HEAD_FIELDS, ["body"])
     if encoding not in ENCODINGS:
         problems.append(problem(["body", "encoding"], f"must be {' or '.join(ENCODINGS)}", "unknown_encoding"))
-    if python is not None and not (isinstance(python, str) and _PYTHON.fullmatch(python)):
+    if python is not None and not (isinstance(python, str) and PYTHON.fullmatch(python)):
         problems.append(problem(["body", "python"], "must be null or a version like 3.11", "pattern"))
     _refuse(problems)
     return Value(str(encoding), data, python)

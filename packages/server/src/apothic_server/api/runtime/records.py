@@ -7,10 +7,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apothic.wire.functions import FunctionSpec
-from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, ScheduleId, parse_record_id, record_id
+from apothic.wire.ids import (
+    AppId,
+    DeploymentId,
+    FunctionId,
+    GroupId,
+    JobId,
+    ScheduleId,
+    parse_job_id,
+    parse_record_id,
+    record_id,
+)
 from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
+from apothic_server.domain.group_views import GroupView
 from apothic_server.domain.jobs import JobEntry
 from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.views import (
@@ -35,8 +46,16 @@ def deployment_key(text: str) -> DeploymentId:
 
 
 def job_key(text: str) -> JobId:
-    """Return the key of `jobs:…`; anything else is not found."""
-    return JobId(_key(text, "jobs", "job"))
+    """Return the key of `jobs:…`, which may be an item of a group; anything else is not found."""
+    key = parse_job_id(text)
+    if key is None:
+        raise no_such("job")
+    return key
+
+
+def group_key(text: str) -> GroupId:
+    """Return the key of `groups:…`; anything else is not found."""
+    return GroupId(_key(text, "groups", "group"))
 
 
 def schedule_key(text: str) -> ScheduleId:
@@ -59,6 +78,11 @@ def deployment_cursor(text: str) -> DeploymentId | None:
 def job_id(key: JobId) -> str:
     """Return `jobs:…`."""
     return record_id("jobs", key)
+
+
+def group_id(key: GroupId) -> str:
+    """Return `groups:…`."""
+    return record_id("groups", key)
 
 
 def time_text(at: datetime) -> str:
@@ -171,6 +195,29 @@ def job_entry(entry: JobEntry) -> dict[str, Any]:
         "started_at": _time_or_none(entry.started_at),
         "finished_at": _time_or_none(entry.finished_at),
         "waiting_reason": entry.waiting_reason,
+    }
+
+
+def group_record(view: GroupView) -> dict[str, Any]:
+    """Return a group as it is now."""
+    group = view.group
+    return {
+        "id": group_id(group.id),
+        "app": view.app_name,
+        "function": record_id("functions", group.function),
+        "function_name": view.function_name,
+        "deployment": record_id("deployments", group.deployment),
+        "status": group.status.value,
+        "spread": group.spread,
+        "key": group.key,
+        "stop_after": group.stop_after,
+        "items": group.uploaded,
+        "total": group.total,
+        "counts": view.counts,
+        "created_at": time_text(group.created_at),
+        "finished_at": _time_or_none(group.finished_at),
+        "error": group.error,
+        "waiting_reason": view.waiting_reason,
     }
 
 

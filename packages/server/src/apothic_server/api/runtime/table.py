@@ -9,6 +9,8 @@ from apothic_server.api.runtime.apps import AppHandlers
 from apothic_server.api.runtime.calls import CallHandlers
 from apothic_server.api.runtime.deployments import DeploymentHandlers
 from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
+from apothic_server.api.runtime.group_table import group_operations
+from apothic_server.api.runtime.groups import GroupHandlers
 from apothic_server.api.runtime.installation import ARCHIVE_TYPE, InstallationHandlers
 from apothic_server.api.runtime.jobs import JobHandlers
 from apothic_server.api.runtime.schedules import ScheduleHandlers
@@ -67,6 +69,7 @@ def runtime_operations(
             "since",
         ),
         *_events(EventHandlers(services)),
+        *group_operations(GroupHandlers(services)),
         _call("call_function", "/v1/functions/{function_id}/calls", calls.call_function),
         _call("call_app_function", "/v1/apps/{app}/functions/{function}/calls", calls.call_app_function),
         Operation(

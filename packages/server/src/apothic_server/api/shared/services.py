@@ -14,6 +14,7 @@ from apothic.wire.archive_parts import Part
 from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId, ScheduleId
 from apothic.wire.values import Value
+from apothic_server.api.shared.groups import Groups
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.deployments import DeploymentEntry
@@ -369,6 +370,8 @@ class Services(Protocol):
     def archives(self) -> Archives: ...
     @property
     def jobs(self) -> Jobs: ...
+    @property
+    def groups(self) -> Groups: ...
     @property
     def stats(self) -> Stats: ...
     @property

@@ -1,0 +1,382 @@
+"""Groups for clients: make one, add its items, close it, look, cancel, read outcomes.
+
+The store is first: every change is one transaction on the group's row, and the dispatcher is told after the commit. On
+a process that does not dispatch the telling goes through the store, as for jobs (D4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from apothic.wire import chunks
+from apothic.wire.ids import FunctionId, GroupId
+from apothic.wire.limits import (
+    CHUNK_INPUTS_MAX,
+    GROUP_ITEMS_MAX,
+    GROUP_WAITING_BYTES_MAX,
+    VALUE_INLINE_MAX,
+    VALUE_MAX,
+)
+from apothic_server.domain.access import Actor
+from apothic_server.domain.apps import Function, check_python
+from apothic_server.domain.errors import Conflict, Invalid, TooLarge, TooMany, no_such, problem
+from apothic_server.domain.group_views import GroupFilter, GroupView, Inputs, NewGroup, OutcomeBatch
+from apothic_server.domain.groups import Counts, Group, GroupStatus
+from apothic_server.domain.idempotency import Keep, KeptAnswer
+from apothic_server.domain.jobs import StreamEvent
+from apothic_server.domain.streams import StreamKind, StreamRef
+from apothic_server.ports.blobs import Blobs
+from apothic_server.services.apps import Apps
+from apothic_server.services.blobs import digest_of, write_blob
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.live_groups import live_group
+from apothic_server.services.dispatch.maps import Maps
+from apothic_server.services.dispatch.nesting import caller, check_depth
+from apothic_server.services.group_outcomes import GroupOutcomes, Reader
+from apothic_server.services.repeats import held, keep_result
+from apothic_server.store import groups as rows
+from apothic_server.store import recovery, streams
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+from apothic_server.store.disk import Disk
+
+
+class Groups:
+    """Groups of all orgs."""
+
+    def __init__(
+        self,
+        database: Database,
+        board: Board,
+        maps: Maps,
+        apps: Apps,
+        blobs: Blobs,
+        outcomes: GroupOutcomes,
+        disk: Disk,
+        *,
+        new_key: Callable[[], str],
+    ) -> None:
+        self._database = database
+        self._board = board
+        self._clock = board.clock
+        self._maps = maps
+        self._apps = apps
+        self._blobs = blobs
+        self._outcomes = outcomes
+        self._disk = disk
+        self._new_key = new_key
+
+    async def create(
+        self,
+        actor: Actor,
+        function: FunctionId | tuple[str, str],
+        new: NewGroup,
+        keep: Keep[GroupView] | None = None,
+    ) -> GroupView | KeptAnswer:
+        """Begin a group of a function, given by id or by (app, name), or find the one that has the key of `new`.
+
+        Raises:
+            NotFound: No such function.
+            Conflict: The group with this key is another one (`group_differs`), or the app was stopped (`app_stopped`).
+            TooMany: Too many groups of the function have not ended.
+            DiskLow: The disk is nearly full.
+            Invalid: User code calls and stands too deep already (`call_depth_exceeded`).
+            Fenced: User code calls, and its attempt ended meanwhile.
+        """
+        self._disk.require_room()
+        check_depth(actor.attempt)
+        found = await self._function(actor, function)
+        if actor.attempt is not None:
+            caller(self._board, actor.attempt)
+        group = self._new(actor, found, new)
+        async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
+            earlier = await self._earlier(unit, group)
+            if earlier is None:
+                await self._check_room(unit, found)
+                is_new = await rows.add_group(unit, group)
+                earlier = None if is_new else await self._earlier(unit, group)
+            if earlier is None:
+                created = StreamEvent("group.created", group.created_at, {"status": group.status.value})
+                await streams.append(unit, group.org, StreamRef(StreamKind.GROUP, group.id), [created])
+                view = GroupView(group, found.app_name, found.spec.name, Counts().as_json(), is_new=True)
+            else:
+                view = await self._view(unit, earlier)
+            await keep_result(unit, actor, keep, view, self._clock)
+        if view.is_new:
+            self._made(group, found)
+        return view
+
+    async def add_inputs(
+        self, actor: Actor, key: GroupId, inputs: Inputs, keep: Keep[int] | None = None
+    ) -> int | KeptAnswer:
+        """Add the next items to a group and return how many it has; items that it has already change nothing.
+
+        Raises:
+            NotFound: No such group.
+            Invalid: The data does not hold what is said, or needs another Python (`python_mismatch`).
+            TooLarge: An item exceeds `VALUE_MAX` (`value_too_large`).
+            Conflict: The items are not the next ones (`group_gap`), or the group takes no more (`group_closed`).
+            TooMany: Too much of it waits already (`group_full`).
+            DiskLow: The disk is nearly full.
+        """
+        self._disk.require_room()
+        _check_inputs(inputs)
+        blob = await self._stored(actor, key, inputs)
+        async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
+            group = await self._held(unit, actor, key)
+            uploaded = inputs.first + inputs.count
+            if uploaded <= group.uploaded:
+                uploaded = group.uploaded
+            else:
+                await self._check_next(unit, group, inputs)
+                await rows.add_inputs(unit, actor.org, key, inputs, blob)
+            await keep_result(unit, actor, keep, uploaded, self._clock)
+        if self._board.dispatches:
+            self._maps.grew(key, uploaded)
+        else:
+            self._board.hints.changed(key)
+        return uploaded
+
+    async def close(
+        self, actor: Actor, key: GroupId, total: int, keep: Keep[GroupView] | None = None
+    ) -> GroupView | KeptAnswer:
+        """Say that a group has all its items.
+
+        Raises:
+            NotFound: No such group.
+            Conflict: It has another number of items (`group_gap`), was closed with another one, or has ended
+                (`group_closed`).
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
+            group = await self._held(unit, actor, key)
+            if group.total is None:
+                if group.status is not GroupStatus.RUNNING:
+                    raise _ended(group)
+                if group.uploaded != total:
+                    detail = f"the group has {group.uploaded} items, not {total}"
+                    raise Conflict(detail, code="group_gap")
+                await rows.close_group(unit, actor.org, key)
+            elif group.total != total:
+                raise Conflict(f"the group was closed with {group.total} items, not {total}", code="group_closed")
+            view = await self._view(unit, replace(group, total=total))
+            await keep_result(unit, actor, keep, view, self._clock)
+        if self._board.dispatches:
+            self._maps.close(key, total)
+        else:
+            self._board.hints.changed(key)
+        return view
+
+    async def cancel(
+        self, actor: Actor, key: GroupId, items: Sequence[int] | None, keep: Keep[GroupView] | None = None
+    ) -> GroupView | KeptAnswer:
+        """Cancel a group, or some of its items; what has ended stays as it is.
+
+        Raises:
+            NotFound: No such group.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            kept = await held(unit, actor, keep)
+            if kept is not None:
+                return kept
+            group = await self._held(unit, actor, key)
+            if items is None and group.status is GroupStatus.RUNNING:
+                await rows.cancel_group(unit, actor.org, key)
+                group = replace(group, status=GroupStatus.CANCELLING)
+            view = await self._view(unit, group)
+            await keep_result(unit, actor, keep, view, self._clock)
+        if self._board.dispatches:
+            self._maps.cancel(key, items)
+        self._board.hints.changed(key)
+        return view
+
+    async def list_groups(
+        self, actor: Actor, wanted: GroupFilter, *, limit: int
+    ) -> tuple[list[GroupView], GroupId | None]:
+        """Return up to `limit` groups, newest first, and the group after which to read on, None at the end."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await rows.list_groups(unit, actor.org, wanted, limit=limit)
+            views = [
+                GroupView(group, app_name, function_name, await self._counts(unit, group))
+                for group, app_name, function_name in found
+            ]
+            if len(found) == limit:
+                return views, views[-1].group.id
+            return views, await rows.looked_to(unit, actor.org, wanted)
+
+    async def get(self, actor: Actor, key: GroupId) -> GroupView:
+        """Raises: NotFound."""
+        async with self._database.request_unit(actor.org) as unit:
+            return await self._view(unit, await self._found(unit, actor, key))
+
+    async def outcomes(self, actor: Actor, key: GroupId, first: int) -> OutcomeReader:
+        """Return a reader of the outcomes of items from `first` on; close it when done.
+
+        Raises:
+            NotFound: No such group.
+            TooMany: The org has too many readers.
+        """
+        async with self._database.request_unit(actor.org) as unit:
+            group = await self._found(unit, actor, key)
+            function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
+        retries = 0 if function is None else function.spec.max_retries
+        reader = self._outcomes.open(actor, group, first, retries=retries, leave=lambda: None)
+        return OutcomeReader(self, actor, reader)
+
+    def _new(self, actor: Actor, function: Function, new: NewGroup) -> Group:
+        attempt = actor.attempt
+        return Group(
+            id=GroupId(self._new_key()),
+            org=actor.org,
+            app=function.app,
+            deployment=function.deployment,
+            function=function.id,
+            status=GroupStatus.RUNNING,
+            spread=new.spread,
+            key=new.key,
+            stop_after=new.stop_after,
+            uploaded=0,
+            uploaded_bytes=0,
+            total=None,
+            counts=None,
+            error=None,
+            created_by=actor.key,
+            parent=None if attempt is None else attempt.job,
+            depth=0 if attempt is None else attempt.depth + 1,
+            created_at=self._clock.now(),
+            finished_at=None,
+        )
+
+    def _made(self, group: Group, function: Function) -> None:
+        if self._board.dispatches:
+            self._maps.open(live_group(group, function))
+        self._board.hints.changed(group.id)
+
+    async def _function(self, actor: Actor, function: FunctionId | tuple[str, str]) -> Function:
+        if isinstance(function, str):
+            return await self._apps.function_by_id(actor, function)
+        return await self._apps.get_function(actor, *function)
+
+    async def _earlier(self, unit: Connection, new: Group) -> Group | None:
+        """Return the group that has the key already."""
+        if new.key is None:
+            return None
+        key = await rows.find_group(unit, new.org, new.function, new.key)
+        found = None if key is None else await rows.get_group(unit, new.org, key)
+        if found is not None and (found.spread, found.stop_after) != (new.spread, new.stop_after):
+            detail = "the group with this key was made with another spread or stop_after; use another key"
+            raise Conflict(detail, code="group_differs")
+        return found
+
+    async def _check_room(self, unit: Connection, function: Function) -> None:
+        bound = function.spec.max_pending_tasks
+        count = await rows.count_unfinished(unit, function.org, function.deployment, function.id, limit=bound)
+        if count >= bound:
+            detail = f"{bound} groups of {function.spec.name} have not ended (max_pending_tasks={bound})"
+            raise TooMany(detail, retry_after_s=1)
+
+    async def _stored(self, actor: Actor, key: GroupId, inputs: Inputs) -> str | None:
+        """Put a large item where large values lie; return its name there."""
+        if len(inputs.data) <= VALUE_INLINE_MAX:
+            return None
+        async with self._database.request_unit(actor.org) as unit:
+            await self._found(unit, actor, key)
+        digest = digest_of(inputs.data)
+        await write_blob(self._blobs, actor.org, digest, inputs.data)
+        return digest
+
+    async def _check_next(self, unit: Connection, group: Group, inputs: Inputs) -> None:
+        if group.status is not GroupStatus.RUNNING or group.total is not None:
+            raise _ended(group)
+        if inputs.first != group.uploaded:
+            raise Conflict(f"the next item of this group is {group.uploaded}, not {inputs.first}", code="group_gap")
+        if inputs.python is not None:
+            function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
+            if function is not None:
+                check_python(function, inputs.python)
+        if group.uploaded_bytes + len(inputs.data) > GROUP_WAITING_BYTES_MAX:
+            waiting = await rows.waiting_bytes(unit, group)
+            if waiting + len(inputs.data) > GROUP_WAITING_BYTES_MAX:
+                detail = f"{waiting} bytes of inputs wait already; send more when some items are done"
+                raise TooMany(detail, code="group_full", retry_after_s=1)
+
+    async def _held(self, unit: Connection, actor: Actor, key: GroupId) -> Group:
+        return _seen(actor, await rows.hold_group(unit, actor.org, key))
+
+    async def _found(self, unit: Connection, actor: Actor, key: GroupId) -> Group:
+        return _seen(actor, await rows.get_group(unit, actor.org, key))
+
+    async def _view(self, unit: Connection, group: Group) -> GroupView:
+        app_name, function_name = await rows.get_names(unit, group.org, group.app, group.function)
+        return GroupView(group, app_name, function_name, await self._counts(unit, group))
+
+    async def _counts(self, unit: Connection, group: Group) -> dict[str, int]:
+        if group.counts is not None:
+            return group.counts
+        live = self._maps.counts(group.id) if self._board.dispatches else None
+        return await rows.count_items(unit, group) if live is None else live.as_json()
+
+
+class OutcomeReader:
+    """A reader of outcomes; close it when done."""
+
+    def __init__(self, groups: Groups, actor: Actor, reader: Reader) -> None:
+        self._groups = groups
+        self._actor = actor
+        self._reader = reader
+
+    async def next(self, *, timeout_s: float) -> OutcomeBatch:
+        """Return what comes next; an empty batch when nothing came within `timeout_s`."""
+        runs, ended = await self._reader.next(timeout_s=timeout_s)
+        end = None if ended is None else await self._groups.get(self._actor, ended.id)
+        return OutcomeBatch(runs, end)
+
+    def wake(self) -> None:
+        """Let a `next` that waits return now."""
+        self._reader.wake()
+
+    def close(self) -> None:
+        """Give the place back; twice is fine."""
+        self._reader.close()
+
+
+def _check_inputs(inputs: Inputs) -> None:
+    """Refuse data that does not hold what is said; what the entries mean is nobody's business here."""
+    if inputs.first + inputs.count > GROUP_ITEMS_MAX:
+        wrong = problem(["query", "count"], f"must leave the group at {GROUP_ITEMS_MAX} items at most", "out_of_range")
+        raise Invalid("The inputs are not valid.", problems=[wrong])
+    try:
+        count = chunks.count(inputs.data)
+    except ValueError as error:
+        raise _bad(f"is not packed: {error}", "chunk_invalid") from None
+    if count != inputs.count:
+        raise _bad(f"holds {count} entries, not {inputs.count}", "chunk_invalid")
+    size = len(inputs.data)
+    if count > 1 and size > CHUNK_INPUTS_MAX:
+        raise _bad(f"holds several items and exceeds {CHUNK_INPUTS_MAX} bytes", "too_long")
+    if size - chunks.ENTRY_OVERHEAD - 1 > VALUE_MAX:
+        raise TooLarge(f"The encoded item exceeds {VALUE_MAX} bytes.", code="value_too_large")
+
+
+def _bad(msg: str, kind: str) -> Invalid:
+    return Invalid(f"The body {msg}.", problems=[problem(["body"], msg, kind)])
+
+
+def _seen(actor: Actor, group: Group | None) -> Group:
+    if group is None or not actor.sees(group.app, group.parent):
+        raise no_such("group")
+    return group
+
+
+def _ended(group: Group) -> Conflict:
+    why = "was closed" if group.total is not None else f"is {group.status.value}"
+    return Conflict(f"the group {why}; it takes no more items", code="group_closed")
