@@ -9,12 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from typing import Any
 
 from _environments import BENCH, NotMeasured, environment
 from _machine import machine_line, moment
+from _measuring import run
 from _verdict import Goal, as_json, goal_table
 
 ROUNDS = 15
@@ -63,16 +61,7 @@ TAB = {"_APOTHIC_COMPLETE": "bash_complete", "COMP_LINE": "apothic logs ben"}
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    BENCH.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        result = _measure(options, folder, stack)
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return run(_measure, _options())
 
 
 def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:

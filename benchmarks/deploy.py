@@ -10,19 +10,15 @@ Exits with 0 also when a goal is missed, and with 1 when the run is broken.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import signal
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from _contenders import Broken, Contender, start
-from _environments import BENCH
+from _contenders import Contender, start
 from _machine import machine_line, moment
+from _measuring import run
 from _verdict import Goal, as_json, figures, goal_table, micros, table
 
 CALLS, ROUNDS, WARM = 10, 5, 1
@@ -37,28 +33,10 @@ GOAL_US, STRETCH_US = 1_000_000.0, 300_000.0
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    options = _options()
-    # Ends drivers and folder also when the terminal or a time limit ends this process.
-    signal.signal(signal.SIGTERM, _leave)
-    try:
-        with ExitStack() as stack:
-            result = _measure(options, stack)
-    except Broken as error:
-        print(f"broken: {error}", file=sys.stderr)
-        return 1
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return run(_measure, _options())
 
 
-def _leave(_number: int, _frame: object) -> None:
-    sys.exit(1)
-
-
-def _measure(options: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
-    BENCH.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
     started = start(CONTENDERS[:3] if options.quick else CONTENDERS, folder, stack.callback)
     before = moment()
     measured = [one for one in CONTENDERS if one.driver in started.drivers]

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _environments import BENCH
+from _contenders import Broken
 from _machine import machine_line, moment
+from _measuring import run
 from _verdict import Goal, as_json, goal_table
 
 from apothic.wire.images import ImageSpec
@@ -49,31 +47,16 @@ LABELS = {
 }
 
 
-class Broken(Exception):
-    """The run says nothing; the text tells why."""
-
-
 def main() -> int:
     """Measure, print, and return the exit code."""
-    options = _options()
-    # Ends installers and removes the folder also when the terminal or a time limit ends this process.
-    signal.signal(signal.SIGTERM, _leave)
-    BENCH.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
+    return run(_measured, _options())
+
+
+def _measured(options: argparse.Namespace, folder: Path, _: ExitStack) -> dict[str, Any]:
     try:
-        result = asyncio.run(_measure(options, folder))
-    except (Broken, StartFailed) as error:
-        print(f"broken: {error}", file=sys.stderr)
-        return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
-
-
-def _leave(_number: int, _frame: object) -> None:
-    sys.exit(1)
+        return asyncio.run(_measure(options, folder))
+    except StartFailed as error:
+        raise Broken(str(error)) from error
 
 
 async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -17,13 +17,11 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -32,8 +30,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _environments import BENCH
 from _machine import machine_line, moment
+from _measuring import run
 from _verdict import Goal, as_json, goal_table
 
 JOBS, IMPORTS, CALLERS = 10_000, 5, 16
@@ -151,16 +149,7 @@ class Cloud:
 def main() -> int:
     """Measure, print, and return the exit code."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    BENCH.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=BENCH))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        measure = _measure if options.live is None else _measure_live
-        result = measure(options, folder, stack)
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return run(_measure if options.live is None else _measure_live, options)
 
 
 def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
