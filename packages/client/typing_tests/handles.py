@@ -10,6 +10,7 @@ from apothic import (
     ControlPlaneClient,
     Deployment,
     Job,
+    JobGroup,
     JobLogEvent,
     JobStreamCheckpoint,
     JobStreamEvent,
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
     greet.remote("x", quiet=True)  # pyright: ignore[reportCallIssue]
     greet.spawn()  # pyright: ignore[reportCallIssue]
 
+    assert_type(greet.map(["x"]), list[str])
+    assert_type(greet.starmap([("x",)], errors="drop", stop_after=3, key="k", timeout_s=5.0), list[str])
+    assert_type(greet.map_unordered(iter("xy")), Generator[tuple[int, str], None, None])
+    assert_type(greet.spawn_map(["x"])[0].wait(), str)
+    assert_type(greet.spawn_map(["x"]).group, JobGroup[str])
+    assert_type(greet.spawn_map(["x"]).group.results(), list[str])
+    greet.map(1)  # pyright: ignore[reportArgumentType]
+    greet.map(["x"], errors=1)  # pyright: ignore[reportArgumentType]
+
     coroutine = assert_type(measure("x"), Coroutine[Any, Any, int])
     assert_type(measure.remote("x"), int)
     assert_type(measure.spawn("x").wait(), int)
@@ -50,6 +60,7 @@ if TYPE_CHECKING:
     remote = RemoteFunction.from_name("typing", "greet")
     assert_type(remote.remote("x", timeout_s=5.0), Any)
     assert_type(remote.spawn("x"), Job[Any])
+    assert_type(remote.map(["x"], timeout_s=5.0), list[Any])
     reattached: Job[str] = Job("jobs:x", app.client)
     assert_type(reattached.wait(), str)
     anything = Job("jobs:x", app.client)
@@ -75,6 +86,9 @@ if TYPE_CHECKING:
         assert_type(await greet.aio.remote("x"), str)
         assert_type(await measure.aio.remote("x"), int)
         assert_type(await greet.aio.spawn("x"), Job[str])
+        assert_type(await greet.aio.map(["x"]), list[str])
+        assert_type(greet.aio.map_unordered(["x"]), AsyncGenerator[tuple[int, str], None])
+        assert_type((await measure.aio.spawn_map(["x"])).group, JobGroup[int])
         assert_type(await (await greet.aio.spawn("x")).aio.wait(), str)
         assert_type(await app.aio.deploy(), str)
         assert_type(await remote.aio.remote("x"), Any)

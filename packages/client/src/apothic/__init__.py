@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from apothic.function import Function
+    from apothic.group import JobGroup
     from apothic.image import Image
     from apothic.job import Job
     from apothic.options import ConcurrencySpec, FunctionOptions, Retries
@@ -93,6 +94,7 @@ __all__ = [
     "JobCancelledError",
     "JobEndEvent",
     "JobErrorEvent",
+    "JobGroup",
     "JobLogEvent",
     "JobResetEvent",
     "JobResultEvent",
@@ -135,6 +137,7 @@ _HOMES = {
     "Job": "apothic.job",
     "JobEndEvent": "apothic.streams",
     "JobErrorEvent": "apothic.streams",
+    "JobGroup": "apothic.group",
     "JobLogEvent": "apothic.streams",
     "JobResetEvent": "apothic.streams",
     "JobResultEvent": "apothic.streams",

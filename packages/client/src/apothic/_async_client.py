@@ -20,6 +20,7 @@ from apothic._answers import (
     Outcome,
     Readiness,
 )
+from apothic._async_groups import AsyncGroupMethods
 from apothic._core import Core
 from apothic._http import Response
 from apothic._ranges import flag, number, seconds, whole
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncControlPlaneClient:
+class AsyncControlPlaneClient(AsyncGroupMethods):
     """`ControlPlaneClient` for asyncio: the same methods with the same meaning, awaited.
 
     Cancelling the awaiting task ends the waiting only; no job stops.
@@ -241,13 +242,15 @@ class AsyncControlPlaneClient:
         app: str | None = None,
         function: str | None = None,
         deployment: str | None = None,
+        group: str | None = None,
         status: str | None = None,
         unfinished: bool = False,
         since: str | None = None,
         limit: int = 50,
     ) -> tuple[JobEntry, ...]:
         """Return up to `limit` jobs, newest first; `since` is a time with its zone such as 2026-01-31T12:00:00Z."""
-        given = {"app": app, "function": function, "deployment": deployment, "status": status, "since": since}
+        given = {"app": app, "function": function, "deployment": deployment}
+        given |= {"group": group, "status": status, "since": since}
         wanted = _job_lists.wanted(given, flag("unfinished", unfinished))
         return await self.run(_job_lists.list_jobs(self._core, wanted, whole("limit", limit, 1, 100_000)))
 

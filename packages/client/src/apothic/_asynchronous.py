@@ -95,6 +95,9 @@ async def _dial(effect: Dial) -> Line:
         except OSError as error:
             line.close()
             failure = error
+        except BaseException:
+            line.close()
+            raise
         else:
             line.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return line
@@ -103,6 +106,10 @@ async def _dial(effect: Dial) -> Line:
 
 async def _dial_unix(path: str) -> Line:
     line = Line(_ready(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
-    with unix_address(path) as address:
-        await asyncio.get_running_loop().sock_connect(line.socket, address)
+    try:
+        with unix_address(path) as address:
+            await asyncio.get_running_loop().sock_connect(line.socket, address)
+    except BaseException:
+        line.close()
+        raise
     return line

@@ -118,6 +118,7 @@ class JobListMethods:
         app: str | None = None,
         function: str | None = None,
         deployment: str | None = None,
+        group: str | None = None,
         status: str | None = None,
         unfinished: bool = False,
         since: str | None = None,
@@ -128,11 +129,13 @@ class JobListMethods:
         Args:
             app, function: Names.
             deployment: Id of a deployment.
+            group: Id of a group; of its items, those that have a record of their own, which is told in the docs.
             unfinished: Only jobs that have not ended.
             since: Only jobs made since then, a time with its zone such as 2026-01-31T12:00:00Z.
             limit: Most jobs to return, 1 to 100,000.
         """
-        given = {"app": app, "function": function, "deployment": deployment, "status": status, "since": since}
+        given = {"app": app, "function": function, "deployment": deployment}
+        given |= {"group": group, "status": status, "since": since}
         filters = wanted(given, flag("unfinished", unfinished))
         return self.run(list_jobs(self.core, filters, whole("limit", limit, 1, 100_000)))
 

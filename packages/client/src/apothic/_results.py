@@ -10,6 +10,7 @@ from typing import Any
 from apothic import _serialize
 from apothic._answers import Outcome
 from apothic.errors import (
+    ApothicError,
     JobCancelledError,
     JobTimeoutError,
     RemoteExecutionError,
@@ -36,15 +37,30 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
         SerializationError: An argument cannot be sent; the message names it.
         TooLargeError: The arguments are too large.
     """
+    file = _main_file()
     try:
-        file = _main_file()
         return _serialize.encode_arguments(
             args, kwargs, main_alias=_main_modules.get(file), main_names=_main_names.get(file)
         )
-    except _serialize.ValueTooLarge as error:
-        raise TooLargeError(_sentence(error), code="value_too_large") from None
-    except _serialize.NotSerializable as error:
-        raise SerializationError(_sentence(error)) from error.__cause__
+    except (_serialize.ValueTooLarge, _serialize.NotSerializable) as error:
+        raise _refused(error) from error.__cause__
+
+
+def encode_item(item: Any, number: int) -> Value:
+    """Return an encoded item to map over; errors as `encode_call`, naming the item by its number from 0."""
+    file = _main_file()
+    try:
+        return _serialize.encode_item(
+            item, number, main_alias=_main_modules.get(file), main_names=_main_names.get(file)
+        )
+    except (_serialize.ValueTooLarge, _serialize.NotSerializable) as error:
+        raise _refused(error) from error.__cause__
+
+
+def _refused(error: _serialize.ValueTooLarge | _serialize.NotSerializable) -> ApothicError:
+    if isinstance(error, _serialize.ValueTooLarge):
+        return TooLargeError(_sentence(error), code="value_too_large")
+    return SerializationError(_sentence(error))
 
 
 def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:

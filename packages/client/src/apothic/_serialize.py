@@ -112,8 +112,15 @@ def encode_result(result: object) -> Value:
         raise NotSerializable(_refusal("the result", result, error)) from error
 
 
-def encode_item(item: object, ordinal: int) -> Value:
-    """Encode what a generator yielded; errors as `encode_result`, naming the item by its ordinal from 0."""
+def encode_item(
+    item: object, ordinal: int, *, main_alias: str | None = None, main_names: Collection[str] | None = None
+) -> Value:
+    """Encode what a generator yielded, or an item to map over; errors as `encode_result`, naming it by its number.
+
+    Args:
+        ordinal: Its number, from 0.
+        main_alias, main_names: As for `encode_arguments`.
+    """
     data = _encode_json(item)
     if data is not None and len(data) <= VALUE_MAX:
         return Value("json", data)
@@ -121,7 +128,7 @@ def encode_item(item: object, ordinal: int) -> Value:
     if data is not None:
         _bounded(data, what)
     try:
-        return _encode_pickle(item, what)
+        return _encode_pickle(item, what, _MainNames.of(main_alias, main_names))
     except ValueTooLarge:
         raise
     except Exception as error:

@@ -19,10 +19,12 @@ class ApothicError(Exception):
         request_id: Id of the request that failed, for support; None when no server answered.
         retryable: Whether the same request may succeed later without a change.
         detail: The server's `detail` as sent: text or a validation list; None when no server answered.
+        item: Number from 0 of the item of a map that failed so; None in all other cases.
     """
 
     code = "error"
     retryable = False
+    item: int | None = None
 
     def __init__(
         self,
@@ -237,6 +239,8 @@ class RemoteExecutionError(ApothicError):
         first = f"{self.type_name}: {self.message}" if self.message else self.type_name
         if self.code != "exception":
             first = f"{first} [{self.code}]"
+        if self.item is not None:
+            first = f"{first} (item {self.item})"
         return f"{first}\n\nRemote traceback:\n{self.traceback.rstrip()}" if self.traceback else first
 
 
@@ -261,6 +265,9 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "fenced": ConflictError,
     "idempotency_in_progress": ConflictError,
     "job_not_ended": ConflictError,
+    "group_differs": ConflictError,
+    "group_gap": ConflictError,
+    "group_closed": ConflictError,
     "call_cycle_deadlock": ConflictError,
     "call_depth_exceeded": InvalidRequestError,
     "invalid": InvalidRequestError,
@@ -276,6 +283,7 @@ BY_CODE: dict[str, type[ApothicError]] = {
     "too_large": TooLargeError,
     "value_too_large": TooLargeError,
     "too_many_pending": CapacityError,
+    "group_full": CapacityError,
     "too_many_watchers": CapacityError,
     "too_many_new_watchers": CapacityError,
     "unavailable": UnavailableError,

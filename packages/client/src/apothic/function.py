@@ -19,6 +19,7 @@ from apothic._invocations import (
     spawn_call,
 )
 from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
+from apothic._map_calls import AsyncMaps, Maps, MapTarget
 from apothic.client import ControlPlaneClient
 from apothic.job import Job
 from apothic.options import FunctionOptions
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Function(Generic[P, R]):
+class Function(Maps[R], Generic[P, R]):
     """What `@app.function(...)` returns: the Python function, callable here and, once deployed, remotely.
 
     Attributes:
@@ -186,6 +187,9 @@ class Function(Generic[P, R]):
         """Raise InvalidRequestError: a plain function serves no URL."""
         refuse_web_url(self._name)
 
+    def _map_target(self) -> MapTarget:
+        return MapTarget(*self._app.deployed(self._name), self._name, self._is_generator, math.inf)
+
 
 class AsyncFunction(Function[P, R]):
     """A `Function` around an `async def`: called here it returns a coroutine, called remotely its result."""
@@ -199,8 +203,8 @@ class AsyncFunction(Function[P, R]):
         return self.python_function(*args, **kwargs)
 
 
-class AsyncFunctionCalls(Generic[P, R]):
-    """Remote calls of a local `Function` for asyncio; cancelling a task stops no job but that of `remote_gen`."""
+class AsyncFunctionCalls(AsyncMaps[R], Generic[P, R]):
+    """Remote calls of a local `Function` for asyncio; cancelling a task stops only what `remote_gen` and maps began."""
 
     def __init__(self, app: App, name: str, *, is_generator: bool) -> None:
         self._app = app
@@ -241,6 +245,9 @@ class AsyncFunctionCalls(Generic[P, R]):
     async def get_web_url(self) -> str:
         """Raise InvalidRequestError: a plain function serves no URL."""
         refuse_web_url(self._name)
+
+    def _map_target(self) -> MapTarget:
+        return MapTarget(*self._app.deployed(self._name), self._name, self._is_generator, math.inf)
 
 
 def is_generator_function(python_function: Callable[..., Any]) -> bool:

@@ -19,13 +19,17 @@ from apothic._invocations import (
 )
 from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
 from apothic._loading import is_loading, stop_if_loading
+from apothic._map_calls import AsyncMaps, Maps, MapTarget
 from apothic.client import ControlPlaneClient, shared_client
 from apothic.job import Job
 from apothic.options import ConcurrencySpec, Retries, retries_of_spec
 from apothic.schedules import Cron, Period, schedule_of_spec
 
+MAP_S = 600.0
+"""Bound of a map whose caller names none."""
 
-class RemoteFunction:
+
+class RemoteFunction(Maps[Any]):
     """A deployed function, known by name. Calls run the app's live deployment at the time of the call.
 
     Made by `from_name`. While an app's file is being loaded by a runner or the CLI nothing is looked up.
@@ -239,6 +243,9 @@ class RemoteFunction:
         info = self._info
         return self._client, info.function_id
 
+    def _map_target(self) -> MapTarget:
+        return MapTarget(*self.target(), self._name, self.is_generator, MAP_S)
+
     @functools.cached_property
     def _client(self) -> ControlPlaneClient:
         return self._connect()
@@ -250,8 +257,8 @@ class RemoteFunction:
         return self._known
 
 
-class AsyncRemoteFunctionCalls:
-    """Remote calls of a `RemoteFunction` for asyncio; cancelling a task stops no job but that of `remote_gen`."""
+class AsyncRemoteFunctionCalls(AsyncMaps[Any]):
+    """Remote calls of a `RemoteFunction` for asyncio; cancelling a task stops only what `remote_gen` and maps began."""
 
     def __init__(self, function: RemoteFunction) -> None:
         self._function = function
@@ -289,3 +296,7 @@ class AsyncRemoteFunctionCalls:
     async def get_web_url(self) -> str:
         """Raise InvalidRequestError: a plain function serves no URL."""
         refuse_web_url(self._function.name)
+
+    def _map_target(self) -> MapTarget:
+        function = self._function
+        return MapTarget(*function.target(), function.name, function.is_generator, MAP_S)

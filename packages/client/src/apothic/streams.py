@@ -1,4 +1,4 @@
-"""Events of the streams of jobs, apps and deployments, and where a reader of one is.
+"""Events of the streams of jobs, groups, apps and deployments, and where a reader of one is.
 
 Indexes of one stream begin at 0 and grow by 1; a filter hides events and never renumbers them. A reader that goes on
 after the last index it saw gets the next one: nothing is left out and nothing comes twice.
@@ -30,6 +30,7 @@ DEPLOYMENT_EVENT_TYPES = (
     "deployment.end", "deployment.build_log", "deployment.built", "deployment.build_failed", "deployment.reset",
     "deployment.snapshot",
 )  # fmt: skip
+GROUP_EVENT_TYPES = ("group.created", "group.progress", "group.end", "group.reset", "group.snapshot")
 
 
 def checked_types(event_types: Any, known: tuple[str, ...] = EVENT_TYPES) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ def checked_types(event_types: Any, known: tuple[str, ...] = EVENT_TYPES) -> tup
 
 @dataclass(frozen=True)
 class JobStreamCursor:
-    """A place in one stream, of a job, an app or a deployment.
+    """A place in one stream, of a job, a group, an app or a deployment.
 
     Attributes:
         last_index: The last index already seen; -1 for none.

@@ -15,7 +15,8 @@ PUBLIC = [
     "ApothicError", "App", "AppNamespace", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec",
     "ConfigError", "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Cron", "Deployment", "Function",
     "FunctionOptions", "Image", "InvalidRequestError", "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent",
-    "JobLogEvent", "JobResetEvent", "JobResultEvent", "JobStatusEvent", "JobStreamCheckpoint", "JobStreamCursor",
+    "JobGroup", "JobLogEvent", "JobResetEvent", "JobResultEvent", "JobStatusEvent", "JobStreamCheckpoint",
+    "JobStreamCursor",
     "JobStreamEvent", "JobStreamItemEvent", "JobStreamResetError", "JobTimeoutError", "LocalEntrypoint",
     "NotDeployedError", "NotFoundError", "NotSupportedError", "Period", "PermissionDeniedError", "ProtocolError",
     "RemoteApp", "RemoteExecutionError", "RemoteFunction", "Retries", "SerializationError", "StreamEvent",
@@ -91,10 +92,11 @@ def test_errors_survive_pickling() -> None:
         errors.NotFoundError("no", request_id="r1"),
         errors.JobStreamResetError("gone", job_id="jobs:1", requested_index=3, oldest_index=7, latest_index=9),
     ]
+    made[0].item = 17
     remote, late, missing, reset = pickle.loads(pickle.dumps(made))
 
     assert (remote.type_name, remote.job_id, str(remote)) == ("builtins.ValueError", "jobs:1", str(made[0]))
-    assert remote.__cause__.type_name == "a.B"
+    assert (remote.__cause__.type_name, remote.item, late.item) == ("a.B", 17, None)
     assert (late.job_id, late.is_final, late.code) == ("jobs:1", True, "timeout")
     assert (str(missing), missing.request_id) == ("no", "r1")
     assert (reset.job_id, reset.requested_index, reset.oldest_index, reset.latest_index) == ("jobs:1", 3, 7, 9)
