@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,14 +10,12 @@ from pathlib import Path
 
 import structlog
 
-from apothic.wire.ids import OrgId, new_key
-from apothic.wire.tokens import token_kind
+from apothic.wire.ids import JobId, OrgId, new_key
 from apothic_server.adapters.blobs.files import FileBlobs
 from apothic_server.adapters.clock import SystemClock
 from apothic_server.api.links.upgrade import link_upgrade
 from apothic_server.api.root import build_face
 from apothic_server.api.shared.asgi import Face
-from apothic_server.domain.access import Actor
 from apothic_server.identity import check_folder, claim_folder, first_org, known_org, pepper_of
 from apothic_server.loops.base import Loop, Watchdog
 from apothic_server.loops.retention import Retention
@@ -47,6 +44,7 @@ from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.role import Role
 from apothic_server.services.dispatch.time_limits import TimeLimits
 from apothic_server.services.enrolment import Enrolment
+from apothic_server.services.group_items import GroupItems
 from apothic_server.services.group_outcomes import GroupOutcomes
 from apothic_server.services.groups import Groups
 from apothic_server.services.health import Health
@@ -55,6 +53,7 @@ from apothic_server.services.keys import Keys
 from apothic_server.services.links import GRACE_S, Links
 from apothic_server.services.metrics import Metrics
 from apothic_server.services.news import News
+from apothic_server.services.offer import Services
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
 from apothic_server.services.preparing import Preparing
@@ -77,40 +76,6 @@ SWEEP_DEADLINE_S = 120.0
 
 def _random() -> float:
     return secrets.randbelow(1 << 30) / (1 << 30)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """Everything the faces ask; `api.shared.services` says what each part promises."""
-
-    keys: Keys
-    attempts: Attempts
-    apps: Apps
-    deployments: Deployments
-    preparing: Preparing
-    archives: Archives
-    jobs: Jobs
-    groups: Groups
-    stats: Stats
-    streams: Streams
-    schedules: Schedules
-    workers: Workers
-    enrolment: Enrolment
-    health: Health
-    metrics: Metrics
-
-    async def authenticate(self, token: str, attempt: str) -> Actor:
-        """Return who holds a well-formed token: a key, a worker, a join token, or the attempt that `attempt` names."""
-        kind = token_kind(token)
-        if kind == "lj":
-            return await self.attempts.authenticate(token, attempt)
-        if kind == "li":
-            return await self.enrolment.authenticate(token)
-        return await self.keys.authenticate(token)
-
-    def over(self, actor: Actor) -> asyncio.Future[None] | None:
-        """Return what is done when the attempt of `actor` is over; None when it is no user code."""
-        return self.attempts.over(actor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +210,9 @@ class Cloud:
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, self._grace_s)
         closing = Closing(database, board, calls, endings, grants)
-        outcomes = Outcomes(database, blobs, clock)
+        maps = Maps(board)
+        items = GroupItems(database, blobs, board, maps)
+        outcomes = Outcomes(database, blobs, clock, items)
         self.recovery = Recovery(
             database,
             board,
@@ -288,10 +255,10 @@ class Cloud:
             grace_s=self._grace_s,
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, disk, new_key=key)
+        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs)
-        groups = Groups(database, board, Maps(board), apps, blobs, group_outcomes, disk, new_key=key)
-        streams = Streams(database, jobs, blobs, flows, Turns(clock), group_outcomes)
+        groups = Groups(database, board, maps, apps, blobs, group_outcomes, disk, new_key=key)
+        streams = Streams(database, jobs, blobs, flows, Turns(clock), group_outcomes, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)
         health, cordons = Health(database, board, disk), Cordons(database, board, grants)
@@ -346,7 +313,7 @@ class Cloud:
             retries=retries.hint,
             limits=limits.hint,
             builds=builds.hint,
-            changed=lambda key: _changed(streams, peers, key),
+            changed=lambda key: _changed(streams, outcomes, peers, key),
             orphaned=calls.cancel_orphans,
         )
         outcomes.wake = waited.hint
@@ -373,9 +340,10 @@ def _watched(*loops: Loop) -> tuple[Loop, ...]:
     return (*loops, Loop("watchdog", Watchdog(loops).step, interval_s=1.0))
 
 
-def _changed(streams: Streams, peers: Peers, key: str) -> None:
+def _changed(streams: Streams, outcomes: Outcomes, peers: Peers, key: str) -> None:
     """Something was committed here: wake our own watchers, tell the other processes."""
     streams.hint(key)
+    outcomes.hint(JobId(key))
     peers.tell(key)
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, KeyId, OrgId
+from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId
 from apothic.wire.values import Value
 from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.lifecycle import LifeCycle
@@ -279,6 +279,7 @@ class JobFilter:
         is_unfinished: Only those that have not ended.
         before: Only older ones, by their ids.
         oldest: None that is older than this id.
+        group: Only items of this group that have a row of their own.
     """
 
     app_name: str | None = None
@@ -288,6 +289,7 @@ class JobFilter:
     is_unfinished: bool = False
     before: JobId | None = None
     oldest: str | None = None
+    group: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,13 +319,18 @@ class UnfinishedJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredOutcome:
-    """What a waiter wants to know about a job. `result` is set only when it succeeded."""
+    """What a waiter wants to know about a job. `result` is set only when it succeeded.
+
+    Attributes:
+        is_derived: It has no row of its own: an item of a group.
+    """
 
     job: JobId
     status: JobStatus
     attempt: int
     result: StoredValue | None
     error: dict[str, Any] | None
+    is_derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

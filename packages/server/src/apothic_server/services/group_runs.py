@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,12 @@ from apothic.wire import chunks
 from apothic.wire.limits import CHUNK_ITEMS_MAX
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
+from apothic_server.domain.decide.endings import NEVER_RETRIED
 from apothic_server.domain.group_views import OutcomeRun
 from apothic_server.domain.groups import Group, GroupStatus
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.ranges import Missing, Range, without
+from apothic_server.services.group_items import error_in
 from apothic_server.store.groups import StoredEnd
 
 ITEMS = "items"
@@ -46,8 +49,8 @@ class Runs:
             return
         self._flush()
         own = row.own
-        if self.is_tried_again:
-            own = sorted({*own, *(row.first + offset for offset in row.failed)})
+        if self.is_tried_again and row.failed:
+            own = sorted({*own, *_tried_again(row, data)})
         told = row.first + row.done
         for low, high in self._parts((row.first, told), own):
             is_whole = (low, high) == (row.first, told)
@@ -100,6 +103,14 @@ def entry_of(row: StoredEnd, data: bytes) -> bytes:
     if row.result is not None and row.status is JobStatus.SUCCEEDED:
         return chunks.KINDS[row.result.value.encoding] + data
     return _error(row.error or _cancelled(row.status is JobStatus.CANCELLED))
+
+
+def _tried_again(row: StoredEnd, data: bytes) -> Iterator[int]:
+    """Yield the numbers of those items of a chunk that failed and will get another attempt."""
+    entries = chunks.unpack(data)
+    for offset in row.failed:
+        if error_in(entries[offset]).get("code") not in NEVER_RETRIED:
+            yield row.first + offset
 
 
 def _python(row: StoredEnd) -> str | None:

@@ -16,8 +16,8 @@ from apothic_server.domain.apps import Function, check_python, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
-from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredOutcome, StoredValue
-from apothic_server.domain.views import JobView, LogPage, Outcome, Submitted, log_page
+from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredValue
+from apothic_server.domain.views import JobView, LogPage, Outcome, Submitted
 from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
@@ -26,7 +26,9 @@ from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
 from apothic_server.services.dispatch.live import WAITING, LiveJob
 from apothic_server.services.dispatch.nesting import caller, check_depth
+from apothic_server.services.group_items import GroupItems
 from apothic_server.services.handover import Handover
+from apothic_server.services.job_rows import JobRows
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.store import jobs as rows
@@ -50,6 +52,7 @@ class Jobs:
         blobs: Blobs,
         repeats: Repeats,
         outcomes: Outcomes,
+        items: GroupItems,
         disk: Disk,
         *,
         new_key: Callable[[], str],
@@ -62,6 +65,8 @@ class Jobs:
         self._apps = apps
         self._blobs = blobs
         self._repeats = repeats
+        self._items = items
+        self._rows = JobRows(database, items)
         self._disk = disk
         self._new_key = new_key
 
@@ -145,7 +150,7 @@ class Jobs:
 
     async def get(self, actor: Actor, key: JobId) -> JobView:
         """Raises: NotFound."""
-        return await self.view(actor, await self._row(actor, key))
+        return await self.view(actor, await self._rows.get(actor, key))
 
     async def check(self, actor: Actor, key: JobId) -> None:
         """Raise NotFound unless a job exists for the actor: user code sees those of its app and those it called."""
@@ -153,7 +158,7 @@ class Jobs:
             return  # whoever reads the job learns of it
         live = self._board.jobs.get(key)
         if live is None:
-            await self._row(actor, key)
+            await self._rows.get(actor, key)
         elif live.org != actor.org or not actor.sees(live.function.app, live.parent):
             raise no_such("job")
 
@@ -192,15 +197,15 @@ class Jobs:
         live = self._board.jobs.get(key)
         if live is not None and live.org == actor.org:
             return live.outcome
-        stored = await self._stored_outcome(actor, key)
+        stored = await self._rows.outcome(actor, key)
         if stored.status.is_final:
             return await self._outcomes.load(actor.org, stored)
-        if self._board.dispatches:
+        if self._board.dispatches and not stored.is_derived:
             found = await self._adopted(key)
-            return found or await self._outcomes.load(actor.org, await self._stored_outcome(actor, key))
+            return found or await self._outcomes.load(actor.org, await self._rows.outcome(actor, key))
         future = self._outcomes.future(actor.org, key)
         # An end between the first look and the future was told to nobody.
-        stored = await self._stored_outcome(actor, key)
+        stored = await self._rows.outcome(actor, key)
         return await self._outcomes.load(actor.org, stored) if stored.status.is_final else future
 
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
@@ -210,12 +215,7 @@ class Jobs:
             NotFound: No such job.
         """
         await self.check(actor, key)
-        async with self._database.request_unit(actor.org) as unit:
-            newest = await rows.get_last_index(unit, actor.org, key)
-            found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
-        if newest is None:
-            raise no_such("job")
-        return log_page(found, newest, after=after, is_whole=len(found) < limit)
+        return await self._rows.logs(actor, key, after, limit)
 
     async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer:
         """Cancel a job and return its status after that; an ended job keeps its status (G4.1).
@@ -232,9 +232,12 @@ class Jobs:
         for _ in range(CANCEL_TRIES):
             live = self._board.jobs.get(key)
             if live is None or live.org != actor.org:
-                job = await self._row(actor, key)
+                job = await self._rows.get(actor, key)
                 if job.status.is_final:
                     return await self._unchanged(actor, job.status, keep)
+                if await self._items.cancel(actor, key):
+                    status = (await self._rows.get(actor, key)).status
+                    return await self._unchanged(actor, status if status.is_final else JobStatus.CANCELLING, keep)
                 if not self._board.dispatches:
                     status = await self._handover.cancel(job, keep)
                     if isinstance(status, JobStatus):
@@ -301,14 +304,11 @@ class Jobs:
 
     async def _retry(self, actor: Actor, old: JobId, key: RequestKey | None) -> Submitted:
         self._disk.require_room()
-        row = await self._row(actor, old)
+        row = await self._rows.get(actor, old)
         if not row.status.is_final:
             raise Conflict(f"the job is {row.status.value}; only one that has ended is retried", code="job_not_ended")
         function = await self._apps.function_by_id(actor, row.function)
-        async with self._database.request_unit(actor.org) as unit:
-            arguments = await rows.get_arguments(unit, actor.org, old)
-        if arguments is None:
-            raise no_such("job")
+        arguments = await self._rows.arguments(actor, row)
         check_python(function, arguments.value.python)
         job = new_live_job(JobId(self._new_key()), function, arguments, self._board.clock.now(), actor)
         if not self._board.dispatches:
@@ -323,13 +323,6 @@ class Jobs:
     async def _rejoined(self, actor: Actor, job: JobId) -> Submitted:
         found = await self.outcome(actor, job)
         return Submitted(job, _done(None), _done(found) if isinstance(found, Outcome) else found, is_replay=True)
-
-    async def _stored_outcome(self, actor: Actor, key: JobId) -> StoredOutcome:
-        async with self._database.request_unit(actor.org) as unit:
-            stored = await rows.get_outcome(unit, actor.org, key)
-        if stored is None:
-            raise no_such("job")
-        return stored
 
     async def _function_of(self, actor: Actor, row: Job) -> Function:
         async with self._database.request_unit(actor.org) as unit:
@@ -352,13 +345,6 @@ class Jobs:
         digest = digest_of(value.data)
         await write_blob(self._blobs, actor.org, digest, value.data)
         return StoredValue(Value(value.encoding, b"", value.python), digest)
-
-    async def _row(self, actor: Actor, key: JobId) -> Job:
-        async with self._database.request_unit(actor.org) as unit:
-            found = await rows.get_job(unit, actor.org, key)
-        if found is None or not actor.sees(found.app, found.parent):
-            raise no_such("job")
-        return found
 
     async def _adopted(self, key: JobId) -> asyncio.Future[Outcome] | None:
         """Return the outcome of a job that memory lacked, or knew wrongly; None when its end is in the store."""

@@ -17,10 +17,12 @@ from apothic.wire.limits import VALUE_MAX
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import Value
 from apothic_server.domain.errors import PlatformError, Unavailable
+from apothic_server.domain.groups import parse_item_key
 from apothic_server.domain.jobs import StoredOutcome
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
+from apothic_server.services.group_items import GroupItems
 from apothic_server.store import jobs as rows
 from apothic_server.store.database import Database
 
@@ -39,12 +41,14 @@ class Outcomes:
         wake: Called when `step` has something to read at once.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, clock: Clock) -> None:
+    def __init__(self, database: Database, blobs: Blobs, clock: Clock, items: GroupItems) -> None:
+        self._items = items
         self._database = database
         self._blobs = blobs
         self._clock = clock
         self._waited: WeakValueDictionary[JobId, asyncio.Future[Outcome]] = WeakValueDictionary()
         self._orgs: dict[JobId, OrgId] = {}
+        self._of_groups: dict[str, set[JobId]] = {}
         self._told: dict[JobId, None] = {}
         self._read_at = clock.monotonic()
         self.wake: Callable[[], None] = lambda: None
@@ -61,6 +65,8 @@ class Outcomes:
         """Resolve `future` with the job's end from now on."""
         self._waited[job] = future
         self._orgs[job] = org
+        if (place := parse_item_key(job)) is not None:
+            self._of_groups.setdefault(place[0], set()).add(job)
 
     def take(self, job: JobId) -> asyncio.Future[Outcome] | None:
         """Return the future that somebody waits for, to be resolved by the caller from now on; None without one."""
@@ -69,9 +75,12 @@ class Outcomes:
         return None if found is None or found.done() else found
 
     def hint(self, job: JobId) -> None:
-        """Something of `job` was committed."""
-        if job in self._waited:
-            self._told[job] = None
+        """Something of `job`, or of a group or a chunk of its items, was committed."""
+        told = [job] if job in self._waited else []
+        if self._of_groups and (group := _group_of(job)) is not None:
+            told += [item for item in self._of_groups.get(group, ()) if item in self._waited]
+        if told:
+            self._told.update(dict.fromkeys(told))
             self.wake()
 
     def hint_all(self) -> None:
@@ -84,7 +93,11 @@ class Outcomes:
         now = self._clock.monotonic()
         if now - self._read_at >= REREAD_S:
             self._read_at = now
-            self._orgs = {job: self._orgs[job] for job in list(self._waited)}
+            waited = {job: self._orgs[job] for job in list(self._waited)}
+            self._orgs, self._of_groups = {}, {}
+            for job, org in waited.items():
+                if (future := self._waited.get(job)) is not None:
+                    self.keep(org, job, future)
             self._told.update(dict.fromkeys(self._orgs))
         while self._told:
             page = list(self._told)[:PAGE]
@@ -114,6 +127,11 @@ class Outcomes:
             raise
         for stored in found:
             await self._tell(asked[stored.job], stored)
+        ended = {stored.job for stored in found}
+        for job, org in asked.items():
+            item = await self._items.find(org, job) if job not in ended else None
+            if item is not None and item.job.status.is_final:
+                await self._tell(org, item.outcome)
 
     async def _tell(self, org: OrgId, stored: StoredOutcome) -> None:
         try:
@@ -126,6 +144,12 @@ class Outcomes:
         future = self.take(stored.job)
         if future is not None:
             future.set_result(outcome)
+
+
+def _group_of(key: str) -> str | None:
+    """Return the group whose items may have ended with what has this key; None for an item with a row of its own."""
+    group, dot, rest = key.partition(".")
+    return group if not dot or "-" in rest else None
 
 
 def _fail(future: asyncio.Future[Outcome] | None, error: Exception) -> None:

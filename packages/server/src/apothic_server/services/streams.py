@@ -21,6 +21,7 @@ from apothic_server.ports.blobs import Blobs
 from apothic_server.services.alarm import Alarm
 from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
+from apothic_server.services.group_items import GroupItems
 from apothic_server.services.group_outcomes import GroupOutcomes
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.runs import merged, rest_of, run_of
@@ -57,7 +58,14 @@ class Streams:
     """
 
     def __init__(
-        self, database: Database, jobs: Jobs, blobs: Blobs, flows: ItemFlows, turns: Turns, groups: GroupOutcomes
+        self,
+        database: Database,
+        jobs: Jobs,
+        blobs: Blobs,
+        flows: ItemFlows,
+        turns: Turns,
+        groups: GroupOutcomes,
+        items: GroupItems,
     ) -> None:
         self._database = database
         self._jobs = jobs
@@ -65,6 +73,8 @@ class Streams:
         self._flows = flows
         self._turns = turns
         self._groups = groups
+        self._items = items
+        self._of_groups: dict[str, set[str]] = {}
         self._tails: dict[str, list[Tail]] = {}
         self._watchers: dict[OrgId, int] = {}
         self.reread_s = REREAD_S
@@ -77,8 +87,10 @@ class Streams:
     def hint(self, key: str) -> None:
         """Something of the stream with this key was committed: wake its watchers, and readers of a group's outcomes."""
         self._groups.hint(key)
-        for tail in self._tails.get(key, ()):
-            tail.wake()
+        items = self._of_groups.get(key.partition(".")[0], ()) if self._of_groups else ()
+        for stream in (key, *items):
+            for tail in self._tails.get(stream, ()):
+                tail.wake()
 
     def hint_all(self) -> None:
         """Anything may have been committed: wake all watchers."""
@@ -97,10 +109,20 @@ class Streams:
         Raises:
             NotFound: The org has no such stream.
         """
+        found = await self._read(actor, stream, after, limit, kinds)
+        if found is None and stream.kind is StreamKind.JOB:
+            found = await self._read_item(actor, JobId(stream.key), after)
+        if found is None:
+            raise no_such(stream.kind.value)
+        return found
+
+    async def _read(
+        self, actor: Actor, stream: StreamRef, after: int, limit: int, kinds: frozenset[str] | None
+    ) -> Batch | Gap | None:
         async with self._database.request_unit(actor.org) as unit:
             bounds = await rows.get_bounds(unit, actor.org, stream)
             if bounds is None:
-                raise no_such(stream.kind.value)
+                return None
             oldest = _oldest(bounds, kinds)
             if after == BEGINNING and oldest > 0 and await rows.is_first(unit, actor.org, stream, oldest):
                 after = oldest - 1  # a restore raised all indexes, and nothing is missing
@@ -114,6 +136,17 @@ class Streams:
         is_whole = after + 1 >= max(bounds.oldest, bounds.oldest_item)
         has_more = bool(events) and last < bounds.newest
         return Batch(tuple(events), last, bounds.is_final and last == bounds.newest, is_whole, has_more)
+
+    async def _read_item(self, actor: Actor, key: JobId, after: int) -> Batch | Gap | None:
+        """Read the stream of an item of a group that has no row of its own."""
+        item = await self._items.find(actor.org, key)
+        if item is None:
+            return None
+        if after > item.last_index:
+            return Gap(after, 0, item.last_index)
+        result = None if item.value is None else item.value.value
+        events = tuple(_streamed(event, result) for event in item.events if event.index > after)
+        return Batch(events, item.last_index, item.job.status.is_final)
 
     async def next_ordinal(self, actor: Actor, job: JobId, *, upto: int) -> int:
         """Return the ordinal after the greatest among a job's items up to an index; 0 without any."""
@@ -138,6 +171,8 @@ class Streams:
     async def _job(self, actor: Actor, job: JobId) -> Snapshot:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.get_job_and_index(unit, actor.org, job)
+        if found is None and (item := await self._items.find(actor.org, job)) is not None:
+            found = item.job, item.value, item.last_index
         if found is None:
             raise no_such("job")
         row, stored, index = found
@@ -180,6 +215,7 @@ class Streams:
             tails.remove(tail)
             if not tails:
                 del self._tails[tail.stream.key]
+                self._note_item(tail.stream.key, is_watched=False)
 
     def _tail(self, org: OrgId, stream: StreamRef) -> Tail:
         """Return the tail that the watchers of one org share: who asks for another org's stream finds it empty."""
@@ -188,8 +224,19 @@ class Streams:
         if tail is None:
             tail = Tail(org, stream, self.reread_s)
             tails.append(tail)
+            self._note_item(stream.key, is_watched=True)
         tail.users += 1
         return tail
+
+    def _note_item(self, key: str, *, is_watched: bool) -> None:
+        """Remember which items of a group are watched: what is committed of others may concern them."""
+        group, dot, _ = key.partition(".")
+        if not dot:
+            return
+        items = self._of_groups.setdefault(group, set())
+        (items.add if is_watched else items.discard)(key)
+        if not items:
+            del self._of_groups[group]
 
     async def _result(self, unit: Connection, actor: Actor, job: JobId, found: list[StoredEvent]) -> Value | None:
         if not any(event.kind == "job.result" for event in found):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -67,6 +68,21 @@ class StoredEnd:
     @property
     def place(self) -> tuple[int, str]:
         return self.first, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class CoveringChunk:
+    """The row of the chunk that covers an item; `done` and `failed` as in `StoredEnd`."""
+
+    first: int
+    status: JobStatus
+    attempt: int
+    done: int
+    failed: tuple[int, ...]
+    result: StoredValue | None
+    error: dict[str, Any] | None
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +178,30 @@ async def get_inputs(connection: Connection, org: OrgId, group: GroupId, item: i
     if row is None or item >= row["first"] + row["count"]:
         return None
     return Segment(row["first"], row["count"], row["python"], row["data"] or b"", row["blob"])
+
+
+async def has_row(connection: Connection, org: OrgId, item: JobId) -> bool:
+    """Whether an item has a row of its own."""
+    return bool(await connection.fetchval(SQL["has_row"], org, item))
+
+
+async def get_chunk(connection: Connection, org: OrgId, group: GroupId, item: int) -> CoveringChunk | None:
+    """Return the chunk that covers an item, or None."""
+    row = await connection.fetchrow(SQL["get_chunk"], org, group, item)
+    if row is None:
+        return None
+    value = Value(row["result_encoding"] or "", row["result"] or b"", row["result_python"])
+    return CoveringChunk(
+        first=row["first_item"],
+        status=JobStatus(row["status"]),
+        attempt=row["attempt"],
+        done=row["chunk_done"] or 0,
+        failed=tuple(row["failed_items"] or ()),
+        result=None if row["result_encoding"] is None else StoredValue(value, row["result_blob"]),
+        error=_json(row["error"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
 
 
 async def count_items(connection: Connection, group: Group) -> dict[str, int]:

@@ -30,9 +30,10 @@ async def get_job(connection: Connection, org: OrgId, job: JobId) -> Job | None:
 
 async def list_jobs(connection: Connection, org: OrgId, wanted: JobFilter, *, limit: int) -> list[JobEntry]:
     """Return up to `limit` jobs that the filter lets pass, newest first, among the `LOOKED_AT_MAX` it looks at."""
+    below, oldest = _bounds(wanted)
     rows = await connection.fetch(
         SQL["list_unfinished" if wanted.is_unfinished else "list_jobs"],
-        org, wanted.before or BEYOND, wanted.oldest or "", limit, LOOKED_AT_MAX, wanted.app_name,
+        org, below, oldest, limit, LOOKED_AT_MAX, wanted.app_name,
         wanted.function_name, None if wanted.status is None else wanted.status.value, wanted.deployment,
     )  # fmt: skip
     found: list[JobEntry] = []
@@ -45,7 +46,7 @@ async def list_jobs(connection: Connection, org: OrgId, wanted: JobFilter, *, li
 async def looked_to(connection: Connection, org: OrgId, wanted: JobFilter) -> JobId | None:
     """Return the oldest job that `list_jobs` looks at, or None when there are no older ones."""
     query = SQL["unfinished_looked_to" if wanted.is_unfinished else "looked_to"]
-    key = await connection.fetchval(query, org, wanted.before or BEYOND, wanted.oldest or "", LOOKED_AT_MAX)
+    key = await connection.fetchval(query, org, *_bounds(wanted), LOOKED_AT_MAX)
     return None if key is None else JobId(key)
 
 
@@ -91,6 +92,14 @@ async def get_log_lines(
     """Return up to `limit` `job.log` events with an index above `after`, in order."""
     rows = await connection.fetch(SQL["get_log_lines"], org, job, after, limit)
     return [StoredEvent(row["index"], row["kind"], row["at"], _json(row["data"]) or {}) for row in rows]
+
+
+def _bounds(wanted: JobFilter) -> tuple[str, str]:
+    """Return the key below which all jobs of a list are, and the one that none is below."""
+    below, oldest = wanted.before or BEYOND, wanted.oldest or ""
+    if wanted.group is None:
+        return below, oldest
+    return min(below, f"{wanted.group}/"), max(oldest, f"{wanted.group}.")  # `/` comes right behind the dot
 
 
 def _job(row: Record) -> Job:

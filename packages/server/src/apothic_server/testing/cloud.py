@@ -33,7 +33,7 @@ from apothic.wire.link import (
 from apothic.wire.values import RemoteError, Value
 from apothic.wire.version import LINK_PROTOCOL, VERSION
 from apothic_server.api.shared.asgi import Face
-from apothic_server.bootstrap import Cloud, Services, Sources
+from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.access import Actor, Role
 from apothic_server.domain.apps import Deployment, Switch
 from apothic_server.domain.fleet import Worker
@@ -41,6 +41,7 @@ from apothic_server.domain.jobs import JobChange, JobFields, JobStatus, StreamEv
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.loops.base import Loop
 from apothic_server.services.dispatch.leases import PASS_S
+from apothic_server.services.offer import Services
 from apothic_server.store.address import StoreAddress
 from apothic_server.testing.clock import VirtualClock
 

@@ -18,10 +18,11 @@ OCTETS = {"content-type": "application/octet-stream"}
 INSERT = """
 INSERT INTO jobs (
     id, org, app, deployment, function, status, path, attempt, run_at, arguments_encoding, next_index, created_by,
-    created_at, finished_at, group_id, first_item, chunk_items, chunk_done, failed_items, result, result_encoding, error
+    created_at, finished_at, group_id, first_item, chunk_items, chunk_done, failed_items, result, result_encoding,
+    error, overlays
 )
 SELECT $2, org, app, deployment, function, $3, $4, 1, created_at, 'items', 0, created_by,
-    created_at, CASE WHEN $11 THEN created_at END, id, $5, $6, $7, $8, $9, $10, $12::jsonb
+    created_at, CASE WHEN $11 THEN created_at END, id, $5, $6, $7, $8, $9, $10, $12::jsonb, $13
 FROM groups WHERE id = $1
 """
 PATHS = {
@@ -72,7 +73,9 @@ class GroupUnderTest:
     async def get(self) -> dict[str, Any]:
         return (await self.client.request("GET", f"/v1/groups/{self.id}")).json
 
-    async def row(self, first: int, status: str, *outcomes: Any, items: int | None = None, error: str = "") -> None:
+    async def row(
+        self, first: int, status: str, *outcomes: Any, items: int | None = None, error: str = "", overlays: str = ""
+    ) -> None:
         """Write the row of an item, or with `items` that of a chunk of so many, as it is in the store."""
         is_final = status in ("succeeded", "failed", "cancelled")
         data = None if not outcomes else packed(*outcomes) if items is not None else json.dumps(outcomes[0]).encode()
@@ -83,7 +86,7 @@ class GroupUnderTest:
             await unit.execute(
                 INSERT, self.key, key, status, PATHS[status], first, items,
                 None if items is None else len(outcomes), failed if items is not None else None,
-                data, None if data is None else "json" if items is None else "items", is_final, told,
+                data, None if data is None else "json" if items is None else "items", is_final, told, overlays or None,
             )  # fmt: skip
         self.cloud.inner.board.hints.changed(key)
 

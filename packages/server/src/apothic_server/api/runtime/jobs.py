@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from apothic.wire.ids import DeploymentId, JobId, make_key, parse_record_id
+from apothic.wire.ids import DeploymentId, GroupId, make_key, parse_job_id, parse_record_id
 from apothic.wire.limits import LIST_PAGE_DEFAULT, LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.shared.idempotency import answer_once
@@ -57,18 +57,22 @@ def _filter(query: Mapping[str, str]) -> JobFilter:
     status, cursor, since = query.get("status"), query.get("cursor"), moment(query, "since")
     if status is not None and status not in _STATUSES:
         raise refusal("status", f"must be one of {', '.join(sorted(_STATUSES))}", "unknown_status")
-    before = None if cursor is None else parse_record_id(cursor, "jobs")
+    before = None if cursor is None else parse_job_id(cursor)
     if cursor is not None and before is None:
         raise refusal("cursor", "is no cursor that a list answered", "cursor_invalid")
     deployment = None if (asked := query.get("deployment")) is None else parse_record_id(asked, "deployments")
     if asked is not None and deployment is None:
         raise refusal("deployment", "is no id of a deployment", "deployment_invalid")
+    group = None if (asked := query.get("group")) is None else parse_record_id(asked, "groups")
+    if asked is not None and group is None:
+        raise refusal("group", "is no id of a group", "group_invalid")
     return JobFilter(
         app_name=query.get("app"),
         function_name=query.get("function"),
         status=None if status is None else JobStatus(status),
         deployment=None if deployment is None else DeploymentId(deployment),
         is_unfinished=truth(query, "unfinished"),
-        before=None if before is None else JobId(before),
+        before=before,
+        group=None if group is None else GroupId(group),
         oldest=None if since is None else make_key(round(since.timestamp() * 1000), 0),
     )

@@ -302,6 +302,7 @@ def _jobs(handlers: JobHandlers) -> list[Operation]:
             "cursor",
             "deployment",
             "function",
+            "group",
             "limit",
             "since",
             "status",

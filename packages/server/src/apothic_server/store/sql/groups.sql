@@ -91,6 +91,17 @@ UPDATE groups SET status = 'cancelling' WHERE org = $1 AND id = $2 AND status = 
 SELECT first, count, python, data, blob FROM group_inputs
 WHERE org = $1 AND group_id = $2 AND first <= $3 ORDER BY first DESC LIMIT 1;
 
+-- name: has_row
+SELECT true FROM jobs WHERE org = $1 AND id = $2;
+
+-- name: get_chunk
+SELECT first_item, status, attempt, chunk_done, failed_items, error, result, result_blob, result_encoding, result_python,
+    started_at, finished_at
+FROM jobs
+WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
+    AND first_item > $3::int - 500 AND first_item <= $3::int AND first_item + chunk_items > $3::int
+ORDER BY first_item DESC LIMIT 1;
+
 -- name: count_items
 -- Items by what their rows say; an own row stands for its item whatever the entry of a chunk says (`overlays`).
 SELECT status, sum(items)::bigint AS items FROM (

@@ -6,23 +6,24 @@ SELECT id, org, app, deployment, function, status, attempt, fence, losses, worke
 FROM jobs WHERE org = $1 AND id = $2;
 
 -- name: list_jobs
--- Looks at the newest $5 jobs below $2 and not below $3, by the index `jobs_by_org`, whatever the filters leave of them.
+-- Looks at the newest $5 rows below $2 and not below $3, by the index `jobs_by_org`, whatever the filters leave of them.
+-- Chunks of groups are no jobs.
 WITH looked AS (
-    SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at
+    SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at, chunk_items
     FROM jobs WHERE org = $1 AND id < $2 AND id >= $3 ORDER BY id DESC LIMIT $5
 )
 SELECT looked.id, app.name AS app_name, function.name AS function_name, looked.deployment, looked.status,
     looked.attempt, looked.created_at, looked.started_at, looked.finished_at
 FROM looked JOIN apps AS app ON app.id = looked.app AND app.org = $1
     JOIN functions AS function ON function.id = looked.function AND function.org = $1
-WHERE ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
+WHERE looked.chunk_items IS NULL AND ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
     AND ($8::text IS NULL OR looked.status = $8) AND ($9::text IS NULL OR looked.deployment = $9)
 ORDER BY looked.id DESC LIMIT $4;
 
 -- name: list_unfinished
 -- As `list_jobs`, but looks at jobs that have not ended only, by the index `jobs_unfinished_by_org`.
 WITH looked AS (
-    SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at
+    SELECT id, app, deployment, function, status, attempt, created_at, started_at, finished_at, chunk_items
     FROM jobs WHERE org = $1 AND id < $2 AND id >= $3
         AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
     ORDER BY id DESC LIMIT $5
@@ -31,7 +32,7 @@ SELECT looked.id, app.name AS app_name, function.name AS function_name, looked.d
     looked.attempt, looked.created_at, looked.started_at, looked.finished_at
 FROM looked JOIN apps AS app ON app.id = looked.app AND app.org = $1
     JOIN functions AS function ON function.id = looked.function AND function.org = $1
-WHERE ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
+WHERE looked.chunk_items IS NULL AND ($6::text IS NULL OR app.name = $6) AND ($7::text IS NULL OR function.name = $7)
     AND ($8::text IS NULL OR looked.status = $8) AND ($9::text IS NULL OR looked.deployment = $9)
 ORDER BY looked.id DESC LIMIT $4;
 

@@ -1,0 +1,202 @@
+"""Items of groups that have no row of their own: what they are, from the row of their chunk or from their group.
+
+The reading rule: an item's own row tells of it; without one its chunk's entry does, then its chunk's status, then its
+group's. What has a row of its own is none of this module's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from apothic.wire import chunks
+from apothic.wire.ids import GroupId, JobId, OrgId
+from apothic.wire.limits import CHUNK_OUTCOMES_MAX, MIB, VALUE_MAX
+from apothic.wire.values import Value
+from apothic_server.domain.access import Actor
+from apothic_server.domain.decide.endings import NEVER_RETRIED
+from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.groups import Group, GroupStatus, item_key, parse_item_key
+from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
+from apothic_server.ports.blobs import Blobs
+from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.maps import Maps
+from apothic_server.services.item_arguments import call_of
+from apothic_server.store import groups as rows
+from apothic_server.store import recovery
+from apothic_server.store.connection import Connection
+from apothic_server.store.database import Database
+from apothic_server.store.groups import CoveringChunk
+
+RESULT_MAX = CHUNK_OUTCOMES_MAX + 2 * VALUE_MAX + MIB
+"""Most bytes of the packed outcomes of a chunk, with the last ones and what stands between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item without a row of its own, as it is now."""
+
+    job: Job
+    value: StoredValue | None = None
+
+    @property
+    def last_index(self) -> int:
+        """Newest index of its stream: one event until it has ended, then one for each status and what came out."""
+        return len(self.events) - 1
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        """Its stream: all of it is told at its end, so that nothing that was told has to be taken back."""
+        job = self.job
+        found = [StoredEvent(0, "job.queued", job.created_at, {"status": "queued"})]
+        if not job.status.is_final:
+            return found
+        ended_at = job.finished_at or job.created_at
+        started_at = job.started_at or ended_at
+        told: list[tuple[str, datetime, dict[str, Any]]] = []
+        if job.attempt:
+            starting = {"status": "starting", "previous": "queued", "attempt": job.attempt}
+            told.append(("job.status", started_at, starting))
+            told.append(("job.running", started_at, {"status": "running", "attempt": job.attempt}))
+        if job.error is not None:
+            told.append(("job.error", ended_at, {**job.error, "attempt": job.attempt}))
+        if job.status is JobStatus.SUCCEEDED:
+            told.append(("job.result", ended_at, {"attempt": job.attempt}))
+        told.append(("job.end", ended_at, {"status": job.status.value}))
+        return [*found, *(StoredEvent(index, *event) for index, event in enumerate(told, 1))]
+
+    @property
+    def outcome(self) -> StoredOutcome:
+        job = self.job
+        return StoredOutcome(job.id, job.status, job.attempt, self.value, job.error, is_derived=True)
+
+
+class GroupItems:
+    """Finds such items, for any org."""
+
+    def __init__(self, database: Database, blobs: Blobs, board: Board, maps: Maps) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._board = board
+        self._maps = maps
+
+    async def find(self, org: OrgId, key: JobId) -> Item | None:
+        """Return the item that has a key, or None when the org has none, or one with a row of its own."""
+        place = parse_item_key(key)
+        if place is None:
+            return None
+        group_id, number = place
+        async with self._database.request_unit(org) as unit:
+            group = await rows.get_group(unit, org, group_id)
+            if group is None or number >= group.uploaded:
+                return None
+            chunk = await rows.get_chunk(unit, org, group_id, number)
+            if await rows.has_row(unit, org, key):  # asked after the chunk, whose end may have made it
+                return None
+            retries = await _retries(unit, group) if chunk is not None and chunk.failed else 0
+        if chunk is None:
+            return _uncut(group, number)
+        return await self._covered(group, number, chunk, retries)
+
+    async def cancel(self, actor: Actor, key: JobId) -> bool:
+        """Cancel an item that has no row of its own; False for any other job.
+
+        Raises:
+            Unavailable: Another process dispatches, and it alone knows where the item is.
+        """
+        place = parse_item_key(key)
+        if place is None or await self.find(actor.org, key) is None:
+            return False
+        if not self._board.dispatches:
+            raise Unavailable("the server that dispatches has to cancel this item; try again", retry_after_s=1)
+        group_id, number = place
+        self._maps.cancel(group_id, [number])
+        return True
+
+    async def arguments(self, org: OrgId, key: JobId) -> StoredValue | None:
+        """Return what an item was called with, as a call has it; None when the org has no such item."""
+        place = parse_item_key(key)
+        if place is None:
+            return None
+        group_id, number = place
+        async with self._database.request_unit(org) as unit:
+            group = await rows.get_group(unit, org, group_id)
+            segment = None if group is None else await rows.get_inputs(unit, org, group_id, number)
+        if group is None or segment is None:
+            return None
+        data = segment.data
+        if segment.blob is not None:
+            data = await self._blobs.read(org, segment.blob, size_max=RESULT_MAX)
+        (entry,) = chunks.unpack(chunks.cut(data, number - segment.first, 1))
+        return StoredValue(call_of(entry, segment.python, spread=group.spread))
+
+    async def _covered(self, group: Group, number: int, chunk: CoveringChunk, retries: int) -> Item:
+        offset = number - chunk.first
+        if not chunk.status.is_final or offset >= chunk.done or chunk.result is None:
+            error = chunk.error if chunk.status.is_final else None
+            return Item(_job(group, number, chunk.status, chunk, error))
+        value = chunk.result.value
+        data = value.data
+        if chunk.result.blob is not None:
+            data = await self._blobs.read(group.org, chunk.result.blob, size_max=RESULT_MAX)
+        (entry,) = chunks.unpack(chunks.cut(data, offset, 1))
+        encoding = chunks.ENCODINGS.get(entry[:1])
+        if encoding is not None:
+            job = _job(group, number, JobStatus.SUCCEEDED, chunk, None)
+            return Item(job, StoredValue(Value(encoding, entry[1:], value.python)))
+        error = error_in(entry)
+        is_tried_again = retries > 0 and error.get("code") not in NEVER_RETRIED and not group.status.is_final
+        status = JobStatus.RETRYING if is_tried_again else JobStatus.FAILED
+        return Item(_job(group, number, status, chunk, error))
+
+
+def error_in(entry: bytes) -> dict[str, Any]:
+    """Return the error that an entry tells; workers are not trusted to send one."""
+    try:
+        return msgspec.json.decode(entry[1:], type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {"type": "", "message": "the error cannot be read", "traceback": "", "code": "lost", "causes": []}
+
+
+async def _retries(unit: Connection, group: Group) -> int:
+    function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
+    return 0 if function is None or function.spec.at_most_once else function.spec.max_retries
+
+
+def _uncut(group: Group, number: int) -> Item:
+    """Return an item that no row covers: it waits, or ended with its group."""
+    if not group.status.is_final:
+        return Item(_job(group, number, JobStatus.QUEUED, None, None))
+    status = JobStatus.CANCELLED if group.status is GroupStatus.CANCELLED else JobStatus.FAILED
+    return Item(_job(group, number, status, None, group.error))
+
+
+def _job(
+    group: Group, number: int, status: JobStatus, chunk: CoveringChunk | None, error: dict[str, Any] | None
+) -> Job:
+    ended_at = group.finished_at if chunk is None else chunk.finished_at
+    return Job(
+        id=item_key(GroupId(group.id), number),
+        org=group.org,
+        app=group.app,
+        deployment=group.deployment,
+        function=group.function,
+        status=status,
+        attempt=0 if chunk is None else chunk.attempt,
+        fence=0,
+        losses=0,
+        worker=None,
+        term=None,
+        run_at=group.created_at,
+        error=error,
+        created_by=group.created_by,
+        created_at=group.created_at,
+        started_at=None if chunk is None else chunk.started_at,
+        finished_at=ended_at if status.is_final else None,
+        retry_of=None,
+        parent=group.parent,
+        depth=group.depth,
+    )
