@@ -14,6 +14,7 @@ Frame = tuple[dict[str, Any], bytes]
 
 _FRAME_MAX = VALUE_MAX + HEAD_MAX + PREFIX
 _RECEIVE_MAX = 256 * 1024
+_OF_CALL = ("items_taken", "take_back")
 
 
 class Channel:
@@ -54,8 +55,8 @@ class Channel:
         self._ready.clear()
         return frames
 
-    def receive_taken(self, *, wait: bool) -> list[dict[str, Any]]:
-        """Return the heads of the `items_taken` frames that are here; other frames stay for `receive`.
+    def receive_of_call(self, *, wait: bool) -> list[dict[str, Any]]:
+        """Return the heads of the `items_taken` and `take_back` frames that are here; others stay for `receive`.
 
         Args:
             wait: Wait until something comes.
@@ -65,9 +66,11 @@ class Channel:
         """
         if not self._read(0 if wait else socket.MSG_DONTWAIT):
             raise ConnectionResetError("the worker closed the connection")
-        found = [head for head, _ in self._ready if head.get("kind") == "items_taken"]
+        if not self._ready:
+            return []
+        found = [head for head, _ in self._ready if head.get("kind") in _OF_CALL]
         if found:
-            self._ready = deque(frame for frame in self._ready if frame[0].get("kind") != "items_taken")
+            self._ready = deque(frame for frame in self._ready if frame[0].get("kind") not in _OF_CALL)
         return found
 
     def _read(self, flags: int) -> bool:

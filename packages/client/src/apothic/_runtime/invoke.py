@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, cast
@@ -16,6 +16,8 @@ from apothic._runtime.generate import ItemRefused, run_async_generator, run_gene
 from apothic._runtime.items import ItemStream
 from apothic._runtime.output import flush_streams
 from apothic._serialize import NotSerializable, PythonMismatch, ValueTooLarge, decode, encode_result
+from apothic.wire.chunks import ENCODINGS, unpack
+from apothic.wire.maps import ChunkOrder
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError, Value
 
@@ -33,13 +35,24 @@ class Call:
         id: Names the call on this connection.
         job: Key of the job.
         attempt: Number of the attempt.
-        arguments: Encodes `[args, kwargs]`.
+        arguments: Encodes `[args, kwargs]`, or as `form` says, or several items of a map.
+        form: `call`; of an item of a map `item` when `arguments` encodes the only argument, `spread` when a list or
+            tuple of all positional ones.
+        items: What `arguments` holds when these are several items of a map.
     """
 
     id: str
     job: str
     attempt: int
     arguments: Value
+    form: str = "call"
+    items: ChunkOrder | None = None
+
+    def of_item(self, offset: int, entry: bytes) -> Call:
+        """Return the call of one of several items, given its entry."""
+        assert self.items is not None
+        job = f"{self.items.group}.{self.items.first + offset}"
+        return Call(self.id, job, self.attempt, _argument(entry, self.arguments.python), self.form)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,19 @@ class Outcome:
 def read_call(head: dict[str, Any], body: bytes) -> Call:
     """Return the call that a `call` frame describes."""
     arguments = Value(str(head["encoding"]), body, head.get("python"))
-    return Call(str(head["call"]), str(head["job"]), int(head["attempt"]), arguments)
+    call = Call(str(head["call"]), str(head["job"]), int(head["attempt"]), arguments)
+    items: dict[str, Any] | None = head.get("items")
+    if items is None:
+        return call
+    order = ChunkOrder(str(items["group"]), int(items["first"]), int(items["count"]), bool(items["spread"]))
+    form = "spread" if order.spread else "item"
+    if order.count > 1:
+        return replace(call, form=form, items=order)
+    return replace(call, form=form, arguments=_argument(unpack(body)[0], arguments.python))
+
+
+def _argument(entry: bytes, python: str | None) -> Value:
+    return Value(ENCODINGS.get(entry[:1], "none"), entry[1:], python)
 
 
 def reply(call: Call, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
@@ -64,17 +89,19 @@ def reply(call: Call, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
     return {"kind": "result", "call": call.id, "encoding": value.encoding, "python": value.python}, value.data
 
 
-def run_call(function: Callable[..., Any], call: Call, drive: Callable[[Any], Any], open_items: OpenItems) -> Outcome:
+def run_call(
+    function: Callable[..., Any], call: Call, drive: Callable[[Any], Any], open_items: OpenItems | None
+) -> Outcome:
     """Run a synchronous function and return its outcome; `SystemExit` and `KeyboardInterrupt` are outcomes too.
 
     Args:
         function: The user's function.
         call: What to call it with.
         drive: Runs a coroutine to its end, for functions that return one without being `async def`.
-        open_items: Makes the way of the items, for a generator.
+        open_items: Makes the way of the items, for a generator; None refuses generators.
     """
     process = os.getpid()
-    arguments = _read_arguments(call.arguments)
+    arguments = _read_arguments(call)
     if isinstance(arguments, Outcome):
         return arguments
     try:
@@ -92,25 +119,25 @@ def _result(
     call: Call,
     arguments: tuple[list[Any], dict[str, Any]],
     drive: Callable[[Any], Any],
-    open_items: OpenItems,
+    open_items: OpenItems | None,
 ) -> Any:
     result: Any = function(*arguments[0], **arguments[1])
     if type(result) is CoroutineType:
         return drive(result)
-    if _is_own(GeneratorType, isgeneratorfunction, function, result):
+    if open_items is not None and _is_own(GeneratorType, isgeneratorfunction, function, result):
         return run_generator(result, open_items(call.id))
     return result
 
 
-async def run_call_async(function: Callable[..., Any], call: Call, open_items: OpenItems) -> Outcome:
+async def run_call_async(function: Callable[..., Any], call: Call, open_items: OpenItems | None) -> Outcome:
     """Run an `async def` function and return its outcome, like `run_call`."""
     process = os.getpid()
-    arguments = _read_arguments(call.arguments)
+    arguments = _read_arguments(call)
     if isinstance(arguments, Outcome):
         return arguments
     try:
         result: Any = function(*arguments[0], **arguments[1])
-        if _is_own(AsyncGeneratorType, isasyncgenfunction, function, result):
+        if open_items is not None and _is_own(AsyncGeneratorType, isasyncgenfunction, function, result):
             result = run_async_generator(result, open_items(call.id))
         outcome = _encoded(await result if isawaitable(result) else result)
     except BaseException as error:
@@ -121,13 +148,18 @@ async def run_call_async(function: Callable[..., Any], call: Call, open_items: O
     return outcome
 
 
-def _read_arguments(value: Value) -> tuple[list[Any], dict[str, Any]] | Outcome:
+def _read_arguments(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
     try:
-        pair = decode(value)
+        pair = decode(call.arguments)
     except PythonMismatch as error:
         return Outcome(error=describe(error, "python_mismatch"))
     except BaseException as error:  # unpickling runs user code
         return Outcome(error=describe(error, "arguments_unreadable"))
+    if call.form == "item":
+        return [pair], {}
+    if call.form == "spread":
+        is_all = type(pair) in (list, tuple)
+        return (list(pair), {}) if is_all else _unreadable("the item is no list or tuple of positional arguments")
     if not _is_pair(pair):
         return _unreadable("the arguments are not a list and an object with text keys")
     return cast("tuple[list[Any], dict[str, Any]]", tuple(pair))

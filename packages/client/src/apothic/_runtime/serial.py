@@ -7,10 +7,12 @@ from contextvars import copy_context
 from typing import Any
 
 from apothic._runtime.channel import Channel
+from apothic._runtime.chunk import Chunk, run_chunk, run_chunk_async
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call_alone
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async
 from apothic._runtime.items import ItemStream
+from apothic._runtime.output import route_output
 from apothic._runtime.stopping import Stopping, raise_cancelled
 
 
@@ -27,11 +29,44 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
         while (frame := channel.receive()) is not None and frame[0]["kind"] != "stop":
             if frame[0]["kind"] == "call":
                 call = read_call(*frame)
+                if call.items is not None:
+                    copy_context().run(_run_chunk, function, loop.open_chunk(call, is_async=is_async), loop, is_async)
+                    stopping.end_if_asked()
+                    continue
                 outcome = copy_context().run(_run, function, call, loop, is_async)
                 stopping.end_if_asked()
                 channel.send(*reply(call, outcome))
     finally:
         loop.close()
+
+
+def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async: bool) -> None:
+    call, stopping = chunk.call, loop.stopping
+    enter_call_alone(CurrentCall(call.id, call.job, call.attempt, chunk.output))
+    route_output(chunk.output)
+
+    def execute(call: Call) -> Outcome:
+        try:
+            stopping.interrupt = raise_cancelled
+            return run_call(function, call, loop.drive, None)
+        except JobCancelled as cancelled:
+            return Outcome(error=describe(cancelled))
+        finally:
+            stopping.interrupt = _nothing
+
+    stopping.interrupt = _nothing
+    try:
+        if is_async:
+            loop.drive(run_chunk_async(chunk, function, stopping.was_asked))
+        else:
+            run_chunk(chunk, execute, stopping.was_asked)
+        chunk.close()
+    finally:
+        stopping.interrupt = None
+
+
+def _nothing() -> None:
+    """Between two items nothing has to be interrupted: it is noticed before the next one."""
 
 
 def _run(function: Callable[..., Any], call: Call, loop: _Loop, is_async: bool) -> Outcome:
@@ -55,7 +90,14 @@ class _Loop:
         self.stopping = stopping
         self._channel = channel
         self._items: ItemStream | None = None
+        self._chunk: Chunk | None = None
         self._loop: Any = None
+
+    def open_chunk(self, call: Call, *, is_async: bool) -> Chunk:
+        """Return the items of a call. Without an event loop they look themselves whether they are asked back."""
+        hear = None if is_async else lambda: self._hear(None, wait=False)
+        self._chunk = Chunk(self._channel, call, hear)
+        return self._chunk
 
     def open_blocking_items(self, call: str) -> ItemStream:
         """Return the way of the items of a call that blocks this thread."""
@@ -100,8 +142,11 @@ class _Loop:
             self._loop.remove_reader(self._channel.fileno())
 
     def _hear(self, items: ItemStream | None, *, wait: bool) -> None:
-        for head in self._channel.receive_taken(wait=wait):
-            if items is not None and head["call"] == items.call:
+        for head in self._channel.receive_of_call(wait=wait):
+            if head["kind"] == "take_back":
+                if self._chunk is not None and head["call"] == self._chunk.call.id:
+                    self._chunk.take_back()
+            elif items is not None and head["call"] == items.call:
                 items.taken(int(head["upto"]))
 
     def close(self) -> None:

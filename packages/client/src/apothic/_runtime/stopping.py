@@ -45,6 +45,10 @@ class Stopping:
             except ValueError:
                 return
 
+    def was_asked(self) -> bool:
+        """Whether TERM came during a call."""
+        return self.is_asked
+
     def end_if_asked(self) -> None:
         """End the process by TERM if that came during a call."""
         if self.is_asked:

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 from apothic._runtime.channel import Channel
+from apothic._runtime.chunk import Chunk, run_chunk_async
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call_async
@@ -43,6 +44,7 @@ class _TaskServer:
         self._begun: set[str] = set()
         self._cancelled: set[str] = set()
         self._items: dict[str, ItemStream] = {}
+        self._chunks: dict[str, Chunk] = {}
         self._is_stopping = False
 
     @property
@@ -63,15 +65,23 @@ class _TaskServer:
                 self._cancel(str(head["call"]))
             elif head["kind"] == "items_taken":
                 self._taken(str(head["call"]), int(head["upto"]))
+            elif head["kind"] == "take_back":
+                if (chunk := self._chunks.get(str(head["call"]))) is not None:
+                    chunk.take_back()
             elif head["kind"] == "stop":
                 self._stop()
 
     def _start(self, call: Call) -> None:
         context = copy_context()
-        output = CallOutput(lambda stream, text: self._send_text(call, stream, text))
+        if call.items is None:
+            output = CallOutput(lambda stream, text: self._send_text(call, stream, text))
+            run = self._run(call, output)
+        else:
+            chunk = self._chunks[call.id] = Chunk(self._channel, call)
+            output, run = chunk.output, self._run_chunk(chunk)
         context.run(enter_call, CurrentCall(call.id, call.job, call.attempt, output))
         context.run(route_output, output)
-        self._running[call.id] = context.run(self._loop.create_task, self._run(call, output))
+        self._running[call.id] = context.run(self._loop.create_task, run)
 
     def _cancel(self, call_id: str) -> None:
         if call_id not in self._running or call_id in self._cancelled:
@@ -97,13 +107,27 @@ class _TaskServer:
     async def _run(self, call: Call, output: CallOutput) -> None:
         outcome = await self._outcome(call)
         output.close()
-        del self._running[call.id]
-        self._items.pop(call.id, None)
-        self._begun.discard(call.id)
-        self._cancelled.discard(call.id)
+        self._forget(call)
         self._channel.send(*reply(call, outcome))
         if self.is_over:
             self._loop.stop()
+
+    async def _run_chunk(self, chunk: Chunk) -> None:
+        call = chunk.call
+        if call.id not in self._cancelled:
+            self._begun.add(call.id)
+            await run_chunk_async(chunk, self._function, lambda: call.id in self._cancelled)
+        self._forget(call)
+        chunk.close()
+        if self.is_over:
+            self._loop.stop()
+
+    def _forget(self, call: Call) -> None:
+        del self._running[call.id]
+        self._items.pop(call.id, None)
+        self._chunks.pop(call.id, None)
+        self._begun.discard(call.id)
+        self._cancelled.discard(call.id)
 
     async def _outcome(self, call: Call) -> Outcome:
         if call.id in self._cancelled:

@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import Any
 
 from apothic._runtime.channel import Channel
+from apothic._runtime.chunk import Chunk, run_chunk
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call
@@ -47,9 +48,13 @@ class _ThreadCall:
         self._is_cancelled = False
         self._is_over = False
         self._items: ItemStream | None = None
+        self._chunk = None if call.items is None else Chunk(channel, call)
 
     def run(self, running: dict[str, _ThreadCall]) -> None:
         """Execute the call and send its reply."""
+        if self._chunk is not None:
+            self._run_chunk(self._chunk, running)
+            return
         output = CallOutput(self._send_text)
         enter_call(CurrentCall(self.call.id, self.call.job, self.call.attempt, output))
         route_output(output)
@@ -63,10 +68,24 @@ class _ThreadCall:
         running.pop(self.call.id, None)
         self._channel.send(*reply(self.call, outcome))
 
+    def _run_chunk(self, chunk: Chunk, running: dict[str, _ThreadCall]) -> None:
+        enter_call(CurrentCall(self.call.id, self.call.job, self.call.attempt, chunk.output))
+        route_output(chunk.output)
+        try:
+            if self._begin():
+                run_chunk(chunk, lambda call: run_call(self._function, call, _drive, None), lambda: self._is_cancelled)
+            self._seal()
+        except JobCancelled:
+            self._seal()
+        running.pop(self.call.id, None)
+        chunk.close()
+
     def obey(self, head: dict[str, Any]) -> None:
         """Act on a frame about the call while it runs."""
         if head["kind"] == "cancel":
             self._cancel()
+        elif head["kind"] == "take_back" and self._chunk is not None:
+            self._chunk.take_back()
         elif head["kind"] == "items_taken" and self._items is not None:
             self._items.taken(int(head["upto"]))
 
@@ -79,11 +98,15 @@ class _ThreadCall:
             if self._thread is not None:
                 _raise_in_thread(self._thread, JobCancelled)
 
-    def _outcome(self) -> Outcome:
+    def _begin(self) -> bool:
+        """From here on the thread can be interrupted; false when the call was cancelled before."""
         with self._lock:
             self._thread = threading.get_ident()
-            if self._is_cancelled:
-                return Outcome(error=describe(JobCancelled("the job was cancelled before it started")))
+            return not self._is_cancelled
+
+    def _outcome(self) -> Outcome:
+        if not self._begin():
+            return Outcome(error=describe(JobCancelled("the job was cancelled before it started")))
         return run_call(self._function, self.call, _drive, self._open_items)
 
     def _open_items(self, call: str) -> ItemStream:

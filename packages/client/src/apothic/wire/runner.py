@@ -15,6 +15,8 @@ Runner socket (worker → runner):
 
     {"kind": "go"}                                       limits are in place; sent once, before any call
     {"kind": "call", "call": str, "job": str, "attempt": int, "encoding", "python"} + arguments as body
+      items of a map have "items": {"group", "first", "count", "spread"} too; the body is packed (`apothic.wire.chunks`)
+    {"kind": "take_back", "call": str}                   begin no further item of the call; ignored by single calls
     {"kind": "cancel", "call": str}                      only with several tasks at once
     {"kind": "items_taken", "call": str, "upto": int}    items below this ordinal are kept; the window moves on
     {"kind": "stop"}                                     finish what runs, then exit 0
@@ -22,6 +24,9 @@ Runner socket (worker → runner):
     {"kind": "hello"}                                    first; the worker reads the sender's pid from its credentials
     {"kind": "ready"} / {"kind": "load_failed", "error": …}
     {"kind": "log", "call", "stream", "text"}            only with several tasks at once: text of exactly this call
+    {"kind": "log", "call", "item", "stream", "text"}    of one of several items of a map, by its offset in the call
+    {"kind": "done", "call", "count", "is_last": bool, "python"} + packed outcomes of the next `count` items as body;
+      in place of result; less than all items were executed when the last one leaves some
     {"kind": "items", "call", "first", "count", "encoding", "python"} + batch as body (`apothic.wire.items`)
     {"kind": "result", "call", "encoding", "python"} + value as body
     {"kind": "error", "call", "error": …}
@@ -33,9 +38,6 @@ from typing import Any
 
 from apothic.wire.limits import ERROR_CAUSES_MAX
 from apothic.wire.values import RemoteError
-
-KINDS_TO_RUNNER = ("go", "call", "cancel", "items_taken", "stop")
-KINDS_FROM_RUNNER = ("hello", "ready", "load_failed", "log", "items", "result", "error")
 
 
 def error_to_json(error: RemoteError) -> dict[str, Any]:

@@ -5,5 +5,5 @@ VERSION = "0.1.0"
 LINK_PROTOCOL = 7
 """Worker link protocol; a worker and a server with different numbers refuse each other at `hello`."""
 
-RUNNER_PROTOCOL = 1
+RUNNER_PROTOCOL = 2
 """Frames between worker and runtime; both always come from one release, so a difference is a broken installation."""

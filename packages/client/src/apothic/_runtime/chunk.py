@@ -1,0 +1,159 @@
+"""The items of one call of a map, executed one after the other; what becomes of them leaves in batches.
+
+A batch leaves after an item that ended `FLUSH_S` or longer after the last batch, so that quick items cost few frames,
+and slow ones are known as soon as they ended. The last batch ends the call. It comes before all items are done when the
+rest was asked back, when the outcomes grew large, and when the call was interrupted; the item that was interrupted has
+no outcome then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from typing import Any
+
+from apothic._runtime.channel import Channel
+from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
+from apothic._runtime.invoke import Call, Outcome, run_call_async
+from apothic._runtime.output import CallOutput
+from apothic.wire.chunks import ENTRY_OVERHEAD, ERROR, KINDS, pack, unpack
+from apothic.wire.limits import CHUNK_OUTCOMES_MAX, KIB
+from apothic.wire.runner import error_to_json
+
+FLUSH_S = 0.001
+FLUSH_BYTES = 64 * KIB
+
+
+class Chunk:
+    """The items of one call, and how far it is.
+
+    Args:
+        channel: Connection to the worker.
+        call: What the worker sent.
+        hear: Called now and then between two items: has `take_back` called when the worker said so. None when another
+            thread or the event loop hears the worker by itself.
+
+    Attributes:
+        output: Where the text goes that the item under way prints.
+    """
+
+    def __init__(self, channel: Channel, call: Call, hear: Callable[[], None] | None = None) -> None:
+        assert call.items is not None
+        self.call = call
+        self.output = CallOutput(self._send_text)
+        self._channel = channel
+        self._order = call.items
+        self._hear = hear
+        self._offset = 0
+        self._is_over = False
+        self._is_interrupted = False
+        self._entries: list[bytes] = []
+        self._bytes = 0
+        self._bytes_sent = 0
+        self._python: str | None = None
+        self._sent_at = time.monotonic()
+
+    def calls(self) -> Iterator[Call]:
+        """Yield the call of each item; tell `add` its outcome before going on."""
+        for offset, entry in enumerate(unpack(self.call.arguments.data)):
+            if self._is_over:
+                return
+            self._offset = offset
+            yield self.call.of_item(offset, entry)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take the outcome of the item under way, unless it was interrupted."""
+        if self._is_interrupted:
+            return
+        entry = self._encoded(outcome)
+        self._bytes += len(entry) + ENTRY_OVERHEAD
+        self._entries.append(entry)
+        if self._bytes + self._bytes_sent >= CHUNK_OUTCOMES_MAX:
+            self._is_over = True
+        elif self._offset + 1 < self._order.count and (
+            self._bytes >= FLUSH_BYTES or time.monotonic() - self._sent_at >= FLUSH_S
+        ):
+            self._flush(is_last=False)
+            if self._hear is not None:
+                self._hear()
+
+    def take_back(self) -> None:
+        """Begin no further item."""
+        self._is_over = True
+
+    def interrupt(self) -> None:
+        """The item under way was interrupted, so it has no outcome; begin no further one."""
+        self._is_over = self._is_interrupted = True
+
+    def close(self) -> None:
+        """Send what was not sent, and end the call."""
+        self.output.close()
+        self._flush(is_last=True)
+
+    def _encoded(self, outcome: Outcome) -> bytes:
+        value = outcome.value
+        if value is None:
+            assert outcome.error is not None
+            return ERROR + json.dumps(error_to_json(outcome.error), separators=(",", ":")).encode()
+        if value.python is not None:
+            self._python = value.python
+        return KINDS[value.encoding] + value.data
+
+    def _flush(self, *, is_last: bool) -> None:
+        # Taken out before it is sent: a cancellation raised in between may lose outcomes, but never repeat them.
+        entries, self._entries = self._entries, []
+        self._bytes_sent += self._bytes
+        self._bytes = 0
+        head = {"kind": "done", "call": self.call.id, "count": len(entries), "is_last": is_last}
+        self._channel.send({**head, "python": self._python}, pack(entries))
+        self._sent_at = time.monotonic()
+
+    def _send_text(self, stream: str, text: str) -> None:
+        head = {"kind": "log", "call": self.call.id, "item": self._offset, "stream": stream, "text": text}
+        self._channel.send(head)
+
+
+def run_chunk(chunk: Chunk, execute: Callable[[Call], Outcome], is_interrupted: Callable[[], bool]) -> None:
+    """Execute the items of a synchronous function; `chunk` is still to be closed.
+
+    Args:
+        chunk: Its items.
+        execute: Executes the call of one of them.
+        is_interrupted: Whether the item that just ended was told to.
+    """
+    try:
+        for call in chunk.calls():
+            outcome = copy_context().run(_entered, chunk, call, execute)
+            if is_interrupted():
+                chunk.interrupt()
+            chunk.add(outcome)
+    except JobCancelled:  # raised beside the code of an item
+        chunk.interrupt()
+
+
+async def run_chunk_async(chunk: Chunk, function: Callable[..., Any], is_interrupted: Callable[[], bool]) -> None:
+    """Like `run_chunk` for an `async def` function; each item is a task of its own, with a context of its own."""
+    from asyncio import CancelledError, get_running_loop
+
+    loop = get_running_loop()
+    try:
+        for call in chunk.calls():
+            context = copy_context()
+            context.run(_enter, chunk, call)
+            outcome = await context.run(loop.create_task, run_call_async(function, call, None))
+            if is_interrupted():
+                chunk.interrupt()
+            chunk.add(outcome)
+    except CancelledError:  # before the first step of an item
+        chunk.interrupt()
+
+
+def _entered(chunk: Chunk, call: Call, execute: Callable[[Call], Outcome]) -> Outcome:
+    _enter(chunk, call)
+    return execute(call)
+
+
+def _enter(chunk: Chunk, call: Call) -> None:
+    enter_call(CurrentCall(call.id, call.job, call.attempt, chunk.output))
