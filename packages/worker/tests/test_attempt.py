@@ -4,7 +4,8 @@ import pytest
 
 from apothic.wire.link import Assign
 from apothic.wire.values import Value
-from apothic_worker.attempt import OURS, Attempt, end_of
+from apothic_worker.attempt import Attempt, end_of
+from apothic_worker.failures import OURS
 
 
 @pytest.mark.parametrize("code", sorted(OURS))

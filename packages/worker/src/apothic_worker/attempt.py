@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from apothic.wire.images import BuildLines, Prepared
@@ -17,29 +17,13 @@ from apothic.wire.link import (
     LogLine,
     RunnerEnded,
 )
-from apothic.wire.runner import error_from_json
 from apothic.wire.values import ENCODINGS, RemoteError, Value
-from apothic_worker.items import ItemWindow
+from apothic_worker.chunk import Chunk, ChunkLog
+from apothic_worker.failures import error_of_user
+from apothic_worker.items import ItemWindow, check_python
 from apothic_worker.lines import AttemptLog
 
 Key = tuple[str, int]
-OURS = frozenset(
-    {
-        "deadline_exceeded",
-        "deployment_deleted",
-        "disk_limit",
-        "exited",
-        "isolation_refused",
-        "killed_by_signal",
-        "out_of_memory",
-        "startup_timeout",
-        "timeout",
-        "worker_lost",
-    }
-)
-"""Codes that only this worker and the server give: from a runner they are forged, because it lives."""
-
-_PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
 class Reports(Protocol):
@@ -75,12 +59,14 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass
+@dataclass(eq=False)
 class Attempt:
     """An attempt that a runner holds.
 
     Attributes:
         call: Its name towards the runtime.
+        chunk: How far it is, when it executes several items of a map.
+        moved_ns: Monotonic time when the call or its last item began.
         verdict: Outcome decided from outside, `timed_out`, `cancelled`, `lost` or `failed`; beats whatever user code
             still does.
         ended: Its end, known but not reported because something of it still runs.
@@ -89,8 +75,10 @@ class Attempt:
 
     order: Assign
     call: str
-    log: AttemptLog = field(default_factory=lambda: AttemptLog(unix_ms))
+    log: AttemptLog | ChunkLog = field(default_factory=lambda: AttemptLog(unix_ms))
     items: ItemWindow = field(default_factory=ItemWindow)
+    chunk: Chunk | None = None
+    moved_ns: int = 0
     started_ns: int = 0
     verdict: str | None = None
     error: RemoteError | None = None
@@ -103,9 +91,44 @@ class Attempt:
         """Job and fence."""
         return (self.order.job, self.order.fence)
 
+    @property
+    def head(self) -> dict[str, Any]:
+        """Head of the frame that hands it to the runtime; its arguments are the body."""
+        order = self.order
+        head: dict[str, Any] = {"kind": "call", "call": self.call, "job": order.job, "attempt": order.attempt}
+        if order.items is not None:
+            head["items"] = asdict(order.items)
+        return {**head, "encoding": order.arguments.encoding, "python": order.arguments.python}
+
+    def printed(self, head: dict[str, Any]) -> None:
+        """Take a `log` frame.
+
+        Raises:
+            KeyError, ValueError, TypeError: User code forged it.
+        """
+        stream, text = head["stream"], str(head["text"]).encode("utf-8", "replace")
+        if stream not in ("stdout", "stderr"):
+            raise ValueError("unknown stream of a log")
+        if self.chunk is not None:
+            self.chunk.log.print(head["item"], stream, text)
+        else:
+            self.log.write(stream, text)
+
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call `call` in `delay_s` seconds, unless `cancel_timers` comes first."""
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, call))
+
+    def limit(self, call: Callable[[], None]) -> None:
+        """Call `call` when it, or its item under way, has taken `timeout_s`."""
+
+        def look() -> None:
+            left_s = self.order.timeout_s - (time.monotonic_ns() - self.moved_ns) / 1e9
+            if self.chunk is not None and left_s > 0:
+                self.after(left_s, look)
+            else:
+                call()
+
+        self.after(self.order.timeout_s, look)
 
     def cancel_timers(self) -> None:
         """Nothing that `after` was asked for happens any more."""
@@ -119,6 +142,21 @@ class Attempt:
             outcome, value, error = self.verdict, None, self.error
         never_started = outcome == "lost" and not self.started_ns
         return Finished(self.order.job, self.order.fence, outcome, value, error, ran_ms, never_started)
+
+
+def attempt_of(order: Assign, call: str, ask_back: Callable[[Attempt], None]) -> Attempt:
+    """Return the attempt that an order asks for.
+
+    Args:
+        order: What the server says.
+        call: Its name towards the runtime.
+        ask_back: Called when a chunk should end with the item under way, because it wrote much.
+    """
+    attempt = Attempt(order, call)
+    if order.items is not None and order.items.count > 1:
+        attempt.log = ChunkLog(unix_ms, order.items.count, functools.partial(ask_back, attempt))
+        attempt.chunk = Chunk(order.items, attempt.log)
+    return attempt
 
 
 CONNECTIONS_MAX = 64
@@ -157,14 +195,11 @@ def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:
         KeyError, ValueError, TypeError, AttributeError: User code forged the frame.
     """
     if head["kind"] == "error":
-        error = error_from_json(head["error"])
-        return attempt.finish("failed", error=replace(error, code="exception") if error.code in OURS else error)
+        return attempt.finish("failed", error=error_of_user(head["error"]))
     if head["encoding"] not in ENCODINGS:
         raise ValueError("unknown encoding of a result")
-    python = head.get("python")
-    if python is not None and not _PYTHON.fullmatch(python):
-        raise ValueError("a result names no version of Python")
-    return attempt.finish("succeeded", value=Value(head["encoding"], body, python))
+    check_python(head.get("python"))
+    return attempt.finish("succeeded", value=Value(head["encoding"], body, head.get("python")))
 
 
 def report_items(reports: Reports, attempt: Attempt, head: dict[str, Any], body: bytes) -> None:
@@ -184,4 +219,4 @@ def report_end(reports: Reports, attempt: Attempt, end: Finished) -> None:
         return
     if lines := attempt.log.close():
         reports.logs(attempt.key, lines)
-    reports.finished(end)
+    reports.finished(end if attempt.chunk is None else replace(end, items=attempt.chunk.result()))

@@ -22,6 +22,7 @@ from apothic.wire.link import (
     RunnerRef,
     StartRunner,
     StopRunner,
+    TakeBack,
     Welcome,
 )
 from apothic_worker import journal
@@ -88,6 +89,10 @@ class Obeys(Protocol):
 
     def cancel(self, item: Cancel) -> None:
         """Stop an attempt and report it."""
+        ...
+
+    def take_back(self, item: TakeBack) -> None:
+        """Let a chunk end with the item under way."""
         ...
 
     def items_taken(self, item: ItemsTaken) -> None:
@@ -292,6 +297,8 @@ class ControlLink:
                 obeys.assign(item)
             case Cancel():
                 obeys.cancel(item)
+            case TakeBack():
+                obeys.take_back(item)
             case ItemsTaken():
                 obeys.items_taken(item)
             case StartRunner():

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
+from typing import Any
 
+from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
+
+OURS = frozenset(
+    {
+        "deadline_exceeded",
+        "deployment_deleted",
+        "disk_limit",
+        "exited",
+        "isolation_refused",
+        "killed_by_signal",
+        "out_of_memory",
+        "startup_timeout",
+        "timeout",
+        "worker_lost",
+    }
+)
+"""Codes that only this worker and the server give: from a runner they are forged, because it lives."""
 
 
 class StartFailed(Exception):
@@ -24,6 +43,23 @@ class StartFailed(Exception):
 def failure(code: str, message: str) -> RemoteError:
     """Return an error of ours; `code` is one of those listed at `RemoteError`."""
     return RemoteError(type="apothic.AttemptFailed", message=message, code=code)
+
+
+def error_of_user(data: dict[str, Any]) -> RemoteError:
+    """Return an error that a runner told, without a code that only we give.
+
+    Raises:
+        KeyError, TypeError, AttributeError: User code forged it.
+    """
+    error = error_from_json(data)
+    return replace(error, code="exception") if error.code in OURS else error
+
+
+def unstarted(load_error: RemoteError | None, *, is_lost: bool) -> str:
+    """Return the outcome of an attempt that user code never saw: lost, unless it is known that it cannot be loaded."""
+    if load_error is None or is_lost:
+        return "lost"
+    return "timed_out" if load_error.code == "startup_timeout" else "failed"
 
 
 def time_limit(code: str, timeout_s: int) -> RemoteError:

@@ -63,5 +63,14 @@ def check(batch: Items) -> None:
         raise ValueError("unknown encoding of items")
     if not is_array or found != batch.count or found < 1 or len(batch.data) > ITEM_BATCH_MAX:
         raise ValueError("a batch of items does not hold what it says")
-    if batch.python is not None and not _PYTHON.fullmatch(batch.python):
-        raise ValueError("a batch of items names no version of Python")
+    check_python(batch.python)
+
+
+def check_python(python: str | None) -> None:
+    """Refuse what is neither None nor a `major.minor` of Python.
+
+    Raises:
+        ValueError, TypeError: It is neither.
+    """
+    if python is not None and not _PYTHON.fullmatch(python):
+        raise ValueError("an encoded value names no version of Python")

@@ -15,6 +15,7 @@ from apothic.wire.images import BuildLines, Prepared
 from apothic.wire.link import (
     Assign,
     AttemptRef,
+    ChunkResult,
     Draining,
     Finished,
     Heartbeat,
@@ -331,10 +332,15 @@ def _text_bytes(lines: list[LogLine]) -> int:
 
 
 def _weight(item: WorkerItem) -> int:
-    if isinstance(item, Finished) and item.value:
-        return 256 + len(item.value.data)
+    if isinstance(item, Finished):
+        return 256 + (len(item.value.data) if item.value else 0) + (_weight_of_items(item.items) if item.items else 0)
     if isinstance(item, Items):
         return 256 + len(item.data)
     if isinstance(item, Logs):
         return 64 + sum(64 + len(line.text) for line in item.lines)
     return 256
+
+
+def _weight_of_items(items: ChunkResult) -> int:
+    written = sum(64 + sum(64 + len(line.text) for line in output.lines) for output in items.output)
+    return len(items.data) + written + 4 * len(items.failed)

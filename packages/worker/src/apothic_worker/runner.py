@@ -7,12 +7,10 @@ Rules:
 - What is decided from outside (timeout, cancel) stands; an answer that comes later is thrown away.
 - With one task the unit that is stopped is the runner. With several, the call is asked to stop first, and the runner is
   ended when it does not.
-- Signals go through the zygote, which user code can stop. A KILL that ends nothing is followed by the zygote's end.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import functools
 import time
@@ -24,18 +22,19 @@ from apothic.wire.link import Assign, Finished, RunnerEnded, StartRunner
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError
 from apothic_worker import journal
-from apothic_worker.attempt import Attempt, Caller, Key, Reports, end_of, report_end, report_items
+from apothic_worker.attempt import Attempt, Caller, Key, Reports, attempt_of, end_of, report_end, report_items
 from apothic_worker.channel import Channel, Frame
-from apothic_worker.failures import death, failure, time_limit
+from apothic_worker.chunk import Chunk
+from apothic_worker.failures import death, failure, time_limit, unstarted
 from apothic_worker.leftovers import Leftovers
 from apothic_worker.limits import Bounds, Group, Limits
 from apothic_worker.output import OutputPipes
 from apothic_worker.share import Share
+from apothic_worker.signals import Signals
 from apothic_worker.transcript import Transcript
 from apothic_worker.zygote import KILL, TERM, Zygote
 
-TIMEOUT_GRACE_S = STOP_GRACE_S = KILL_GRACE_S = 5.0
-"""After a KILL that ended nothing: user code stopped or broke the zygote, which is then killed with all it holds."""
+TIMEOUT_GRACE_S = STOP_GRACE_S = 5.0
 
 
 class Phase(enum.Enum):
@@ -65,16 +64,13 @@ class Runner:
         self._limits = limits
         self._reports = reports
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
         self._queue: deque[Attempt] = deque()
         self._calls: dict[str, Attempt] = {}
         self._calls_made = 0
-        self._kill_timer: asyncio.TimerHandle | None = None
-        self._zygote_timer: asyncio.TimerHandle | None = None
+        self._signals: Signals | None = None
         self._reason = "exited"
         self._load_error: RemoteError | None = None
-        self._is_load_lost = False
-        self._is_ready = False
+        self._is_load_lost = self._is_ready = False
         self._transcript = Transcript(self._calls, reports)
         self.zygote: Zygote | None = None
         self._channel: Channel | None = None
@@ -88,7 +84,14 @@ class Runner:
     @property
     def holds(self) -> list[Key]:
         """Attempts queued or running here."""
-        return [attempt.key for attempt in (*self._calls.values(), *self._queue)]
+        return [attempt.key for attempt in self._attempts]
+
+    @property
+    def _attempts(self) -> list[Attempt]:
+        return [*self._calls.values(), *self._queue]
+
+    def _held(self, key: Key) -> Attempt | None:
+        return next((attempt for attempt in self._attempts if attempt.key == key), None)
 
     @property
     def is_failed(self) -> bool:
@@ -103,6 +106,7 @@ class Runner:
     def begin(self, zygote: Zygote) -> None:
         """Fork the process; it serves when it has said that it is ready."""
         self.zygote = zygote
+        self._signals = Signals(zygote, self.spec.runner)
         self._output = OutputPipes(self._transcript.wrote)
         self._channel = Channel(self._on_frame, self._on_silence)
         for stream, data in zygote.take_output():
@@ -141,7 +145,7 @@ class Runner:
     def assign(self, order: Assign) -> None:
         """Queue an attempt and hand it over when a task is free."""
         self._calls_made += 1
-        attempt = Attempt(order, str(self._calls_made))
+        attempt = attempt_of(order, str(self._calls_made), self._ask_back)
         if order.deadline_left_s is not None:
             attempt.after(order.deadline_left_s, functools.partial(self._timed_out, attempt, "deadline_exceeded"))
         if self.phase in (Phase.STARTING, Phase.SERVING) and self._load_error is None:
@@ -156,13 +160,24 @@ class Runner:
 
     def items_taken(self, key: Key, upto: int) -> None:
         """Tell a generator that runs here how far its items were taken."""
-        attempt = self._running(key)
+        attempt = self._held(key)
         if attempt is not None and self._channel is not None:
             attempt.items.taken(upto)
             self._channel.send({"kind": "items_taken", "call": attempt.call, "upto": upto})
 
+    def take_back(self, key: Key) -> None:
+        """Let the item under way of a chunk end, and report the rest as not done; ignored when it is no chunk here."""
+        attempt = self._held(key)
+        if attempt in self._queue and attempt.chunk is not None:
+            self._queue.remove(attempt)
+            self._report(attempt, attempt.finish("succeeded"))
+        elif attempt is not None:
+            self._ask_back(attempt)
+
     def give_back(self) -> None:
-        """Report what user code has not reached as lost."""
+        """Report what user code has not reached as lost, and let chunks end with the items under way."""
+        for attempt in self._calls.values():
+            self._ask_back(attempt)
         while self._queue:
             attempt = self._queue.popleft()
             attempt.verdict, attempt.error = "lost", failure("worker_lost", "the worker stops")
@@ -170,27 +185,26 @@ class Runner:
 
     def drop(self, key: Key) -> bool:
         """Stop an attempt without any report; false when it is not here."""
-        for attempt in (*self._calls.values(), *self._queue):
-            if attempt.key == key:
-                attempt.is_dropped = True
+        if attempt := self._held(key):
+            attempt.is_dropped = True
         return self._stop_attempt(key, "lost", None, 0.0)
 
     def stop(self) -> None:
         """End the runner when it is idle; ignored otherwise."""
         if self.holds or self.phase in (Phase.ENDING, Phase.ENDED):
             return
-        if self._channel is None or self.phase is Phase.STARTING:
+        if self._channel is None or self._signals is None or self.phase is Phase.STARTING:
             self.end("stopped")
             return
         self.phase = Phase.ENDING
         self._reason = "stopped"
         self._channel.send({"kind": "stop"})
-        self._kill_timer = self._loop.call_later(STOP_GRACE_S, self._signal, KILL)
+        self._signals.kill_later(STOP_GRACE_S)
 
     def end(self, reason: str, *, is_final: bool = True, error: RemoteError | None = None) -> None:
         """Stop it, with `is_final` by KILL, else by TERM. Attempts end lost; running ones fail with `error`, if any."""
         lost = failure("worker_lost", f"the runner was ended: {reason}")
-        for attempt in (*self._calls.values(), *self._queue):
+        for attempt in self._attempts:
             if attempt.verdict is None and attempt.ended is None:
                 has_failed = error is not None and attempt.started_ns > 0
                 attempt.verdict, attempt.error = ("failed", error) if has_failed else ("lost", lost)
@@ -201,7 +215,7 @@ class Runner:
     def drop_all(self) -> None:
         """End the runner without any report."""
         self.is_dropped = True
-        for attempt in (*self._calls.values(), *self._queue):
+        for attempt in self._attempts:
             attempt.is_dropped = True
         self.end("unknown to the server")
 
@@ -217,7 +231,7 @@ class Runner:
 
     def _obey(self, head: dict[str, Any], body: bytes) -> None:
         match head.get("kind"):
-            case "result" | "error" | "log" | "items":
+            case "result" | "error" | "log" | "items" | "done":
                 self._of_call(head, body)
             case "hello":
                 self._hello()
@@ -232,8 +246,8 @@ class Runner:
 
     def _on_silence(self) -> None:
         """The runtime closed its socket or broke the protocol: nothing more can come, so the process has to go."""
-        if self.phase is not Phase.ENDED:
-            self._kill_timer = self._kill_timer or self._loop.call_later(STOP_GRACE_S, self._signal, KILL)
+        if self.phase is not Phase.ENDED and self._signals is not None:
+            self._signals.kill_later(STOP_GRACE_S)
             self.phase = Phase.ENDING
 
     def _of_call(self, head: dict[str, Any], body: bytes) -> None:
@@ -241,14 +255,27 @@ class Runner:
         if attempt is None or attempt.ended is not None:
             return
         if head["kind"] == "log":
-            if head["stream"] not in ("stdout", "stderr"):
-                raise ValueError("unknown stream of a log")
-            attempt.log.write(head["stream"], str(head["text"]).encode("utf-8", "replace"))
+            attempt.printed(head)
             self._transcript.send_later()
+        elif attempt.chunk is not None:
+            self._progressed(attempt, attempt.chunk, head, body)
         elif head["kind"] == "items":
             report_items(self._reports, attempt, head, body)
         elif attempt.verdict is None or self.spec.tasks > 1:
             self._answered(attempt, end_of(attempt, head, body))
+
+    def _progressed(self, attempt: Attempt, chunk: Chunk, head: dict[str, Any], body: bytes) -> None:
+        assert self._output is not None
+        self._output.drain()  # it was written by these items or by earlier ones
+        attempt.moved_ns = time.monotonic_ns()
+        is_last = chunk.add(head, body, may_stop=attempt.verdict is not None)
+        if is_last and (attempt.verdict is None or self.spec.tasks > 1):
+            self._answered(attempt, attempt.finish("succeeded"))
+
+    def _ask_back(self, attempt: Attempt) -> None:
+        if attempt.chunk is not None and not attempt.chunk.is_asked_back and self._channel is not None:
+            attempt.chunk.is_asked_back = True
+            self._channel.send({"kind": "take_back", "call": attempt.call})
 
     def _answered(self, attempt: Attempt, end: Finished) -> None:
         assert self._output is not None
@@ -269,14 +296,11 @@ class Runner:
 
     def _hand_over(self, attempt: Attempt) -> None:
         assert self._channel is not None
-        order = attempt.order
-        value = order.arguments
         self._calls[attempt.call] = attempt
-        attempt.started_ns = time.monotonic_ns()
-        head = {"kind": "call", "call": attempt.call, "job": order.job, "attempt": order.attempt}
-        self._channel.send({**head, "encoding": value.encoding, "python": value.python}, value.data)
+        attempt.started_ns = attempt.moved_ns = time.monotonic_ns()
+        self._channel.send(attempt.head, attempt.order.arguments.data)
         self._reports.started(attempt.key)
-        attempt.after(order.timeout_s, functools.partial(self._timed_out, attempt, "timeout"))
+        attempt.limit(functools.partial(self._timed_out, attempt, "timeout"))
         self._transcript.begin(attempt)
 
     def _timed_out(self, attempt: Attempt, code: str) -> None:
@@ -284,21 +308,17 @@ class Runner:
         self._stop_attempt(attempt.key, "timed_out", error, TIMEOUT_GRACE_S)
 
     def _stop_attempt(self, key: Key, verdict: str, error: RemoteError | None, grace_s: float) -> bool:
-        queued = next((attempt for attempt in self._queue if attempt.key == key), None)
-        if queued is not None:
-            self._queue.remove(queued)
-            queued.verdict, queued.error = verdict, error
-            self._report(queued, queued.finish(verdict))
-            return True
-        attempt = self._running(key)
-        if attempt is not None and attempt.verdict is None and attempt.ended is None:
+        attempt = self._held(key)
+        if attempt in self._queue:
+            self._queue.remove(attempt)
+            attempt.verdict, attempt.error = verdict, error
+            self._report(attempt, attempt.finish(verdict))
+        elif attempt is not None and attempt.verdict is None and attempt.ended is None:
             attempt.verdict, attempt.error = verdict, error
             attempt.cancel_timers()
+            self._ask_back(attempt)
             self._stop_call(attempt, grace_s)
         return attempt is not None
-
-    def _running(self, key: Key) -> Attempt | None:
-        return next((attempt for attempt in self._calls.values() if attempt.key == key), None)
 
     def _stop_call(self, attempt: Attempt, grace_s: float) -> None:
         reason = f"an attempt was {attempt.verdict}"
@@ -313,25 +333,11 @@ class Runner:
         """Signal the whole tree; KILL follows after the grace. The end comes with the zygote's word."""
         if self.phase is Phase.ENDED:
             return
-        if self.zygote is None:
+        if self._signals is None:
             self._end(failure("worker_lost", f"the runner was ended: {self._reason}"), is_lost=True)
             return
         self.phase = Phase.ENDING
-        self._signal(number)
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-        self._kill_timer = None if number == KILL else self._loop.call_later(grace_s, self._signal, KILL)
-
-    def _signal(self, number: int) -> None:
-        if self.zygote is None:
-            return
-        self.zygote.signal(self.spec.runner, number)
-        if number == KILL and self._zygote_timer is None:
-            self._zygote_timer = self._loop.call_later(KILL_GRACE_S, self._end_zygote, self.zygote)
-
-    def _end_zygote(self, zygote: Zygote) -> None:
-        journal.warning("zygote.unresponsive", zygote=zygote.name, runner=self.spec.runner)
-        zygote.kill()
+        self._signals.send(number, grace_s)
 
     # --- the end
 
@@ -372,15 +378,10 @@ class Runner:
             self._finish_unstarted(self._queue.popleft())
 
     def _finish_unstarted(self, attempt: Attempt) -> None:
-        """End an attempt that user code never saw: with the reason why the app cannot be loaded, else as lost."""
+        """End an attempt that user code never saw."""
         self._transcript.begin(attempt)
-        if self._load_error is not None:
-            outcome = "timed_out" if self._load_error.code == "startup_timeout" else "failed"
-            outcome = "lost" if self._is_load_lost else outcome
-            self._report(attempt, attempt.finish(outcome, error=self._load_error))
-        else:
-            error = failure("worker_lost", f"the runner ended before the call: {self._reason}")
-            self._report(attempt, attempt.finish("lost", error=error))
+        why = self._load_error or failure("worker_lost", f"the runner ended before the call: {self._reason}")
+        self._report(attempt, attempt.finish(unstarted(self._load_error, is_lost=self._is_load_lost), error=why))
 
     def _report(self, attempt: Attempt, end: Finished) -> None:
         self._transcript.end(attempt)
@@ -388,9 +389,8 @@ class Runner:
         report_end(self._reports, attempt, end)
 
     def _release(self) -> None:
-        for timer in (self._kill_timer, self._zygote_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._signals is not None:
+            self._signals.close()
         self._transcript.close()
         if self.leftovers is not None:
             self.leftovers.close()

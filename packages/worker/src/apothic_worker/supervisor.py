@@ -7,9 +7,22 @@ import math
 
 from apothic.wire.images import PrepareImage
 from apothic.wire.lease import grace_of
-from apothic.wire.link import Assign, Cancel, Finished, ItemsTaken, Lent, RunnerEnded, RunnerRef, StartRunner, Welcome
+from apothic.wire.link import (
+    Assign,
+    Cancel,
+    ChunkResult,
+    Finished,
+    ItemsTaken,
+    Lent,
+    RunnerEnded,
+    RunnerRef,
+    StartRunner,
+    TakeBack,
+    Welcome,
+)
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
+from apothic_worker.chunk import holds_its_items
 from apothic_worker.disk import written_by
 from apothic_worker.failures import StartFailed, disk_limit, failure
 from apothic_worker.images import Environments
@@ -113,11 +126,20 @@ class Supervisor:
             error = failure("worker_lost", "the worker stops" if self._is_draining else "the runner has ended")
             self._reports.finished(Finished(item.job, item.fence, "lost", None, error, never_started=True))
             return
-        runner.assign(item)
+        if holds_its_items(item):
+            runner.assign(item)
+            return
+        error = failure("arguments_unreadable", "the arguments are not those of the items that were assigned")
+        self._reports.finished(Finished(item.job, item.fence, "failed", None, error, items=ChunkResult(0)))
 
     def cancel(self, item: Cancel) -> None:
         """Stop an attempt and report it; one that is not here is no matter."""
         any(runner.cancel((item.job, item.fence), item.grace_s) for runner in list(self._runners.values()))
+
+    def take_back(self, item: TakeBack) -> None:
+        """Let a chunk end with the item under way; one that is not here is no matter."""
+        for runner in list(self._runners.values()):
+            runner.take_back((item.job, item.fence))
 
     def items_taken(self, item: ItemsTaken) -> None:
         """Let a generator go on; one that is not here is no matter."""

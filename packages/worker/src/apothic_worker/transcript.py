@@ -41,7 +41,9 @@ class Transcript:
             self._early_bytes += len(data)
 
     def begin(self, attempt: Attempt) -> None:
-        """Give a new call what was written since the last one."""
+        """Give a new call what was written since the last one; several items of a map leave it to the next call."""
+        if attempt.chunk is not None:
+            return
         early, self._early, self._early_bytes = self._early, [], 0
         for stream, data in early:
             attempt.log.write(stream, data)

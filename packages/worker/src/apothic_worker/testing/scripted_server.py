@@ -10,7 +10,7 @@ import itertools
 import json
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import msgspec
@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from apothic.wire import images, link
+from apothic.wire.chunks import pack as pack_entries
 from apothic.wire.limits import LINK_FRAME_MAX
 from apothic.wire.tokens import new_token
 from apothic.wire.values import Value
@@ -169,6 +170,19 @@ class ScriptedServer:
         """Return an order for one attempt with JSON arguments."""
         value = Value("json", json.dumps([list(args), {}]).encode())
         return link.Assign(runner, f"j{next(self._numbers)}", 1, 1, timeout_s, value, deadline_left_s)
+
+    def chunk(self, runner: str, *items: Any, first: int = 0, spread: bool = False, **limits: Any) -> link.Assign:
+        """Return an order for one attempt that executes items of a map; limits as `assignment` takes them."""
+        order = self.assignment(runner, **limits)
+        data = pack_entries(b"j" + json.dumps(item).encode() for item in items)
+        chunk = link.ChunkOrder("g1", first, len(items), spread)
+        return replace(order, arguments=Value("items", data), items=chunk)
+
+    async def call_items(self, runner: str, *items: Any, **changes: Any) -> link.Finished:
+        """Assign one attempt that executes items, as `chunk` takes them, and wait for its end."""
+        order = self.chunk(runner, *items, **changes)
+        await self.send(assign=[order])
+        return await self.finished(order)
 
     async def call(self, runner: str, *args: Any, **limits: Any) -> link.Finished:
         """Assign one attempt, with limits as `assignment` takes them, and wait for its end."""
