@@ -27,6 +27,7 @@ FUNCTION = "functions:01jc5v000000000000000func1"
 DEPLOYMENT = "deployments:01jc5v00000000000000depl01"
 OLDER = "deployments:01jc5v00000000000000depl00"
 SCHEDULE = "schedules:01jc8z6m2x8b1d4f7h0k3n6q9s"
+GROUP = "groups:01jc5v000000000000000grp01"
 TIME = "2026-01-02T03:04:05.678Z"
 
 
@@ -174,6 +175,21 @@ def job_document(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def group_document(**changes: Any) -> dict[str, Any]:
+    """A group with 4 of 10 items ended, one of them failed."""
+    return {
+        "id": GROUP, "app": "hello-world", "function": FUNCTION, "function_name": "greet", "deployment": DEPLOYMENT,
+        "status": "running", "spread": False, "key": None, "stop_after": None, "items": 10, "total": 10,
+        "counts": group_counts(), "created_at": TIME, "finished_at": None, "error": None, "waiting_reason": None,
+        **changes,
+    }  # fmt: skip
+
+
+def group_counts(**changes: int) -> dict[str, int]:
+    counts = {"queued": 5, "running": 1, "retrying": 0, "succeeded": 3, "failed": 1, "cancelled": 0, "timed_out": 0}
+    return counts | changes
+
+
 LISTED = {
     "job_id", "app", "function", "deployment_id", "status", "attempt", "created_at", "started_at", "finished_at",
     "waiting_reason",
@@ -235,6 +251,15 @@ WHOLE = (
 """Events of a job that wrote two lines and returned a text."""
 
 
+WHOLE_GROUP = (
+    (0, "group.created", {"status": "running"}),
+    (1, "group.progress", {"counts": group_counts(), "items": 10, "total": None}),
+    (2, "group.progress", {"counts": group_counts(queued=0, running=0, succeeded=9), "items": 10, "total": 10}),
+    (3, "group.end", {"status": "failed"}),
+)
+"""Events of a group of ten items of which one failed."""
+
+
 def told(*lines: str) -> list[str]:
     """What `run` says where no line can be drawn again: changes of the job with its id, output as it is."""
     return [line if line in {"first", "second"} else f"{JOB}: {line}" for line in lines]
@@ -294,6 +319,10 @@ def standard_script() -> dict[tuple[str, str], Script]:
         ("POST", f"/v1/schedules/{SCHEDULE}/pause"): Answer(document=schedule_document("paused")),
         ("POST", f"/v1/schedules/{SCHEDULE}/resume"): Answer(document=schedule_document()),
         ("POST", f"/v1/schedules/{SCHEDULE}/run"): Answer(202, {"job_id": JOB}),
+        ("GET", "/v1/groups"): page(group_document()),
+        ("GET", f"/v1/groups/{GROUP}"): Answer(document=group_document()),
+        ("GET", f"/v1/groups/{GROUP}/events"): stream(*WHOLE_GROUP),
+        ("POST", f"/v1/groups/{GROUP}/cancel"): Answer(document=group_document(status="cancelling")),
         ("GET", f"/v1/deployments/{DEPLOYMENT}/events"): stream(ended),
         ("POST", f"/v1/deployments/{DEPLOYMENT}/stop"): Answer(
             document={"deployment": deployment_document(status="stopped"), "unfinished_jobs": 0}

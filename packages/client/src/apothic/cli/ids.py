@@ -1,4 +1,4 @@
-"""Ids as arguments: `jobs:…`, `deployments:…`."""
+"""Ids as arguments: `jobs:…`, `deployments:…`, `groups:…`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def job_id(_: click.Context, __: click.Parameter, value: str) -> str:
 def deployment_id(_: click.Context, __: click.Parameter, value: str) -> str:
     """Return `value` when it can be the id of a deployment."""
     return checked(value, "deployments")
+
+
+def group_id(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Return `value` when it can be the id of a group."""
+    return checked(value, "groups")
 
 
 def checked(value: str, table: str) -> str:

@@ -24,6 +24,7 @@ def job() -> None:
 @job.command("list")
 @click.option("--app", metavar="APP", help="Only jobs of this app.", shell_complete=names.apps)
 @click.option("--function", metavar="FUNCTION", help="Only jobs of functions with this name.")
+@click.option("--group", metavar="ID", help="Only items of this group that have a record of their own.")
 @click.option("--status", metavar="STATUS", help="Only jobs with this status, for example running.")
 @click.option("--since", metavar="TIME", callback=moment, help="Only jobs made since 10m, 1h, 2d ago, or since a time.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most jobs to list.")

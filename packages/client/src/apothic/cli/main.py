@@ -33,6 +33,7 @@ _COMMANDS = {
     "dump": ("apothic.cli.dump:dump", "Write what is needed to find out what is wrong into one file, without secrets."),
     "function": ("apothic.cli.functions:function", "Functions of live apps: list, show."),
     "history": ("apothic.cli.versions:history", "List the versions of an app."),
+    "group": ("apothic.cli.groups:group", "Groups, one function called for many items: list, status, watch, cancel."),
     "image": ("apothic.cli.images:image", "Packages beside functions: list, logs of builds."),
     "job": ("apothic.cli.jobs:job", "Jobs: list, status, watch, cancel, retry."),
     "login": ("apothic.cli.login:login", "Keep the address and the key of a cloud, and use it from now on."),

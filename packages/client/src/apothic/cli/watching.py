@@ -36,7 +36,7 @@ class Watching:
 
     Attributes:
         last_index: Index of the last event shown; -1 for none.
-        status: Status of the job once it has ended.
+        status: Status of the job or group once it has ended.
     """
 
     def __init__(self, show: Callable[[StreamEvent], None], *, last_index: int = -1, shows_end: bool = True) -> None:
@@ -53,11 +53,11 @@ class Watching:
                     self._take(event)
 
     def _take(self, event: StreamEvent) -> None:
-        is_end = isinstance(event, JobEndEvent)
+        is_end = isinstance(event, JobEndEvent) or event.event == "group.end"
         if self._shows_end or not is_end:
             self._show(event)
         self.last_index = self.last_index if event.index is None else event.index
-        self.status = event.status if is_end else self.status
+        self.status = event.data.get("status") if is_end else self.status
 
 
 def interrupted(job_id: str, last_index: int, types: tuple[str, ...]) -> Interrupted:
@@ -119,6 +119,9 @@ def as_line(event: StreamEvent) -> str:
 def _text(event: StreamEvent) -> str:
     if event.event == "job.snapshot":
         return _status(event.data["job"])
+    if event.event.startswith("group.") and not isinstance(event, StreamResetEvent):
+        data = event.data.get("group", event.data)
+        return group_words(data) if "counts" in data else str(data.get("status", ""))
     if not event.event.startswith("job."):
         return _told(event)
     if isinstance(event, JobStatusEvent):
@@ -133,6 +136,18 @@ def _text(event: StreamEvent) -> str:
     if isinstance(event, JobStreamItemEvent):
         return _json(item_document(event))
     return _result(event.data) if isinstance(event, JobResultEvent) else _json(event.data)
+
+
+def group_words(data: dict[str, Any]) -> str:
+    """Return how far a group is, from how many of its items have which status."""
+    counts, items, total = data["counts"], data.get("items"), data.get("total")
+    ended = sum(counts.get(name, 0) for name in ("succeeded", "failed", "cancelled", "timed_out"))
+    words = [
+        f"{ended:,} of {total if total is not None else items or 0:,}{'' if total is not None else ' so far'} ended"
+    ]
+    shown = {"running": "running", "retrying": "to be tried again", "failed": "failed", "timed_out": "out of time"}
+    shown |= {"cancelled": "cancelled"}
+    return ", ".join(words + [f"{counts[name]:,} {text}" for name, text in shown.items() if counts.get(name)])
 
 
 def _told(event: StreamEvent) -> str:
