@@ -138,6 +138,25 @@ def test_a_deploy_that_waits_fails_with_the_build(shop, stranger):
     assert "Try:   `apothic image logs APP`" in failed.err
 
 
+def test_a_prune_removes_what_no_live_version_needs_and_a_rollback_builds_it_again(shop, stranger):
+    for packages in ("'tiny-thing<2'", "'tiny-thing'"):
+        file = stranger.write("packaged.py", APP.format(packages=packages, more=""))
+        stranger.apothic("deploy", file, "--wait").ok()
+    dry = stranger.apothic("image", "prune", "--dry-run", "--json").ok().json
+    pruned = stranger.apothic("image", "prune", "--yes", "--json").ok().json
+    again = stranger.apothic("image", "prune", "--yes", "--json").ok().json
+    listed = stranger.apothic("image", "list", "--json").ok().json["items"]
+    stranger.apothic("rollback", "packaged").ok()
+    outcome = shop.outcome(shop.spawn("packaged", "version"))
+
+    assert len(dry["removed"]) == 1
+    assert [one["environment"] for one in pruned["removed"]] == [one["environment"] for one in dry["removed"]]
+    assert pruned["freed_bytes"] > 0
+    assert again["removed"] == []
+    assert [len(one["held"]) for one in listed if one["environment"]] == [1]
+    assert outcome["result"] == "1.0"
+
+
 def test_a_deployment_with_packages_that_are_there_builds_nothing(shop, stranger):
     deploy(stranger, "'tiny-thing'")
     shop.outcome(shop.spawn("packaged", "version"))

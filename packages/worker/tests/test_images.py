@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from apothic.wire.images import BuildLines, ImageSpec, Prepared, PrepareImage, environment_id
+from apothic.wire.images import (
+    BuildLines,
+    ImageSpec,
+    ImagesTidied,
+    Prepared,
+    PrepareImage,
+    TidyImages,
+    environment_id,
+)
 from apothic_worker.builds import build_environment
 from apothic_worker.failures import StartFailed
 from apothic_worker.folders import remove
@@ -401,3 +409,51 @@ def test_uv_gets_what_an_operator_set_for_it_or_for_pip_and_no_other_secret():
         "PYTHONHASHSEED": "0",
         "UV_SYSTEM_CERTS": "1",
     }
+
+
+async def tidied(environments: Environments, keep: list[str] | None, org: str = "o1") -> ImagesTidied:
+    """Have environments tidied and return the answer."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    environments.tidy(TidyImages(7, org, keep), answer.set_result)
+    async with asyncio.timeout(60):
+        return await answer
+
+
+async def test_what_nobody_needs_is_removed_with_its_share_of_the_cache(tmp_path, wheels):
+    make_wheel(wheels, "kept")
+    environments = opened(tmp_path)
+    idle, kept, used = image("tiny-thing<2", "kept"), image("kept"), image("needs-old")
+    for what in (idle, kept):
+        await asked(environments, what)
+    taken = await environments.take("o1", "d1", used)
+    before = await tidied(environments, None)
+    foreign = await tidied(environments, [], org="o2")
+    told = await tidied(environments, [environment_id(kept)])
+    after = await tidied(environments, None)
+    environments.give_back(taken)
+    cached = {path.name for path in (tmp_path / "environments/cache").glob("wheels-*/*/*/*")}
+
+    assert sorted((one.environment, one.is_in_use) for one in before.items) == sorted(
+        [(environment_id(idle), False), (environment_id(kept), False), (environment_id(used), True)]
+    )
+    assert all(one.size_bytes > 0 and one.built_at > 0 for one in before.items)
+    assert (foreign.items, foreign.freed_bytes) == ([], 0)
+    assert [one.environment for one in told.items if one.is_removed] == [environment_id(idle)]
+    assert (told.number, told.freed_bytes > 0) == (7, True)
+    assert sorted(one.environment for one in after.items) == sorted([environment_id(kept), environment_id(used)])
+    assert {"kept", "needs-old", "tiny-thing"} == cached  # tiny-thing is beside needs-old, too
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert (await asked(environments, idle))[-1].took_ms > 0
+
+    last = await tidied(environments, [])
+    assert len([one for one in last.items if one.is_removed]) == 3
+    assert list((tmp_path / "environments/cache").glob("archive-*/*")) == []
+
+
+async def test_a_question_about_no_org_gets_no_answer(tmp_path, wheels):
+    environments = opened(tmp_path)
+    said: list[Any] = []
+    environments.tidy(TidyImages(1, "../..", []), said.append)
+    await tidied(environments, [])
+
+    assert said == []

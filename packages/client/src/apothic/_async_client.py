@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from apothic import _calls, _job_lists, _join_tokens, _operations, _preparing, _schedules
+from apothic import _calls, _environments, _job_lists, _join_tokens, _operations, _preparing, _schedules
 from apothic._answers import (
     AppInfo,
     DeploymentEnd,
@@ -30,6 +30,7 @@ from apothic.wire.limits import JOIN_TOKEN_S_DEFAULT
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
+    from apothic._environments import HeldEnvironments
     from apothic._job_lists import AppStats, JobEntry
     from apothic._preparing import Preparation
     from apothic._schedules import ScheduleInfo
@@ -162,6 +163,14 @@ class AsyncControlPlaneClient(AsyncGroupMethods):
     async def run_schedule(self, schedule_id: str) -> str:
         """Make a job of a schedule at once and return its id. ConflictError when it has ended."""
         return await self.run(_schedules.run_schedule(self._core, schedule_id))
+
+    async def list_environments(self) -> HeldEnvironments:
+        """Return the environments of the key's org on the workers that are linked; asks them for at most 5 seconds."""
+        return await self.run(_environments.list_held(self._core))
+
+    async def prune_environments(self) -> HeldEnvironments:
+        """Remove the environments that no live deployment needs and nobody uses; return them. Asking twice is fine."""
+        return await self.run(_environments.prune(self._core))
 
     async def prepare_deployment(self, deployment_id: str) -> Preparation:
         """Have a worker make the environments of a deployment ready, and return how far they are; ask again to follow.

@@ -27,6 +27,7 @@ from apothic._answers import (
 )
 from apothic._async_client import AsyncControlPlaneClient
 from apothic._core import Core
+from apothic._environments import EnvironmentMethods
 from apothic._groups import GroupMethods
 from apothic._http import Response
 from apothic._job_lists import JobListMethods
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 
-class ControlPlaneClient(ScheduleMethods, JobListMethods, JoinTokenMethods, GroupMethods):
+class ControlPlaneClient(ScheduleMethods, JobListMethods, JoinTokenMethods, GroupMethods, EnvironmentMethods):
     """Talks to one control plane with one credential.
 
     Args:

@@ -289,6 +289,12 @@ def open_stream(
     raise ConnectionAbortedError
 
 
+def held_document(**changes: Any) -> dict[str, Any]:
+    one = {"worker": "local", "environment": "0" * 32, "size_bytes": 91_226_112, "built_at": TIME, "used_at": TIME}
+    items = [{**one, "is_in_use": False, "is_needed": False, **changes}]
+    return {"items": items, "freed_bytes": 0, "unanswered": [], "is_known": True}
+
+
 def standard_script() -> dict[tuple[str, str], Script]:
     """A cloud with one app whose calls return "hello, world"."""
     machine = {
@@ -308,6 +314,8 @@ def standard_script() -> dict[tuple[str, str], Script]:
     older_deployment = {**listed_deployment, "deployment_id": OLDER, "version": 2, "status": "superseded"}
     ended = (0, "deployment.end", {"status": "deleted", "time": TIME})
     return {
+        ("GET", "/v1/environments"): Answer(document=held_document()),
+        ("DELETE", "/v1/environments"): Answer(document={**held_document(), "freed_bytes": 70_000_000}),
         ("GET", "/v1/jobs"): page(listed_job()),
         ("GET", "/v1/apps/hello-world/stats"): Answer(document=stats_document()),
         ("POST", f"/v1/jobs/{JOB}/retry"): Answer(202, {"job_id": JOB, "status": "queued"}),

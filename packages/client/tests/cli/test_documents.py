@@ -73,6 +73,7 @@ COMMANDS = {
     "schedule resume": ["schedule resume SCHEDULE"],
     "schedule run": ["schedule run SCHEDULE"],
     "worker token": ["worker token", "worker token --list", "worker token --revoke JOIN_TOKEN"],
+    "image prune": ["image prune --yes", "image prune --dry-run"],
     "worker list": ["worker list"],
     "worker drain": ["worker drain box"],
     "worker resume": ["worker resume box"],

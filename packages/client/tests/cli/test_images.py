@@ -37,6 +37,8 @@ def built(connected, shapes):
     )
     connected.script["GET", "/v1/apps/hello-world"] = shapes.Answer(document=shapes.app_document())
     connected.script["GET", f"/v1/deployments/{shapes.DEPLOYMENT}/events"] = page
+    held = shapes.held_document(environment=ENVIRONMENT)
+    connected.script["GET", "/v1/environments"] = shapes.Answer(document=held)
     return events
 
 
@@ -46,9 +48,11 @@ def test_images_of_live_functions_are_listed_with_their_last_build(built, run, s
 
     assert "numpy==2.1.0, rich, idna and 1 more" in shown[1]
     assert "built on local in 1.2 s" in shown[1]
-    assert shown[2].split() == ["hello-world", "bare", shapes.manifest_document()["python"], "none", "-"]
+    assert "87.0 MiB" in shown[1]
+    assert shown[2].split() == ["hello-world", "bare", shapes.manifest_document()["python"], "none", "-", "-", "-"]
     assert (greet["environment"], greet["files"], greet["workdir"]) == (ENVIRONMENT, ["/data/x"], "/srv")
     assert greet["build"]["kind"] == "built"
+    assert [one["worker"] for one in greet["held"]] == ["local"]
     assert (bare["environment"], bare["build"], bare["packages"]) == (None, None, [])
 
 
@@ -78,3 +82,41 @@ def test_without_a_build_and_without_a_live_version_it_is_said(built, run, conne
     assert "No build was needed" in told.err
     assert stopped.code == 5
     assert run("image", "logs", "jobs:01").code == 2
+
+
+def test_a_prune_says_what_goes_asks_first_and_says_what_was_freed(connected, run):
+    dry = run("image", "prune", "--dry-run")
+    refused = run("image", "prune")
+    asked = connected.requests()
+    done = run("image", "prune", "--yes")
+    told = run("image", "prune", "--yes", "--json").json
+
+    assert dry.out.splitlines()[1].split()[:4] == ["local", "0" * 32, "87.0", "MiB"]
+    assert dry.err == "Would remove 1 environment of 87.0 MiB; what others share stays.\n"
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert asked == ["GET /v1/environments"] * 2
+    assert done.err == "Removed 1 environment of 87.0 MiB; 66.8 MiB of disk are free again.\n"
+    assert (told["freed_bytes"], len(told["removed"])) == (70_000_000, 1)
+
+
+@pytest.mark.parametrize("why", ["is_needed", "is_in_use"])
+def test_what_is_needed_or_in_use_is_no_matter_of_a_prune(connected, run, shapes, why):
+    held = shapes.held_document(**{why: True})
+    connected.script["GET", "/v1/environments"] = shapes.Answer(document=held)
+
+    found = run("image", "prune")
+
+    assert (found.code, found.out) == (0, "")
+    assert "Nothing to remove" in found.err
+    assert connected.requests() == ["GET /v1/environments"]
+
+
+def test_a_worker_that_does_not_answer_and_a_server_that_does_not_dispatch_are_told(connected, run, shapes):
+    held = {**shapes.held_document(), "unanswered": ["box"]}
+    connected.script["GET", "/v1/environments"] = shapes.Answer(document=held)
+    silent = run("image", "prune", "--dry-run")
+    connected.script["GET", "/v1/environments"] = shapes.Answer(document={**held, "items": [], "is_known": False})
+    elsewhere = run("image", "prune", "--dry-run")
+
+    assert "Worker box did not answer in time." in silent.err
+    assert "does not dispatch" in elsewhere.err

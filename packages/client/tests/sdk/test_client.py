@@ -47,6 +47,15 @@ from .conftest import (
     remote_error,
 )
 
+HELD = {
+    "items": [
+        {"worker": "local", "environment": "0" * 32, "size_bytes": 9, "built_at": TIME, "used_at": TIME}
+        | {"is_in_use": False, "is_needed": True}
+    ],
+    "freed_bytes": 5,
+    "unanswered": [],
+    "is_known": True,
+}
 APP = {
     "app_id": f"apps:{KEY}", "name": "hello-world", "deployment_id": None, "version": None, "functions": ["greet"],
     "created_at": TIME,
@@ -97,6 +106,8 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
         "POST /v1/apps/hello-world/rollback": ("Deployment", deployment_json(restored_from=2)),
         "GET /v1/deployments": ("DeploymentList", {"items": [ENTRY], "next_cursor": None}),
         "GET /v1/apps/hello-world/functions/greet": ("Function", function_json()),
+        "GET /v1/environments": ("HeldEnvironments", HELD),
+        "DELETE /v1/environments": ("HeldEnvironments", HELD),
         f"GET /v1/functions/{FUNCTION}": ("Function", function_json()),
         f"GET /v1/jobs/{JOB}": ("Job", JOB_JSON),
     }  # fmt: skip
@@ -116,6 +127,8 @@ def test_every_typed_request_reads_what_the_contract_says(server: ScriptedServer
     assert client.stop_deployment(DEPLOYMENT).unfinished_jobs == 2
     assert client.delete_deployment(DEPLOYMENT, now=True).deployment.deployment_id == DEPLOYMENT
     assert server.received[-1].path.endswith("?now=true")
+    assert client.list_environments().items[0].size_bytes == 9
+    assert client.prune_environments().freed_bytes == 5
     assert client.list_deployments()[0].version == 3
     assert client.rollback("hello-world", 2).manifest["module"] == "hello"
     assert server.received[-1].path.endswith("?version=2")

@@ -42,8 +42,10 @@ from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.role import Role
+from apothic_server.services.dispatch.shelves import Shelves
 from apothic_server.services.dispatch.time_limits import TimeLimits
 from apothic_server.services.enrolment import Enrolment
+from apothic_server.services.environments import Environments
 from apothic_server.services.group_items import GroupItems
 from apothic_server.services.group_outcomes import GroupOutcomes
 from apothic_server.services.groups import Groups
@@ -56,7 +58,6 @@ from apothic_server.services.news import News
 from apothic_server.services.offer import Services
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.peers import JOIN, Peers
-from apothic_server.services.preparing import Preparing
 from apothic_server.services.repeats import Repeats
 from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
@@ -233,6 +234,7 @@ class Cloud:
         self.keys = Keys(database, clock, pepper=pepper, new_key=key)
         attempts = Attempts(database, board, self.keys, pepper=pepper)
         builds = self.builds = Builds(database, board, grants, lambda stream: board.hints.changed(stream))
+        shelves = Shelves(board)
         self.links = Links(
             database,
             board,
@@ -241,6 +243,7 @@ class Cloud:
             reattach,
             attempts,
             builds,
+            shelves,
             servers=lambda: self.peers.urls,
             grace_s=self._grace_s,
         )
@@ -272,7 +275,7 @@ class Cloud:
             groups=groups,
             stats=Stats(database, clock),
             streams=streams,
-            preparing=Preparing(apps, board, grants),
+            environments=Environments(database, apps, board, grants, shelves),
             schedules=self.schedules,
             workers=Workers(database, board, cordons, self.keys),
             enrolment=Enrolment(database, clock, pepper=pepper, new_key=key),

@@ -40,7 +40,7 @@ def table() -> dict[str, Operation]:
     names = (
         "apps",
         "deployments",
-        "preparing",
+        "environments",
         "schedules",
         "archives",
         "jobs",

@@ -25,7 +25,7 @@ async def live_of(cloud):
 
 async def how_far(cloud, key=None):
     """Ask, and return for each entry its functions, its status and who has it or why it waits."""
-    found = await cloud.services.preparing.prepare(cloud.actor, key or await live_of(cloud))
+    found = await cloud.services.environments.prepare(cloud.actor, key or await live_of(cloud))
     return found.status, [
         (one.functions, one.status, one.worker or one.reason or one.error.code) for one in found.environments
     ]
@@ -86,7 +86,7 @@ async def test_a_failed_build_is_told_and_tried_again_a_minute_later_by_whoever_
     says(worker, await worker.next("prepare_image"), 0, FAILED)
     await cloud.step()
     failed = await how_far(cloud)
-    found = await cloud.services.preparing.prepare(cloud.actor, await live_of(cloud))
+    found = await cloud.services.environments.prepare(cloud.actor, await live_of(cloud))
     meanwhile = orders(worker)
     cloud.inner.board.clock.advance(BUILD_FAILURE_KEPT_S + 1)
     later = await how_far(cloud)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from apothic.wire.images import BuildLines, Prepared
+from apothic.wire.images import BuildLines, ImagesTidied, Prepared
 from apothic.wire.link import (
     Assign,
     Finished,
@@ -49,8 +49,8 @@ class Reports(Protocol):
         """A runner is gone."""
         ...
 
-    def build(self, item: BuildLines | Prepared) -> None:
-        """An environment is being built, or is there."""
+    def build(self, item: BuildLines | Prepared | ImagesTidied) -> None:
+        """An environment is being built, or is there; or which are."""
         ...
 
 

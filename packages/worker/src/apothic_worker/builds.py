@@ -39,6 +39,7 @@ _FROM_PIP = {
 
 _SETS_INDEX = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")
 _OURS = ("UV_CACHE_DIR", "UV_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_BUILD_CONSTRAINT")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+(?=@)")
 
 OnLine = Callable[[str], None]
@@ -86,6 +87,13 @@ async def build(image: ImageSpec, interpreter: Interpreter, folder: Path, cache:
                     raise BuildFailed(_explain(told))
     except TimeoutError:
         raise BuildFailed(f"it took longer than {BUILD_MAX_S:.0f} s") from None
+
+
+async def forget(packages: set[str], folder: Path, cache: Path) -> None:
+    """Remove packages from uv's cache, all versions of each; environments that link their files keep them."""
+    names = sorted(package for package in packages if _NAME.fullmatch(package))
+    if names:
+        await _run([uv_program(), "cache", "clean", "--cache-dir", str(cache), "--", *names], folder, lambda _: None)
 
 
 def uv_program() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from apothic.wire.images import PrepareImage
+from apothic.wire.images import PrepareImage, TidyImages
 from apothic.wire.link import (
     Assign,
     Cancel,
@@ -77,6 +77,10 @@ class Obeys(Protocol):
 
     def prepare_image(self, item: PrepareImage) -> None:
         """Make an environment ready."""
+        ...
+
+    def tidy_images(self, item: TidyImages) -> None:
+        """Remove environments that nobody needs."""
         ...
 
     def stop_runner(self, runner: str) -> None:
@@ -305,6 +309,8 @@ class ControlLink:
                 obeys.start_runner(item)
             case PrepareImage():
                 obeys.prepare_image(item)
+            case TidyImages():
+                obeys.tidy_images(item)
             case StopRunner():
                 obeys.stop_runner(item.runner)
             case Lent():

@@ -15,34 +15,40 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import re
 import secrets
 import tempfile
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from apothic.wire.images import (
     BUILD_FAILURE_KEPT_S,
     BUILD_LINES_MAX,
+    ENVIRONMENTS_TOLD_MAX,
     BuildLines,
+    HeldImage,
     ImageSpec,
+    ImagesTidied,
     Prepared,
     PrepareImage,
+    TidyImages,
     environment_id,
     is_requirement,
 )
 from apothic.wire.values import RemoteError
 from apothic_worker import journal
-from apothic_worker.builds import BuildFailed, build
+from apothic_worker.builds import BuildFailed, build, forget
 from apothic_worker.failures import StartFailed, failure
 from apothic_worker.folders import remove
 from apothic_worker.forerunners import boot_of
 from apothic_worker.interpreters import Interpreter
+from apothic_worker.shelf import disk_bytes, held, packages_in, record, recorded, size_of, size_recorded
 
 BUDGET_BYTES = 20 * 1024**3
 """Environments beyond this are removed, those used longest ago first. Files that several share count in each."""
@@ -51,9 +57,8 @@ BUILDS_AT_ONCE = 2
 FAILURES_KEPT = 1_000
 
 _PLAIN = re.compile(r"[0-9a-z]{1,64}")
-_RECORD = "environment.json"
 
-OnReport = Callable[[BuildLines | Prepared], None]
+OnReport = Callable[[BuildLines | Prepared | ImagesTidied], None]
 
 
 class Build:
@@ -104,6 +109,7 @@ class Environments:
         self._used: Counter[Path] = Counter()
         self._ready: dict[Path, dict[str, OnReport]] = {}
         self._slots = asyncio.Semaphore(BUILDS_AT_ONCE)
+        self._tidying = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._boot = (boot_of() if boot is None else boot) or secrets.token_hex(
@@ -113,9 +119,11 @@ class Environments:
 
     def prepare(self, order: PrepareImage, report: OnReport) -> None:
         """Have an environment ready and say so; what is said of the build goes to `report` first."""
-        task = asyncio.ensure_future(self._prepare(order, report))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._prepare(order, report))
+
+    def tidy(self, order: TidyImages, report: OnReport) -> None:
+        """Say which environments of an org are here, after the removal of those that are neither kept nor in use."""
+        self._begin(self._tidy(order, report))
 
     async def take(self, org: str, deployment: str, image: ImageSpec | None) -> Path | None:
         """Return the folder of an image's environment, built when it is not here; None when it installs nothing.
@@ -153,6 +161,53 @@ class Environments:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *self._settling, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tidy(self, order: TidyImages, report: OnReport) -> None:
+        try:
+            async with self._tidying:
+                report(await self._tidied(order))
+        except (OSError, StartFailed) as error:  # who asked sees that there is no answer
+            journal.warning("environments.not_tidied", reason=str(error))
+
+    async def _tidied(self, order: TidyImages) -> ImagesTidied:
+        folders = sorted(self._folder(order.org, "any").parent.glob("*"))[:ENVIRONMENTS_TOLD_MAX]
+        found = await asyncio.to_thread(held, folders)
+        if order.keep is None:
+            return ImagesTidied(order.number, [self._told(one, order.org) for one in found])
+        before = await asyncio.to_thread(disk_bytes, self._root)
+        gone = [folder for folder in folders if folder.name not in order.keep and folder not in self._used]
+        items = [self._told(one, order.org, gone) for one in found]
+        after = await self._let_go(gone) if gone else before
+        return ImagesTidied(order.number, items, max(0, before - after))
+
+    def _told(self, one: HeldImage, org: str, gone: Collection[Path] = ()) -> HeldImage:
+        folder = self._folder(org, one.environment)
+        return replace(one, is_in_use=folder in self._used, is_removed=folder in gone)
+
+    async def _let_go(self, folders: list[Path]) -> int:
+        """Remove environments, and what the cache has for them alone; return what all that is left takes on disk.
+
+        While something is built its packages may be those, so the cache stays as it is then.
+        """
+        away = Path(tempfile.mkdtemp(prefix="old-", dir=self._scratch))
+        for folder in folders:  # before anything is awaited, so that nobody takes one or finds half of it
+            with suppress(FileNotFoundError):
+                folder.rename(away / folder.name)
+                journal.info("environment.removed", environment=folder.name)
+        left = list(self._root.glob("by-org/*/*"))
+        packages = await asyncio.to_thread(lambda: packages_in(list(away.iterdir())) - packages_in(left))
+        await asyncio.to_thread(remove, away)
+        if not self._builds:
+            async with AsyncExitStack() as slots:
+                for _ in range(BUILDS_AT_ONCE):
+                    await slots.enter_async_context(self._slots)
+                await forget(packages, self._scratch, self._cache)
+        return await asyncio.to_thread(disk_bytes, self._root)
 
     async def _prepare(self, order: PrepareImage, report: OnReport) -> None:
         try:
@@ -212,8 +267,8 @@ class Environments:
             half = Path(tempfile.mkdtemp(prefix="environment-", dir=self._scratch))
             try:
                 await build(image, interpreter, half, self._cache, lambda text: running.line(environment, text))
-                size = await asyncio.to_thread(_size_of, half)
-                _record(half, size, self._boot)
+                size = await asyncio.to_thread(size_of, half)
+                record(half, size, self._boot)
                 folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 half.chmod(0o755)
                 half.rename(folder)
@@ -238,8 +293,8 @@ class Environments:
         return self._root / "by-org" / org / environment
 
     def _is_whole(self, folder: Path) -> bool:
-        record = _read(folder)
-        return record is not None and record.get("boot") in ("", self._boot)
+        found = recorded(folder)
+        return found is not None and found.get("boot") in ("", self._boot)
 
     def _forget(self, folder: Path) -> None:
         """Remove an environment that may have lost files, and the cache that it shares them with."""
@@ -260,7 +315,7 @@ class Environments:
 
     def _collect(self, budget_bytes: int) -> list[Path]:
         removed: list[Path] = []
-        found = [(folder.stat().st_mtime, folder, _size_in(folder)) for folder in self._root.glob("by-org/*/*")]
+        found = [(folder.stat().st_mtime, folder, size_recorded(folder)) for folder in self._root.glob("by-org/*/*")]
         total = sum(size for _, _, size in found)
         for _, folder, size in sorted(found):
             if total <= budget_bytes:
@@ -285,28 +340,4 @@ def python_not_available(python: str, interpreters: dict[str, Interpreter]) -> R
 def _settle(folder: Path, size: int) -> None:
     os.sync()
     if folder.is_dir():
-        _record(folder, size, "")
-
-
-def _record(folder: Path, size: int, boot: str) -> None:
-    """Write what is known of an environment; `boot` names the run of the machine it is whole in, empty for all."""
-    half = folder / f".{_RECORD}"
-    half.write_text(json.dumps({"size_bytes": size, "boot": boot}))
-    half.replace(folder / _RECORD)
-
-
-def _read(folder: Path) -> dict[str, object] | None:
-    try:
-        record = json.loads((folder / _RECORD).read_text())
-    except (OSError, ValueError):
-        return None
-    return cast("dict[str, object]", record) if isinstance(record, dict) else None
-
-
-def _size_in(folder: Path) -> int:
-    size = (_read(folder) or {}).get("size_bytes")
-    return size if isinstance(size, int) else 0
-
-
-def _size_of(folder: Path) -> int:
-    return sum(Path(where, name).lstat().st_size for where, _, names in os.walk(folder) for name in names)
+        record(folder, size, "")

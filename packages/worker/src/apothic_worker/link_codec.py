@@ -31,6 +31,7 @@ class ServerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     lent: list[link.Lent] = []
     stop_runner: list[link.StopRunner] = []
     prepare_image: list[images.PrepareImage] = []
+    tidy_images: list[images.TidyImages] = []
     start_runner: list[link.StartRunner] = []
     assign: list[link.Assign] = []
     ping: list[link.Ping] = []
@@ -48,6 +49,7 @@ ServerItem = (
     | link.Lent
     | link.StopRunner
     | images.PrepareImage
+    | images.TidyImages
     | link.StartRunner
     | link.Assign
     | link.Ping
@@ -63,6 +65,7 @@ WorkerItem = (
     | link.RunnerEnded
     | images.BuildLines
     | images.Prepared
+    | images.ImagesTidied
 )
 
 NAMES: dict[type, str] = {
@@ -76,6 +79,7 @@ NAMES: dict[type, str] = {
     link.RunnerEnded: "runner_ended",
     images.BuildLines: "build_lines",
     images.Prepared: "prepared",
+    images.ImagesTidied: "images_tidied",
 }
 """Message name of each item of a worker."""
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from apothic.wire.images import BuildLines, Prepared
+from apothic.wire.images import BuildLines, ImagesTidied, Prepared
 from apothic.wire.link import (
     Assign,
     AttemptRef,
@@ -229,8 +229,8 @@ class LinkState:
         """Report the end of a runner."""
         self._send(item, is_urgent=True)
 
-    def build(self, item: BuildLines | Prepared) -> None:
-        """Report how a build goes; on a new link the server asks again, and is told all of it."""
+    def build(self, item: BuildLines | Prepared | ImagesTidied) -> None:
+        """Report how a build goes, or what is there; on a new link the server asks again, and is told all of it."""
         self._send(item, is_urgent=True)
 
     def draining(self, finish_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from apothic.wire.images import PrepareImage
+from apothic.wire.images import PrepareImage, TidyImages
 from apothic.wire.lease import grace_of
 from apothic.wire.link import (
     Assign,
@@ -113,6 +113,11 @@ class Supervisor:
         """Make an environment ready and say so."""
         if not self._is_draining:
             self._environments.prepare(item, self._reports.build)
+
+    def tidy_images(self, item: TidyImages) -> None:
+        """Remove environments that nobody needs, and say what is here."""
+        if not self._is_draining:
+            self._environments.tidy(item, self._reports.build)
 
     def stop_runner(self, runner: str) -> None:
         """End an idle runner."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.console import print_listed, print_text, say
+from apothic.cli.confirming import confirm, yes_option
+from apothic.cli.console import print_listed, print_table, print_text, say
 from apothic.cli.ids import checked
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
+from apothic.cli.since import age
 from apothic.errors import NotFoundError
 
 if TYPE_CHECKING:
     from apothic._answers import AppInfo, EventRecord
+    from apothic._environments import HeldEnvironment, HeldEnvironments
     from apothic.client import ControlPlaneClient
 
 _ENDS = "deployment.built,deployment.build_failed"
@@ -34,21 +39,46 @@ def image() -> None:
 @common_options
 @click.pass_obj
 def list_images(settings: Settings, app: str | None, watches: bool) -> None:
-    """List the images of live functions: Python, packages, and the last build that this deployment needed."""
+    """List the images of live functions: Python, packages, their size and age on workers, and the last build."""
     client = settings.client()
 
     def read() -> list[dict[str, Any]]:
         apps = client.list_apps() if app is None else [client.get_app(app)]
-        return [entry for one in apps for entry in _images(client, one)]
+        found = [entry for one in apps for entry in _images(client, one)]
+        held = client.list_environments().items if any(one["environment"] for one in found) else ()
+        return [{**one, "held": [asdict(on) for on in held if on.environment == one["environment"]]} for one in found]
 
     show_list(
         settings,
         read,
-        ("APP", "FUNCTIONS", "PYTHON", "PACKAGES", "LAST BUILD"),
-        lambda one: (one["app"], ", ".join(one["functions"]), one["python"], _packages(one["packages"]), _build(one)),
+        ("APP", "FUNCTIONS", "PYTHON", "PACKAGES", "SIZE", "AGE", "LAST BUILD"),
+        _cells,
         empty="No app is live: `apothic deploy FILE` makes one so.",
         watches=watches,
     )
+
+
+@image.command()
+@click.option("--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")
+@yes_option
+@common_options
+@click.pass_obj
+def prune(settings: Settings, dry_run: bool, yes: bool) -> None:
+    """Remove the installed packages that no live deployment needs from all workers.
+
+    What is wanted later is installed again. Environments of live deployments, of unfinished jobs and of processes that
+    have them loaded stay.
+    """
+    client = settings.client()
+    found = client.list_environments()
+    idle = tuple(one for one in found.items if not one.is_needed and not one.is_in_use)
+    if dry_run:
+        _show_pruned(settings, replace(found, items=idle), f"Would remove {_amount(idle)}; what others share stays.")
+        return
+    if idle or not found.is_known:
+        confirm(settings, f"Remove {_amount(idle)}? What is wanted later is installed again.", yes=yes)
+    done = client.prune_environments() if idle or not found.is_known else replace(found, items=())
+    _show_pruned(settings, done, f"Removed {_amount(done.items)}; {size(done.freed_bytes)} of disk are free again.")
 
 
 @image.command()
@@ -69,6 +99,47 @@ def logs(settings: Settings, target: str) -> None:
         say("No build was needed: there is nothing to install, or the packages were there already.")
     for one in found:
         print_text(one["text"] if one["kind"] == "line" else f"{one['kind']} on {one['worker']}: {one['text']}")
+
+
+def _show_pruned(settings: Settings, found: HeldEnvironments, said: str) -> None:
+    if settings.is_for_programs:
+        document = asdict(found)
+        settings.print_document({"removed": document.pop("items"), **document})
+        return
+    now = datetime.now(timezone.utc)  # noqa: UP017 - the client also runs on 3.10
+    if found.items:
+        print_table(
+            ("WORKER", "ENVIRONMENT", "SIZE", "AGE", "LAST USED"),
+            [
+                (
+                    one.worker,
+                    one.environment,
+                    size(one.size_bytes),
+                    age(one.built_at, now),
+                    f"{age(one.used_at, now)} ago",
+                )
+                for one in found.items
+            ],
+        )
+    for name in found.unanswered:
+        say(f"Worker {name} did not answer in time.")
+    if not found.is_known:
+        say("This server does not dispatch, so no worker is linked to it; ask the one that does.")
+    else:
+        say(said if found.items else "Nothing to remove: live deployments need all that is installed.")
+
+
+def _amount(found: Sequence[HeldEnvironment]) -> str:
+    count = "1 environment" if len(found) == 1 else f"{len(found)} environments"
+    return f"{count} of {size(sum(one.size_bytes for one in found))}"
+
+
+def size(size_bytes: int) -> str:
+    """Return a number of bytes in a unit that suits it."""
+    for unit, length in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes} bytes"
 
 
 def _images(client: ControlPlaneClient, app: AppInfo) -> list[dict[str, Any]]:
@@ -134,6 +205,13 @@ def _line(event: EventRecord) -> dict[str, Any]:
         "environment": event.data.get("environment"),
         "time": event.data.get("time"),
     }
+
+
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    now = datetime.now(timezone.utc)  # noqa: UP017 - the client also runs on 3.10
+    newest = max(one["held"], key=lambda held: held["built_at"], default=None)
+    shown = ("-", "-") if newest is None else (size(newest["size_bytes"]), age(newest["built_at"], now))
+    return (one["app"], ", ".join(one["functions"]), one["python"], _packages(one["packages"]), *shown, _build(one))
 
 
 def _packages(packages: list[str]) -> str:

@@ -114,6 +114,56 @@ class Prepared:
     is_gone: bool = False
 
 
+ENVIRONMENTS_TOLD_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class TidyImages:
+    """Say which environments of an org are here, after the removal of what nobody needs; `ImagesTidied` is the answer.
+
+    Attributes:
+        number: Comes back in the answer.
+        keep: Environments to keep, besides those in use; None removes nothing.
+    """
+
+    number: int
+    org: str
+    keep: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class HeldImage:
+    """One environment on a worker.
+
+    Attributes:
+        size_bytes: Of its files; what it shares with others counts in each.
+        built_at: Unix seconds.
+        used_at: Unix seconds of the last time that somebody asked for it.
+        is_in_use: A zygote has it.
+        is_removed: It was here and was removed for this answer.
+    """
+
+    environment: str
+    size_bytes: int
+    built_at: float
+    used_at: float
+    is_in_use: bool = False
+    is_removed: bool = False
+
+
+@dataclass(frozen=True)
+class ImagesTidied:
+    """What was there when a `TidyImages` came, at most `ENVIRONMENTS_TOLD_MAX`.
+
+    Attributes:
+        freed_bytes: By how much the disk use of environments and of uv's cache went down.
+    """
+
+    number: int
+    items: list[HeldImage]
+    freed_bytes: int = 0
+
+
 def is_requirement(text: str) -> bool:
     """Whether `text` names a distribution: a name, extras, versions, a marker, hashes, and nothing else."""
     if len(text) > REQUIREMENT_LENGTH_MAX or _REQUIREMENT.fullmatch(text) is None:

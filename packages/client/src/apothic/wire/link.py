@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from apothic.wire.images import BuildLines, ImageSpec, Prepared, PrepareImage
+from apothic.wire.images import BuildLines, ImageSpec, ImagesTidied, Prepared, PrepareImage, TidyImages
 from apothic.wire.lines import LogLine as LogLine
 from apothic.wire.maps import ChunkOrder as ChunkOrder
 from apothic.wire.maps import ChunkResult as ChunkResult
@@ -210,6 +210,7 @@ class WorkerFrame(TypedDict, total=False):
     runner_ended: list[RunnerEnded]
     build_lines: list[BuildLines]
     prepared: list[Prepared]
+    images_tidied: list[ImagesTidied]
 
 
 @dataclass(frozen=True)
@@ -382,6 +383,7 @@ class ServerFrame(TypedDict, total=False):
     lent: list[Lent]
     stop_runner: list[StopRunner]
     prepare_image: list[PrepareImage]
+    tidy_images: list[TidyImages]
     start_runner: list[StartRunner]
     assign: list[Assign]
     ping: list[Ping]

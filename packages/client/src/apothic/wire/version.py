@@ -2,7 +2,7 @@
 
 VERSION = "0.1.0"
 
-LINK_PROTOCOL = 7
+LINK_PROTOCOL = 8
 """Worker link protocol; a worker and a server with different numbers refuse each other at `hello`."""
 
 RUNNER_PROTOCOL = 2

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId, JoinTokenId, KeyId
+from apothic.wire.images import HeldImage
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
@@ -164,6 +165,30 @@ class PreparationView:
         """`failed` when one failed, else `building`, else `waiting`, and `ready` when all are."""
         found = {one.status for one in self.environments}
         return next((status for status in ("failed", "building", "waiting") if status in found), "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOn:
+    """An environment on a worker, by the worker's name; `is_needed` says whether a live deployment needs it."""
+
+    worker: str
+    held: HeldImage
+    is_needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeldView:
+    """Environments on workers.
+
+    Attributes:
+        unanswered: Names of workers that are linked and did not answer in time.
+        is_known: False from a process that does not dispatch: no worker is linked to it.
+    """
+
+    items: tuple[HeldOn, ...]
+    unanswered: tuple[str, ...]
+    freed_bytes: int
+    is_known: bool
 
 
 @dataclass(frozen=True, slots=True)

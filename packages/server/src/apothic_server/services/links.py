@@ -27,6 +27,7 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.liveness import Liveness
 from apothic_server.services.dispatch.reattach import Deployed, Reattach
 from apothic_server.services.dispatch.reports import Reports
+from apothic_server.services.dispatch.shelves import Shelves
 from apothic_server.store import dispatcher, enrolment, recovery
 from apothic_server.store import workers as rows
 from apothic_server.store.database import Database
@@ -62,6 +63,7 @@ class Links:
         reattach: Reattach,
         attempts: Attempts,
         builds: Builds,
+        shelves: Shelves,
         *,
         servers: Callable[[], list[str]],
         grace_s: float = GRACE_S,
@@ -69,6 +71,7 @@ class Links:
         self._servers = servers
         self._attempts = attempts
         self._builds = builds
+        self.shelves = shelves
         self._database = database
         self._board = board
         self._grants = grants
@@ -174,6 +177,8 @@ class Links:
             self._builds.lines(worker, lines)
         for prepared in frame.get("prepared", []):
             self._builds.prepared(worker, prepared)
+        for tidied in frame.get("images_tidied", []):
+            self.shelves.answered(worker, tidied)
 
     def closed(self, worker: Worker, link: Link) -> None:
         """The link is gone; the worker keeps its attempts until its lease ends."""

@@ -12,12 +12,12 @@ from apothic_server.services.archives import Archives
 from apothic_server.services.attempts import Attempts
 from apothic_server.services.deployments import Deployments
 from apothic_server.services.enrolment import Enrolment
+from apothic_server.services.environments import Environments
 from apothic_server.services.groups import Groups
 from apothic_server.services.health import Health
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
 from apothic_server.services.metrics import Metrics
-from apothic_server.services.preparing import Preparing
 from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
 from apothic_server.services.streams import Streams
@@ -32,7 +32,7 @@ class Services:
     attempts: Attempts
     apps: Apps
     deployments: Deployments
-    preparing: Preparing
+    environments: Environments
     archives: Archives
     jobs: Jobs
     groups: Groups

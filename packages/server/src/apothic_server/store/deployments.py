@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from apothic.wire.functions import Manifest
 from apothic.wire.ids import DeploymentId, OrgId
+from apothic.wire.images import ImageSpec
 from apothic_server.domain.deployments import Closed, DeploymentEntry, DeploymentStatus, Drain
 from apothic_server.store.connection import Connection
 from apothic_server.store.statements import load
@@ -52,6 +56,13 @@ async def count_unfinished(connection: Connection, org: OrgId, deployment: Deplo
     """Return how many jobs of a deployment have not ended."""
     count: int = await connection.fetchval(SQL["count_unfinished"], org, deployment)
     return count
+
+
+async def needed_images(connection: Connection, org: OrgId) -> list[ImageSpec]:
+    """Return the images of the functions of active deployments, and of those that have unfinished jobs."""
+    rows = await connection.fetch(SQL["list_needed"], org)
+    manifests = (msgspec.json.decode(row["manifest"], type=Manifest) for row in rows)
+    return [spec.image for manifest in manifests for spec in manifest.functions if spec.image is not None]
 
 
 async def list_draining(connection: Connection) -> list[Closed]:

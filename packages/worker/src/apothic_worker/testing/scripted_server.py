@@ -39,6 +39,7 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True):
     runner_ended: list[link.RunnerEnded] = []
     build_lines: list[images.BuildLines] = []
     prepared: list[images.Prepared] = []
+    images_tidied: list[images.ImagesTidied] = []
 
 
 _decoder = msgspec.msgpack.Decoder(WorkerMessage)

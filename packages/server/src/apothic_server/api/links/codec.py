@@ -24,6 +24,7 @@ class WorkerMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     runner_ended: list[link.RunnerEnded] = []
     build_lines: list[images.BuildLines] = []
     prepared: list[images.Prepared] = []
+    images_tidied: list[images.ImagesTidied] = []
 
 
 _decode = msgspec.msgpack.Decoder(WorkerMessage).decode
@@ -50,4 +51,5 @@ def decode_worker(data: bytes) -> link.WorkerFrame:
         "runner_ended": message.runner_ended,
         "build_lines": message.build_lines,
         "prepared": message.prepared,
+        "images_tidied": message.images_tidied,
     }

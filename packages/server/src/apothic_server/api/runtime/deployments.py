@@ -20,7 +20,7 @@ class DeploymentHandlers:
     def __init__(self, services: Services) -> None:
         self._apps = services.apps
         self._deployments = services.deployments
-        self._preparing = services.preparing
+        self._environments = services.environments
 
     async def get_deployment(self, request: Request) -> Response:
         """Answer one deployment by id."""
@@ -48,7 +48,15 @@ class DeploymentHandlers:
     async def prepare_deployment(self, request: Request) -> Response:
         """Have the environments of a deployment made ready."""
         key = records.deployment_key(request.params["deployment_id"])
-        return json_response(records.preparation_record(await self._preparing.prepare(request.actor, key)))
+        return json_response(records.preparation_record(await self._environments.prepare(request.actor, key)))
+
+    async def list_environments(self, request: Request) -> Response:
+        """Answer which environments workers have."""
+        return json_response(records.held_record(await self._environments.list_held(request.actor)))
+
+    async def prune_environments(self, request: Request) -> Response:
+        """Remove the environments that no live deployment needs."""
+        return json_response(records.held_record(await self._environments.prune(request.actor)))
 
     async def stop_deployment(self, request: Request) -> Response:
         """Let a deployment take no more calls."""

@@ -27,6 +27,8 @@ from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.views import (
     AppView,
     EnrolledView,
+    HeldOn,
+    HeldView,
     JobView,
     JoinTokenView,
     LogPage,
@@ -142,6 +144,29 @@ def preparation_record(view: PreparationView) -> dict[str, Any]:
             }
             for one in view.environments
         ],
+    }
+
+
+def held_record(view: HeldView) -> dict[str, Any]:
+    """Return environments on workers."""
+    return {
+        "items": [_held(one) for one in view.items],
+        "freed_bytes": view.freed_bytes,
+        "unanswered": list(view.unanswered),
+        "is_known": view.is_known,
+    }
+
+
+def _held(one: HeldOn) -> dict[str, Any]:
+    held = one.held
+    return {
+        "worker": one.worker,
+        "environment": held.environment,
+        "size_bytes": held.size_bytes,
+        "built_at": time_text(datetime.fromtimestamp(held.built_at, UTC)),
+        "used_at": time_text(datetime.fromtimestamp(held.used_at, UTC)),
+        "is_in_use": held.is_in_use,
+        "is_needed": one.is_needed,
     }
 
 

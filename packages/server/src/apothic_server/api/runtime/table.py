@@ -217,6 +217,8 @@ def _apps(handlers: AppHandlers) -> list[Operation]:
 def _deployments(handlers: DeploymentHandlers) -> list[Operation]:
     one = "/v1/deployments/{deployment_id}"
     return [
+        _get("list_environments", "/v1/environments", _APPS_READ, handlers.list_environments, statuses=_READ),
+        _delete("prune_environments", "/v1/environments", _APPS_WRITE, handlers.prune_environments, statuses=_READ),
         _get("list_deployments", "/v1/deployments", _APPS_READ, handlers.list_deployments, "app", "cursor", "limit"),
         _get("get_deployment", one, _APPS_READ, handlers.get_deployment),
         Operation(

@@ -29,6 +29,7 @@ from apothic_server.domain.views import (
     Check,
     EnrolledView,
     Gap,
+    HeldView,
     JobView,
     Joined,
     JoinToken,
@@ -113,12 +114,16 @@ class Deployments(Protocol):
         ...
 
 
-class Preparing(Protocol):
-    """Environments of the actor's org made ready before anybody calls."""
+class Environments(Protocol):
+    """Environments of the actor's org."""
 
     async def prepare(self, actor: Actor, key: DeploymentId) -> PreparationView:
         """As often as wanted; raises `Conflict` with code `deployment_stopped`."""
         ...
+
+    async def list_held(self, actor: Actor) -> HeldView: ...
+
+    async def prune(self, actor: Actor) -> HeldView: ...
 
 
 class Schedules(Protocol):
@@ -363,7 +368,7 @@ class Services(Protocol):
     @property
     def deployments(self) -> Deployments: ...
     @property
-    def preparing(self) -> Preparing: ...
+    def environments(self) -> Environments: ...
     @property
     def schedules(self) -> Schedules: ...
     @property

@@ -39,6 +39,16 @@ UPDATE deployments SET drain = CASE WHEN drain = 'cancel' THEN 'cancel' ELSE $3 
 SELECT count(*) FROM jobs
 WHERE org = $1 AND deployment = $2 AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out');
 
+-- name: list_needed
+SELECT manifest FROM deployments AS deployment
+WHERE org = $1 AND (status = 'active' OR EXISTS (
+    SELECT FROM jobs
+    WHERE jobs.org = $1 AND jobs.deployment = deployment.id
+        AND jobs.status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+) OR EXISTS (
+    SELECT FROM groups WHERE groups.org = $1 AND groups.deployment = deployment.id AND groups.finished_at IS NULL
+));
+
 -- name: list_draining
 -- Of all orgs, for the dispatcher.
 SELECT id, status, drain FROM deployments WHERE drain IS NOT NULL ORDER BY id;
