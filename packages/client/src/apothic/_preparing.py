@@ -128,8 +128,8 @@ def failed(found: Preparation) -> ApothicError:
 
 def _late(deployment_id: str, timeout_s: float, found: Preparation | None) -> str:
     waits = [] if found is None else [one.reason for one in found.environments if one.reason is not None]
-    why = f": {waits[0]}" if waits else ""
-    return f"{deployment_id} is live and not ready after {timeout_s:g} s{why}. What was asked for goes on."
+    why = f": {waits[0]}." if waits else ". What is being installed goes on."
+    return f"{deployment_id} is live and not ready after {timeout_s:g} s{why}"
 
 
 def _lines(core: Core, deployment_id: str, after: int) -> Steps[tuple[int, list[EventRecord]]]:

@@ -346,7 +346,7 @@ def test_a_deploy_can_wait_until_its_packages_are_installed(preparing, run_proce
 
     assert found.code == 0
     assert found.err.splitlines()[-1] == "greet: worker local installs the packages"
-    assert found.out.splitlines()[-1].split() == ["ready", "on", "worker", "local"]
+    assert found.out.splitlines()[-1] == "ready       on worker local"
 
 
 def test_a_build_that_fails_ends_the_wait_with_its_last_lines(preparing, run_process, hello):
@@ -358,6 +358,7 @@ def test_a_build_that_fails_ends_the_wait_with_its_last_lines(preparing, run_pro
     assert found.code == told.code == 100
     assert "Error: no wheel\nuv says so [image_build_failed]" in found.err
     assert "deployment  deployments:" in found.out
+    assert "is live all the same; `apothic rollback APP`" in found.err
     assert told.error["code"] == "image_build_failed"
     assert told.json["preparation"]["environments"][0]["error"]["message"] == "no wheel\nuv says so"
 

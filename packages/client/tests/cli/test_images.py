@@ -63,6 +63,14 @@ def test_the_log_of_builds_is_printed(built, run, shapes, by_app):
     assert found.out.splitlines() == ["Resolved 4 packages", " + numpy==2.1.0", "built on local: 1.2 s"]
 
 
+def test_the_logs_of_two_builds_at_once_are_printed_one_after_the_other(built, run, shapes):
+    other = {"worker": "local", "environment": "1" * 32, "time": shapes.TIME}
+    built.insert(1, (4, "deployment.build_log", {**other, "line": "elsewhere"}))
+    found = run("image", "logs", "hello-world")
+
+    assert found.out.splitlines() == ["Resolved 4 packages", " + numpy==2.1.0", "built on local: 1.2 s", "elsewhere"]
+
+
 def test_a_failed_build_is_told(built, run, shapes):
     built[2] = (5, "deployment.build_failed", {**built[0][2], "line": None, "message": "no wheel\nuv says"})
 

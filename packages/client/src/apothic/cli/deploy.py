@@ -77,7 +77,7 @@ def deploy(
         if settings.is_for_programs:
             settings.print_document(_document(done, readying.last))
     if wait and not settings.is_for_programs:
-        print_fields({"ready": readying.where()})
+        print_text(f"{'ready'.ljust(len('deployment'))}  {readying.where()}")
 
 
 def _dry_run(settings: Settings, app: App) -> None:

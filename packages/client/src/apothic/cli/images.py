@@ -97,7 +97,7 @@ def logs(settings: Settings, target: str) -> None:
         return
     if not found:
         say("No build was needed: there is nothing to install, or the packages were there already.")
-    for one in found:
+    for one in _apart(found):
         print_text(one["text"] if one["kind"] == "line" else f"{one['kind']} on {one['worker']}: {one['text']}")
 
 
@@ -212,6 +212,12 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
     newest = max(one["held"], key=lambda held: held["built_at"], default=None)
     shown = ("-", "-") if newest is None else (size(newest["size_bytes"]), age(newest["built_at"], now))
     return (one["app"], ", ".join(one["functions"]), one["python"], _packages(one["packages"]), *shown, _build(one))
+
+
+def _apart(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of one environment after those of the other: two are built at once."""
+    order = list(dict.fromkeys(one["environment"] for one in lines))
+    return sorted(lines, key=lambda one: order.index(one["environment"]))
 
 
 def _packages(packages: list[str]) -> str:

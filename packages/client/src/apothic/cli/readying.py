@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from apothic.cli.console import say
 from apothic.cli.failures import Interrupted
 from apothic.cli.progress import elapsed, fitted, is_terminal
+from apothic.errors import NotSupportedError, RemoteExecutionError
 
 if TYPE_CHECKING:
     from apothic._answers import EventRecord
@@ -49,8 +50,12 @@ class Readying:
         try:
             self._client.run(wait_ready(self._client.core, self._deployment_id, timeout_s, seen))
         except KeyboardInterrupt:
-            left = f"Stopped waiting. {self._deployment_id} is live, and what it needs goes on being installed."
+            left = f"Stopped waiting. {self._deployment_id} is live; the same command goes on waiting."
             raise Interrupted(left, job_id=None) from None
+        except (RemoteExecutionError, NotSupportedError):
+            if not is_quiet:
+                say(f"{self._deployment_id} is live all the same; `apothic rollback APP` goes back to the one before.")
+            raise
         finally:
             if not is_quiet:
                 self._clear()

@@ -59,7 +59,7 @@ async def count_unfinished(connection: Connection, org: OrgId, deployment: Deplo
 
 
 async def needed_images(connection: Connection, org: OrgId) -> list[ImageSpec]:
-    """Return the images of the functions of active deployments, and of those that have unfinished jobs."""
+    """Return the images of the functions of active deployments, and of those that have unfinished jobs or groups."""
     rows = await connection.fetch(SQL["list_needed"], org)
     manifests = (msgspec.json.decode(row["manifest"], type=Manifest) for row in rows)
     return [spec.image for manifest in manifests for spec in manifest.functions if spec.image is not None]
