@@ -63,7 +63,7 @@ class Ranges:
             rest = [part for part in ((low, min(high, begin)), (max(low, end), high)) if part[0] < part[1]]
             self.items -= high - low - sum(part[1] - part[0] for part in rest)
             self._ranges[at : at + 1] = rest
-            at += max(1, len(rest))
+            at += len(rest)
 
     def next_from(self, item: int) -> int | None:
         """Return the lowest item that is not below `item`; None without one."""
