@@ -261,7 +261,7 @@ class Cloud:
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs)
         groups = Groups(database, board, maps, apps, blobs, group_outcomes, disk, new_key=key)
-        streams = Streams(database, jobs, blobs, flows, Turns(clock), group_outcomes, items)
+        streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)
         health, cordons = Health(database, board, disk), Cordons(database, board, grants)

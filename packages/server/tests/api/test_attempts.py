@@ -40,6 +40,7 @@ OPEN_TO_USER_CODE = {
     "close_group",
     "cancel_group",
     "get_group",
+    "get_group_events",
     "get_group_outcomes",
 }
 PEPPER = b"p" * 32

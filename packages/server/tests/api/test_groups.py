@@ -88,7 +88,7 @@ async def test_a_large_item_lies_where_large_values_do(cloud, client):
     async with cloud.inner.database.system_unit() as unit:
         row = await unit.fetchrow("SELECT data, blob, size_bytes FROM group_inputs")
     assert (row["data"], row["size_bytes"]) == (None, 100 * KIB + 7)
-    assert await cloud.inner.services.groups._blobs.exists(cloud.inner.org, row["blob"])
+    assert await cloud.inner.services.archives._blobs.exists(cloud.inner.org, row["blob"])
 
 
 async def test_inputs_beyond_what_may_wait_are_refused_until_some_were_given_out(cloud, client):
@@ -272,7 +272,7 @@ async def test_outcomes_are_read_on_from_any_item_page_by_page(cloud, client):
 
 async def test_a_hint_that_is_lost_costs_seconds(cloud, client):
     group = await make_group(cloud, client, 0)
-    cloud.inner.services.groups._outcomes.reread_s = 0.02
+    cloud.inner.services.groups.readers.reread_s = 0.02
     async with client.open("GET", f"/v1/groups/{group.id}/outcomes") as exchange:
         await exchange.start()
         cloud.inner.board.hints.changed = lambda _: None
@@ -288,7 +288,7 @@ async def test_a_reader_that_leaves_gives_its_place_back(cloud, client):
     group = await make_group(cloud, client, 0)
     async with client.open("GET", f"/v1/groups/{group.id}/outcomes") as exchange:
         await exchange.start()
-        readers = cloud.inner.services.groups._outcomes
+        readers = cloud.inner.services.groups.readers
         assert list(readers._readers) == [group.key]
         exchange.disconnect()
         while await exchange.piece() is not None:
@@ -316,3 +316,21 @@ async def test_groups_are_listed_newest_first_page_by_page(cloud, client):
     assert (await ids("?app=other"))[0] == (await ids("?status=cancelled"))[0] == [other.id]
     assert (await ids("?function=none"))[0] == []
     assert (await client.request("GET", "/v1/groups?status=queued")).status == 422
+
+
+async def test_the_stream_of_a_group_begins_with_it_and_has_snapshots(cloud, client):
+    group = await make_group(cloud, client, 1)
+
+    page = await client.request("GET", f"/v1/groups/{group.id}/events?snapshot=true")
+    beginning = await client.request("GET", f"/v1/groups/{group.id}/events")
+    filtered = await client.request("GET", f"/v1/groups/{group.id}/events?types=group.end")
+    unknown = await client.request("GET", f"/v1/groups/{group.id}/events?types=job.end")
+    beyond = await client.request("GET", f"/v1/groups/{group.id}/events?after=7")
+
+    CONTRACT.check("get_group_events", page)
+    assert [(event["index"], event["event"]) for event in beginning.json["events"]] == [(0, "group.created")]
+    assert page.json["events"][0]["event"] == "group.snapshot"
+    assert page.json["events"][0]["data"] == {"group": await group.get(), "index": 0}
+    assert (filtered.json["events"], filtered.json["last_index"]) == ([], 0)
+    assert unknown.status == 422
+    assert [event["event"] for event in beyond.json["events"]] == ["group.reset"]

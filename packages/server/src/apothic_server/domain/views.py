@@ -13,6 +13,7 @@ from apothic.wire.images import HeldImage
 from apothic.wire.link import Machine
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import App, Deployment
+from apothic_server.domain.group_views import GroupView
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent
 from apothic_server.domain.schedules import Tick
 
@@ -322,7 +323,7 @@ class Snapshot:
         value: The result of a job that succeeded.
     """
 
-    view: JobView | AppView | Deployment
+    view: JobView | GroupView | AppView | Deployment
     value: Value | None
     index: int
     is_final: bool

@@ -9,18 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from apothic.wire import chunks
 from apothic.wire.ids import FunctionId, GroupId
-from apothic.wire.limits import (
-    CHUNK_INPUTS_MAX,
-    GROUP_ITEMS_MAX,
-    GROUP_WAITING_BYTES_MAX,
-    VALUE_INLINE_MAX,
-    VALUE_MAX,
-)
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Function, check_python
-from apothic_server.domain.errors import Conflict, Invalid, TooLarge, TooMany, no_such, problem
+from apothic_server.domain.apps import Function
+from apothic_server.domain.errors import Conflict, TooMany
 from apothic_server.domain.group_views import GroupFilter, GroupView, Inputs, NewGroup, OutcomeBatch
 from apothic_server.domain.groups import Counts, Group, GroupStatus
 from apothic_server.domain.idempotency import Keep, KeptAnswer
@@ -28,11 +20,11 @@ from apothic_server.domain.jobs import StreamEvent
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
-from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.live_groups import live_group
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.nesting import caller, check_depth
+from apothic_server.services.group_inputs import GroupInputs, seen, takes_no_more
 from apothic_server.services.group_outcomes import GroupOutcomes, Reader
 from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import groups as rows
@@ -43,7 +35,11 @@ from apothic_server.store.disk import Disk
 
 
 class Groups:
-    """Groups of all orgs."""
+    """Groups of all orgs.
+
+    Attributes:
+        readers: Who reads outcomes in this process.
+    """
 
     def __init__(
         self,
@@ -62,8 +58,8 @@ class Groups:
         self._clock = board.clock
         self._maps = maps
         self._apps = apps
-        self._blobs = blobs
-        self._outcomes = outcomes
+        self._inputs = GroupInputs(database, board, maps, blobs, disk)
+        self.readers = outcomes
         self._disk = disk
         self._new_key = new_key
 
@@ -113,36 +109,8 @@ class Groups:
     async def add_inputs(
         self, actor: Actor, key: GroupId, inputs: Inputs, keep: Keep[int] | None = None
     ) -> int | KeptAnswer:
-        """Add the next items to a group and return how many it has; items that it has already change nothing.
-
-        Raises:
-            NotFound: No such group.
-            Invalid: The data does not hold what is said, or needs another Python (`python_mismatch`).
-            TooLarge: An item exceeds `VALUE_MAX` (`value_too_large`).
-            Conflict: The items are not the next ones (`group_gap`), or the group takes no more (`group_closed`).
-            TooMany: Too much of it waits already (`group_full`).
-            DiskLow: The disk is nearly full.
-        """
-        self._disk.require_room()
-        _check_inputs(inputs)
-        blob = await self._stored(actor, key, inputs)
-        async with self._database.request_unit(actor.org) as unit:
-            kept = await held(unit, actor, keep)
-            if kept is not None:
-                return kept
-            group = await self._held(unit, actor, key)
-            uploaded = inputs.first + inputs.count
-            if uploaded <= group.uploaded:
-                uploaded = group.uploaded
-            else:
-                await self._check_next(unit, group, inputs)
-                await rows.add_inputs(unit, actor.org, key, inputs, blob)
-            await keep_result(unit, actor, keep, uploaded, self._clock)
-        if self._board.dispatches:
-            self._maps.grew(key, uploaded)
-        else:
-            self._board.hints.changed(key)
-        return uploaded
+        """Add the next items to a group; see `GroupInputs.add`."""
+        return await self._inputs.add(actor, key, inputs, keep)
 
     async def close(
         self, actor: Actor, key: GroupId, total: int, keep: Keep[GroupView] | None = None
@@ -161,7 +129,7 @@ class Groups:
             group = await self._held(unit, actor, key)
             if group.total is None:
                 if group.status is not GroupStatus.RUNNING:
-                    raise _ended(group)
+                    raise takes_no_more(group)
                 if group.uploaded != total:
                     detail = f"the group has {group.uploaded} items, not {total}"
                     raise Conflict(detail, code="group_gap")
@@ -213,6 +181,17 @@ class Groups:
                 return views, views[-1].group.id
             return views, await rows.looked_to(unit, actor.org, wanted)
 
+    async def check(self, actor: Actor, key: GroupId) -> None:
+        """Raise NotFound unless a group exists for the actor: user code sees those of its app and those it made."""
+        if actor.attempt is not None:  # everybody else learns of it by reading
+            async with self._database.request_unit(actor.org) as unit:
+                await self._found(unit, actor, key)
+
+    async def found(self, unit: Connection, actor: Actor, key: GroupId) -> GroupView | None:
+        """Return a group in the transaction of `unit`; None when the org has no such one."""
+        group = await rows.get_group(unit, actor.org, key)
+        return None if group is None else await self._view(unit, group)
+
     async def get(self, actor: Actor, key: GroupId) -> GroupView:
         """Raises: NotFound."""
         async with self._database.request_unit(actor.org) as unit:
@@ -229,7 +208,7 @@ class Groups:
             group = await self._found(unit, actor, key)
             function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
         retries = 0 if function is None else function.spec.max_retries
-        reader = self._outcomes.open(actor, group, first, retries=retries, leave=lambda: None)
+        reader = self.readers.open(actor, group, first, retries=retries, leave=lambda: None)
         return OutcomeReader(self, actor, reader)
 
     def _new(self, actor: Actor, function: Function, new: NewGroup) -> Group:
@@ -284,36 +263,11 @@ class Groups:
             detail = f"{bound} groups of {function.spec.name} have not ended (max_pending_tasks={bound})"
             raise TooMany(detail, retry_after_s=1)
 
-    async def _stored(self, actor: Actor, key: GroupId, inputs: Inputs) -> str | None:
-        """Put a large item where large values lie; return its name there."""
-        if len(inputs.data) <= VALUE_INLINE_MAX:
-            return None
-        async with self._database.request_unit(actor.org) as unit:
-            await self._found(unit, actor, key)
-        digest = digest_of(inputs.data)
-        await write_blob(self._blobs, actor.org, digest, inputs.data)
-        return digest
-
-    async def _check_next(self, unit: Connection, group: Group, inputs: Inputs) -> None:
-        if group.status is not GroupStatus.RUNNING or group.total is not None:
-            raise _ended(group)
-        if inputs.first != group.uploaded:
-            raise Conflict(f"the next item of this group is {group.uploaded}, not {inputs.first}", code="group_gap")
-        if inputs.python is not None:
-            function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
-            if function is not None:
-                check_python(function, inputs.python)
-        if group.uploaded_bytes + len(inputs.data) > GROUP_WAITING_BYTES_MAX:
-            waiting = await rows.waiting_bytes(unit, group)
-            if waiting + len(inputs.data) > GROUP_WAITING_BYTES_MAX:
-                detail = f"{waiting} bytes of inputs wait already; send more when some items are done"
-                raise TooMany(detail, code="group_full", retry_after_s=1)
-
     async def _held(self, unit: Connection, actor: Actor, key: GroupId) -> Group:
-        return _seen(actor, await rows.hold_group(unit, actor.org, key))
+        return seen(actor, await rows.hold_group(unit, actor.org, key))
 
     async def _found(self, unit: Connection, actor: Actor, key: GroupId) -> Group:
-        return _seen(actor, await rows.get_group(unit, actor.org, key))
+        return seen(actor, await rows.get_group(unit, actor.org, key))
 
     async def _view(self, unit: Connection, group: Group) -> GroupView:
         app_name, function_name = await rows.get_names(unit, group.org, group.app, group.function)
@@ -347,36 +301,3 @@ class OutcomeReader:
     def close(self) -> None:
         """Give the place back; twice is fine."""
         self._reader.close()
-
-
-def _check_inputs(inputs: Inputs) -> None:
-    """Refuse data that does not hold what is said; what the entries mean is nobody's business here."""
-    if inputs.first + inputs.count > GROUP_ITEMS_MAX:
-        wrong = problem(["query", "count"], f"must leave the group at {GROUP_ITEMS_MAX} items at most", "out_of_range")
-        raise Invalid("The inputs are not valid.", problems=[wrong])
-    try:
-        count = chunks.count(inputs.data)
-    except ValueError as error:
-        raise _bad(f"is not packed: {error}", "chunk_invalid") from None
-    if count != inputs.count:
-        raise _bad(f"holds {count} entries, not {inputs.count}", "chunk_invalid")
-    size = len(inputs.data)
-    if count > 1 and size > CHUNK_INPUTS_MAX:
-        raise _bad(f"holds several items and exceeds {CHUNK_INPUTS_MAX} bytes", "too_long")
-    if size - chunks.ENTRY_OVERHEAD - 1 > VALUE_MAX:
-        raise TooLarge(f"The encoded item exceeds {VALUE_MAX} bytes.", code="value_too_large")
-
-
-def _bad(msg: str, kind: str) -> Invalid:
-    return Invalid(f"The body {msg}.", problems=[problem(["body"], msg, kind)])
-
-
-def _seen(actor: Actor, group: Group | None) -> Group:
-    if group is None or not actor.sees(group.app, group.parent):
-        raise no_such("group")
-    return group
-
-
-def _ended(group: Group) -> Conflict:
-    why = "was closed" if group.total is not None else f"is {group.status.value}"
-    return Conflict(f"the group {why}; it takes no more items", code="group_closed")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic.wire.ids import AppId, DeploymentId, JobId, OrgId
+from apothic.wire.ids import AppId, DeploymentId, GroupId, JobId, OrgId
 from apothic.wire.limits import KIB, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment
 from apothic_server.domain.errors import TooMany, no_such
+from apothic_server.domain.group_views import GroupView
 from apothic_server.domain.jobs import StoredEvent, StoredValue
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.domain.views import AppView, Batch, Gap, ItemRun, Snapshot, Streamed
@@ -22,7 +23,7 @@ from apothic_server.services.alarm import Alarm
 from apothic_server.services.apps import app_view
 from apothic_server.services.dispatch.items import ItemFlows, ItemReader
 from apothic_server.services.group_items import GroupItems
-from apothic_server.services.group_outcomes import GroupOutcomes
+from apothic_server.services.groups import Groups
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.runs import merged, rest_of, run_of
 from apothic_server.services.tails import PAGE, REREAD_S, Tail, item_bytes, resolve
@@ -64,7 +65,7 @@ class Streams:
         blobs: Blobs,
         flows: ItemFlows,
         turns: Turns,
-        groups: GroupOutcomes,
+        groups: Groups,
         items: GroupItems,
     ) -> None:
         self._database = database
@@ -86,7 +87,7 @@ class Streams:
 
     def hint(self, key: str) -> None:
         """Something of the stream with this key was committed: wake its watchers, and readers of a group's outcomes."""
-        self._groups.hint(key)
+        self._groups.readers.hint(key)
         items = self._of_groups.get(key.partition(".")[0], ()) if self._of_groups else ()
         for stream in (key, *items):
             for tail in self._tails.get(stream, ()):
@@ -94,7 +95,7 @@ class Streams:
 
     def hint_all(self) -> None:
         """Anything may have been committed: wake all watchers."""
-        self._groups.hint_all()
+        self._groups.readers.hint_all()
         for key in self._tails:
             self.hint(key)
 
@@ -163,7 +164,7 @@ class Streams:
             return await self._job(actor, JobId(stream.key))
         async with self._database.request_unit(actor.org) as unit:
             held = await rows.hold(unit, actor.org, stream)
-            view = await _subject(unit, actor.org, stream) if held is not None else None
+            view = await self._subject(unit, actor, stream) if held is not None else None
         if held is None or view is None:
             raise no_such(stream.kind.value)
         return Snapshot(view, None, *held)
@@ -184,11 +185,13 @@ class Streams:
         """Open a watch; close it when done. Whether there is such a stream is told by the first reading.
 
         Raises:
-            NotFound: The actor is user code that may not see the job.
+            NotFound: The actor is user code that may not see the job or group.
             TooMany: The org has `WATCHERS_PER_ORG_MAX` open watches, or more came at once than there are turns.
         """
         if stream.kind is StreamKind.JOB:
             await self._jobs.check(actor, JobId(stream.key))
+        elif stream.kind is StreamKind.GROUP:
+            await self._groups.check(actor, GroupId(stream.key))
         count = self._watchers.get(actor.org, 0)
         if count >= WATCHERS_PER_ORG_MAX:
             raise TooMany(f"{count} streams are open; close some", code="too_many_watchers", retry_after_s=5)
@@ -227,6 +230,16 @@ class Streams:
             self._note_item(stream.key, is_watched=True)
         tail.users += 1
         return tail
+
+    async def _subject(
+        self, unit: Connection, actor: Actor, stream: StreamRef
+    ) -> AppView | Deployment | GroupView | None:
+        if stream.kind is StreamKind.GROUP:
+            return await self._groups.found(unit, actor, GroupId(stream.key))
+        if stream.kind is StreamKind.DEPLOYMENT:
+            return await app_rows.get_deployment(unit, actor.org, DeploymentId(stream.key))
+        app = await app_rows.get_app_by_id(unit, actor.org, AppId(stream.key))
+        return None if app is None else app_view(app)
 
     def _note_item(self, key: str, *, is_watched: bool) -> None:
         """Remember which items of a group are watched: what is committed of others may concern them."""
@@ -352,10 +365,3 @@ async def _runs(
 
 def _streamed(event: StoredEvent, result: Value | None) -> Streamed:
     return Streamed(event.index, event.kind, event.data, result if event.kind == "job.result" else None)
-
-
-async def _subject(unit: Connection, org: OrgId, stream: StreamRef) -> AppView | Deployment | None:
-    if stream.kind is StreamKind.DEPLOYMENT:
-        return await app_rows.get_deployment(unit, org, DeploymentId(stream.key))
-    app = await app_rows.get_app_by_id(unit, org, AppId(stream.key))
-    return None if app is None else app_view(app)

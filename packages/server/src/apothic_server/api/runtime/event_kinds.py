@@ -1,4 +1,4 @@
-"""What the streams of jobs, apps and deployments send: names of events, and their data as the document has it."""
+"""What event streams of all kinds send: names of events, and their data as the document has it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from apothic_server.api.runtime import records
 from apothic_server.api.runtime.outcomes import result_record
 from apothic_server.api.shared.query import refusal
 from apothic_server.domain.apps import Deployment
+from apothic_server.domain.group_views import GroupView
 from apothic_server.domain.streams import StreamKind
 from apothic_server.domain.views import AppView, Snapshot, Streamed
 
@@ -95,6 +96,8 @@ DEPLOYMENT = Vocabulary(
     ),
 )  # fmt: skip
 
+GROUP = Vocabulary(StreamKind.GROUP, frozenset({"group.created", "group.progress", "group.end"}))
+
 
 def event_data(event: Streamed) -> dict[str, Any]:
     """Return the data of an event as the document describes it."""
@@ -114,6 +117,8 @@ def snapshot_data(found: Snapshot) -> dict[str, Any]:
     view = found.view
     if isinstance(view, Deployment):
         return {"deployment": records.deployment_record(view), "index": found.index}
+    if isinstance(view, GroupView):
+        return {"group": records.group_record(view), "index": found.index}
     if isinstance(view, AppView):
         return {"app": records.app_record(view), "index": found.index}
     data: dict[str, Any] = {"job": records.job_record(view), "index": found.index}

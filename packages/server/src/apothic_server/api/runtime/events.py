@@ -1,7 +1,7 @@
 """Event streams: server-sent events for watchers, pages of JSON for pollers.
 
-What several watchers get is encoded once, and they share the bytes. A stream ends after `job.end` or `deployment.end`;
-that of an app goes on.
+What several watchers get is encoded once, and they share the bytes. A stream ends after `job.end`, `group.end` or
+`deployment.end`; that of an app goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from apothic.wire.ids import JobId, parse_record_id
 from apothic.wire.limits import KEEP_ALIVE_S, WAIT_S_MAX
 from apothic_server.api.runtime import records
 from apothic_server.api.runtime.apps import app_name
-from apothic_server.api.runtime.event_kinds import APP, DEPLOYMENT, JOB, Vocabulary, event_data, snapshot_data
+from apothic_server.api.runtime.event_kinds import APP, DEPLOYMENT, GROUP, JOB, Vocabulary, event_data, snapshot_data
 from apothic_server.api.runtime.item_frames import PACKED, PIECE_BYTES, item_pieces, item_records, packed_data
 from apothic_server.api.shared.query import refusal, seconds, truth, whole_number
 from apothic_server.api.shared.request import Request
@@ -58,6 +58,10 @@ class EventHandlers:
     async def get_deployment_events(self, request: Request) -> Response:
         """Answer a deployment's events."""
         return await self._answer(request, DEPLOYMENT, records.deployment_key(request.params["deployment_id"]))
+
+    async def get_group_events(self, request: Request) -> Response:
+        """Answer a group's events."""
+        return await self._answer(request, GROUP, records.group_key(request.params["group_id"]))
 
     async def get_app_events(self, request: Request) -> Response:
         """Answer the events of an app, given by name or id."""

@@ -336,6 +336,7 @@ def _events(handlers: EventHandlers) -> list[Operation]:
     app, deployment = "/v1/apps/{app}/events", "/v1/deployments/{deployment_id}/events"
     return [
         _stream("get_events", "/v1/jobs/{job_id}/events", _JOBS_READ, handlers.get_events, "items"),
+        _stream("get_group_events", "/v1/groups/{group_id}/events", _JOBS_READ, handlers.get_group_events),
         _stream("get_app_events", app, _APPS_READ, handlers.get_app_events),
         _stream("get_deployment_events", deployment, _APPS_READ, handlers.get_deployment_events),
     ]

@@ -14,7 +14,7 @@ FROM streams WHERE org = $1 AND stream = $2 AND kind = $3;
 -- name: is_first
 -- Whether the event at an index is the one that its stream began with, so that nothing before it was ever told.
 SELECT true FROM events WHERE org = $1 AND stream = $2 AND index = $3 AND (
-    kind IN ('job.queued', 'deployment.created') OR (kind = 'app.deployed' AND data ->> 'version' = '1')
+    kind IN ('job.queued', 'group.created', 'deployment.created') OR (kind = 'app.deployed' AND data ->> 'version' = '1')
 );
 
 -- name: hold
