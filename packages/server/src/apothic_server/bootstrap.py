@@ -63,6 +63,7 @@ from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
 from apothic_server.services.streams import Streams
 from apothic_server.services.turns import Turns
+from apothic_server.services.values import LargeValues
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
@@ -159,11 +160,12 @@ class Cloud:
         pepper = pepper_of(self._data)  # before the org, so that a folder without it never belonged to the cloud
         self.org = await first_org(self.database, self._sources.clock)
         claim_folder(self._data, self.org)
-        blobs = FileBlobs(self._data / "blobs")
-        self._build(blobs, pepper)
+        blobs, uploads = FileBlobs(self._data / "blobs"), FileBlobs(self._data / "values")
+        self._build(blobs, uploads, pepper)
         await self.peers.join()
         if self.peers.is_alone:
-            await blobs.sweep()  # what others upload at this moment is theirs
+            for store in (blobs, uploads):
+                await store.sweep()  # what others upload at this moment is theirs
         await self.upkeep.role()
         role, *others = self.loops if run_loops else (None,)
         if role is not None:
@@ -197,11 +199,10 @@ class Cloud:
             await self.role.release()
             await self.peers.leave()
 
-    def _build(self, blobs: FileBlobs, pepper: bytes) -> None:
-        sources, database = self._sources, self.database
-        clock, key = sources.clock, sources.new_key
+    def _build(self, blobs: FileBlobs, uploads: FileBlobs, pepper: bytes) -> None:
+        database, clock, key = self.database, self._sources.clock, self._sources.new_key
         board = self.board = Board(
-            clock=clock, records=self.writer, new_key=key, random=sources.random, grace_s=self._grace_s
+            clock=clock, records=self.writer, new_key=key, random=self._sources.random, grace_s=self._grace_s
         )
         grants = Grants(board)
         endings = self.endings = Endings(board, grants)
@@ -258,7 +259,8 @@ class Cloud:
             grace_s=self._grace_s,
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, new_key=key)
+        large = self.large_values = LargeValues(database, uploads, clock, disk)
+        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs)
         groups = Groups(database, board, maps, apps, blobs, group_outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
@@ -271,6 +273,7 @@ class Cloud:
             apps=apps,
             deployments=deployments,
             archives=Archives(database, blobs, clock, disk),
+            values=large,
             jobs=jobs,
             groups=groups,
             stats=Stats(database, clock),
@@ -287,7 +290,7 @@ class Cloud:
         self.upkeep = Upkeep(
             board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers, cordons
         )
-        self.values = Values(board, grants, reports, blobs)
+        self.values = Values(board, grants, reports, blobs, large)
         self.loops = self._make_loops(board, streams, outcomes, calls)
         health.loops = self.loops
         self.asgi = build_face(
@@ -329,6 +332,7 @@ class Cloud:
             Loop("idle runners", upkeep.idle_runners, interval_s=5.0),
             Loop("schedules", self.schedules.step, interval_s=1.0),
             Loop("retention", self.retention.step, interval_s=60.0),
+            Loop("large values", self.large_values.step, interval_s=600.0),
             reload,
             retries,
             values,

@@ -42,6 +42,9 @@ OPEN_TO_USER_CODE = {
     "get_group",
     "get_group_events",
     "get_group_outcomes",
+    "get_upload",
+    "get_blob",
+    "put_blob",
 }
 PEPPER = b"p" * 32
 

@@ -96,6 +96,7 @@ class Stage:
                 "apps",
                 "deployments",
                 "archives",
+                "values",
                 "streams",
                 "workers",
                 "health",

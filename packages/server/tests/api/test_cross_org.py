@@ -41,6 +41,7 @@ BODIES: dict[str, list[tuple[dict[str, str], bytes]]] = {
         (JSON_BODY, json.dumps({"manifest": manifest("greet"), "archive_sha256": ARCHIVE_SHA256}).encode())
     ],
     "put_archive": [({"content-type": "application/octet-stream"}, b"other bytes than the digest says")],
+    "put_blob": [({"content-type": "application/octet-stream"}, b"other bytes than the digest says")],
     "call_function": [
         (JSON_BODY, b"{}"),
         (

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 FLOOR = 4 * MIB
 CONTRACT = Contract(json.loads(read_document()))
-TABLES = ("jobs", "deployments", "archives", "groups", "group_inputs")
+TABLES = ("jobs", "deployments", "archives", "groups", "group_inputs", "large_values")
 ROWS = "SELECT " + " + ".join(f"(SELECT count(*) FROM {table})" for table in TABLES)
 
 
@@ -79,6 +79,7 @@ def creating(world):
             "app": world.app,
             "json": {"manifest": manifest(world.function), "archive_sha256": ARCHIVE_SHA256},
         },
+        "put_blob": {"sha256": hashlib.sha256(other).hexdigest(), "headers": OCTETS, "body": other},
         "put_archive": {"sha256": hashlib.sha256(other).hexdigest(), "headers": OCTETS, "body": other},
     }
 

@@ -43,6 +43,7 @@ def table() -> dict[str, Operation]:
         "environments",
         "schedules",
         "archives",
+        "values",
         "jobs",
         "groups",
         "stats",

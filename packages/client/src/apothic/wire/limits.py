@@ -10,7 +10,13 @@ CALL_BODY_MAX = 1 * MIB + 64 * KIB
 """Largest call body: one value of `VALUE_MAX` and its head."""
 
 VALUE_MAX = 1 * MIB
-"""Largest encoded argument list or result. Larger values answer 413 `value_too_large`."""
+"""Largest encoded argument list or result that travels whole; a larger one is uploaded first (`apothic.wire.large`)."""
+
+LARGE_VALUE_MAX = 5 * 1024 * MIB
+"""Largest value that is uploaded."""
+
+LARGE_VALUES_PER_ORG_MAX = 200 * 1024 * MIB
+"""Bytes of large values that an org may keep; more answer 507 `large_values_full` until old ones were removed."""
 
 VALUE_INLINE_MAX = 64 * KIB
 """Values up to here live in the job's row; above, in the blob store."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ENCODINGS = ("json", "pickle")
+ENCODINGS = ("json", "pickle", "large")
 CALL_TYPE = "application/vnd.apothic.call"
 """Content type of a call body: one frame (`apothic.wire.frames`) whose head is the `Value` without its data."""
 
@@ -20,8 +20,9 @@ class Value:
     """One encoded value.
 
     Attributes:
-        encoding: `json` (UTF-8 JSON that round-trips exactly) or `pickle` (protocol 5, made with cloudpickle); of the
-            arguments of a map's items `items` (`apothic.wire.chunks`).
+        encoding: `json` (UTF-8 JSON that round-trips exactly) or `pickle` (protocol 5, made with cloudpickle);
+            `large` for a reference to uploaded bytes (`apothic.wire.large`); of the arguments of a map's items `items`
+            (`apothic.wire.chunks`).
         data: The bytes. For arguments they encode `[args, kwargs]`.
         python: `major.minor` of the interpreter that encoded, when the bytes hold code or classes by value and
             therefore need an equal interpreter; else None.

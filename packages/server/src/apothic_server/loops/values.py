@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from apothic.wire.large import LARGE
 from apothic.wire.limits import VALUE_MAX
-from apothic_server.domain.errors import PlatformError
+from apothic.wire.values import Value
+from apothic_server.domain.errors import NotFound, PlatformError
 from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
@@ -11,16 +13,18 @@ from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.reports import LargeResult, Reports
+from apothic_server.services.values import LargeValues
 
 
 class Values:
     """One step feeds every attempt whose arguments wait and stores every result that waits."""
 
-    def __init__(self, board: Board, grants: Grants, reports: Reports, blobs: Blobs) -> None:
+    def __init__(self, board: Board, grants: Grants, reports: Reports, blobs: Blobs, uploads: LargeValues) -> None:
         self._board = board
         self._grants = grants
         self._reports = reports
         self._blobs = blobs
+        self._uploads = uploads
 
     async def step(self) -> float | None:
         """Feed and store until nothing waits."""
@@ -45,6 +49,9 @@ class Values:
         value = large.finished.value
         if value is None:
             return
+        if value.encoding == LARGE:
+            await self._check(large, value)
+            return
         try:
             digest = digest_of(value.data)
             await fp("value.before")
@@ -54,3 +61,15 @@ class Values:
             self._reports.large_results.appendleft(large)
             raise
         self._reports.stored(large, digest)
+
+    async def _check(self, large: LargeResult, value: Value) -> None:
+        """Let a result that was uploaded before count, if it was."""
+        try:
+            await self._uploads.use(large.job.org, value)
+        except NotFound:
+            self._reports.missing(large)
+        except (PlatformError, OSError):
+            self._reports.large_results.appendleft(large)
+            raise
+        else:
+            self._reports.stored(large, None)

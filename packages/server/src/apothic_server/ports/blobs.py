@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from apothic.wire.ids import OrgId
-from apothic_server.domain.errors import Invalid
+from apothic_server.domain.errors import Conflict, Invalid
 
 READ_CHUNK = 256 * 1024
 """Size of the chunks that `open` yields, in bytes."""
@@ -17,6 +17,12 @@ class DigestMismatch(Invalid):
     """The bytes have another SHA-256 than the name they were sent under; nothing was stored."""
 
     code = "digest_mismatch"
+
+
+class WrongOffset(Conflict):
+    """An upload goes on where the bytes do not end that are here; ask how many there are."""
+
+    code = "upload_offset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,38 @@ class Blobs(Protocol):
         """
         ...
 
-    async def open(self, org: OrgId, sha256: str) -> AsyncGenerator[bytes]:
+    async def put_from(
+        self, org: OrgId, sha256: str, chunks: AsyncIterator[bytes], *, offset: int, size_max: int
+    ) -> PutBlob:
+        """As `put`, but the bytes up to `offset` came before, and those of a stream that breaks are kept.
+
+        `size_max` bounds the whole. When another stream of the same blob is coming in, nothing of this one is kept.
+
+        Raises:
+            WrongOffset: Fewer bytes than `offset` are here.
+        """
+        ...
+
+    async def received(self, org: OrgId, sha256: str) -> int:
+        """Return how many bytes are here of a blob that `put_from` did not get to the end of."""
+        ...
+
+    async def forget_received(self, *, older_than_s: float) -> None:
+        """Remove what `received` tells of, where nothing came for so long."""
+        ...
+
+    async def size(self, org: OrgId, sha256: str) -> int | None:
+        """Return the size of a blob in bytes; None when the org has none of this name."""
+        ...
+
+    async def open(self, org: OrgId, sha256: str, *, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         """Return the bytes in chunks of at most `READ_CHUNK`. Close the generator (`aclose`) when you stop early.
+
+        Args:
+            org: Owner.
+            sha256: Name.
+            start: Bytes to leave out.
+            size: At most so many bytes; None for all.
 
         Raises:
             NotFound: The org has no such blob; raised by this call, not by the generator.

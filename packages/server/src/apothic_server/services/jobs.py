@@ -31,6 +31,7 @@ from apothic_server.services.handover import Handover
 from apothic_server.services.job_rows import JobRows
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
+from apothic_server.services.values import LargeValues
 from apothic_server.store import jobs as rows
 from apothic_server.store import recovery, schedules
 from apothic_server.store.database import Database
@@ -54,6 +55,7 @@ class Jobs:
         outcomes: Outcomes,
         items: GroupItems,
         disk: Disk,
+        values: LargeValues,
         *,
         new_key: Callable[[], str],
     ) -> None:
@@ -64,6 +66,7 @@ class Jobs:
         self._handover = Handover(database, board, outcomes)
         self._apps = apps
         self._blobs = blobs
+        self._values = values
         self._repeats = repeats
         self._items = items
         self._rows = JobRows(database, items)
@@ -86,7 +89,7 @@ class Jobs:
 
         Raises:
             KeyReused: The key was used for another call.
-            NotFound: No such function.
+            NotFound: No such function, or the org has not uploaded the large value it is called with (`no_such_blob`).
             TooLarge: The arguments exceed `VALUE_MAX`.
             TooMany: Too many calls wait on it.
             Unavailable: This process cannot take it now.
@@ -337,6 +340,7 @@ class Jobs:
         return await self._apps.get_function(actor, *function)
 
     async def _stored(self, actor: Actor, value: Value) -> StoredValue:
+        await self._values.use(actor.org, value)
         size = len(value.data)
         if size > VALUE_MAX:
             raise TooLarge(f"the arguments have {size} bytes, the limit is {VALUE_MAX}", code="value_too_large")

@@ -21,6 +21,7 @@ from apothic_server.services.metrics import Metrics
 from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
 from apothic_server.services.streams import Streams
+from apothic_server.services.values import LargeValues
 from apothic_server.services.workers import Workers
 
 
@@ -34,6 +35,7 @@ class Services:
     deployments: Deployments
     environments: Environments
     archives: Archives
+    values: LargeValues
     jobs: Jobs
     groups: Groups
     stats: Stats

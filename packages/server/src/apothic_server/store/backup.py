@@ -2,7 +2,7 @@
 
     manifest.json   format, migrations, tables, SHA-256 of every file; written last: without it there is no backup
     tables/NAME     the rows of one table, as COPY writes them
-    blobs/…         as in the data folder; each is named by its own SHA-256
+    blobs/… values/…  as in the data folder; each is named by its own SHA-256
     secrets/…       the pepper of stored digests and the owner's key
     cloud           whose they are
 
@@ -40,6 +40,7 @@ DEADLINE_S = 3600.0
 
 JUMP_MIN, JUMP_PER_S = 1_000_000, 10_000
 CHUNK = 1024 * 1024
+_BLOBS = ("blobs", "values")
 _SINGLE = ("cloud", "secrets/pepper", "secrets/key")
 
 
@@ -181,13 +182,14 @@ async def _dump(connection: Connection, table: str, columns: list[str], folder: 
 
 
 def _copy_files(data: Path, folder: Path, found: Manifest) -> None:
-    blobs = [path for path in (data / "blobs").glob("*/*/*") if path.is_file() and not path.parts[-3].startswith(".")]
+    found_blobs = (path for folder in _BLOBS for path in (data / folder).glob("*/*/*"))
+    blobs = [path for path in found_blobs if path.is_file() and not path.parts[-3].startswith(".")]
     for path in [data / name for name in _SINGLE] + blobs:
         if not path.exists():
             continue
         name = str(path.relative_to(data))
         found.files[name] = _copy(path, folder / name)
-        if name.startswith("blobs/") and found.files[name] != path.name:
+        if name.partition("/")[0] in _BLOBS and found.files[name] != path.name:
             raise StoreError(f"{path} is damaged: its content does not have its name", code="backup_damaged")
 
 

@@ -81,6 +81,7 @@ async def make_world(client: AsgiClient, app: str = "hello-world", function: str
     function_id = deployment["functions"][0]["function_id"]
     call = await client.request("POST", f"/v1/functions/{function_id}/calls?wait_s=0", json={"args": ["world"]})
     group = await client.request("POST", f"/v1/functions/{function_id}/groups", json={})
+    await client.request("PUT", f"/v1/blobs/{ARCHIVE_SHA256}", headers=OCTETS, body=ARCHIVE)
     return World(
         app=app,
         function=function,

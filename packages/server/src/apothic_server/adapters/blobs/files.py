@@ -2,25 +2,28 @@
 
 A blob is written under a temporary name in the folder `<root>/.incoming`, flushed to disk, renamed to its place, and
 the folder's entry is flushed too. A crash leaves files in `.incoming` only; `sweep` removes them at the next start.
+An upload that can go on later lies in `<root>/.unfinished`, locked while bytes come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from apothic.wire.ids import OrgId, is_key
 from apothic_server.domain.errors import NotFound, TooLarge, Unavailable
-from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, PutBlob
+from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, PutBlob, WrongOffset
 
-INCOMING = ".incoming"
+INCOMING, UNFINISHED = ".incoming", ".unfinished"
 WRITE_CHUNK = 1024 * 1024
 """Bytes collected before a thread writes them."""
 
@@ -52,11 +55,50 @@ class FileBlobs:
             await asyncio.shield(asyncio.to_thread(_discard, temporary))
         return PutBlob(size, created)
 
-    async def open(self, org: OrgId, sha256: str) -> AsyncGenerator[bytes]:
+    async def put_from(
+        self, org: OrgId, sha256: str, chunks: AsyncIterator[bytes], *, offset: int, size_max: int
+    ) -> PutBlob:
+        """See the port."""
+        place, unfinished = self._place(org, sha256), self._unfinished(org, sha256)
+        with _usable():
+            file = await asyncio.to_thread(_take, unfinished)
+        if file is None and not offset:
+            return await self.put(org, sha256, chunks, size_max=size_max)
+        if file is None:
+            raise WrongOffset("another request uploads this blob; begin anew")
+        with file:
+            try:
+                size = await self._go_on(file, sha256, chunks, offset, size_max)
+                with _usable():
+                    created = await asyncio.to_thread(_publish, unfinished, place, self._root)
+            except (DigestMismatch, TooLarge):
+                await asyncio.shield(asyncio.to_thread(_discard, unfinished))
+                raise
+            if not created:
+                await asyncio.to_thread(_discard, unfinished)
+        return PutBlob(size, created)
+
+    async def received(self, org: OrgId, sha256: str) -> int:
+        """See the port."""
+        with _usable():
+            return await asyncio.to_thread(_size, self._unfinished(org, sha256)) or 0
+
+    async def forget_received(self, *, older_than_s: float) -> None:
+        """See the port."""
+        with _usable():
+            await asyncio.to_thread(_forget, self._root / UNFINISHED, time.time() - older_than_s)
+
+    async def size(self, org: OrgId, sha256: str) -> int | None:
+        """See the port."""
+        with _usable():
+            return await asyncio.to_thread(_size, self._place(org, sha256))
+
+    async def open(self, org: OrgId, sha256: str, *, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes]:
         """See the port."""
         with _usable():
             file = await asyncio.to_thread(_open, self._place(org, sha256))
-        return _chunks(file)
+            file.seek(start)
+        return _chunks(file, size)
 
     async def read(self, org: OrgId, sha256: str, *, size_max: int) -> bytes:
         """See the port."""
@@ -83,26 +125,53 @@ class FileBlobs:
             raise ValueError("a blob is named by an org's key and 64 lower-case hexadecimal digits")
         return self._root / org / sha256[:2] / sha256
 
+    def _unfinished(self, org: OrgId, sha256: str) -> Path:
+        return self._root / UNFINISHED / f"{org}-{self._place(org, sha256).name}"
+
     async def _receive(self, temporary: Path, sha256: str, chunks: AsyncIterator[bytes], size_max: int) -> int:
         with _usable():
             file = await asyncio.to_thread(_create, temporary)
-        digest, size, kept, kept_size = hashlib.sha256(), 0, list[bytes](), 0
         with file:
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > size_max:
-                    raise TooLarge(f"more than {size_max} bytes")
-                kept.append(chunk)
-                kept_size += len(chunk)
-                if kept_size >= WRITE_CHUNK:
-                    await _append(file, digest.update, kept)
-                    kept, kept_size = [], 0
-            await _append(file, digest.update, kept)
-            if digest.hexdigest() != sha256:
-                raise DigestMismatch(MISMATCH)
-            with _usable():
-                await asyncio.to_thread(os.fsync, file.fileno())
-        return size
+            return await _take_in(file, sha256, chunks, size_max, hashlib.sha256())
+
+    async def _go_on(
+        self, file: IO[bytes], sha256: str, chunks: AsyncIterator[bytes], offset: int, size_max: int
+    ) -> int:
+        if os.fstat(file.fileno()).st_size < offset:
+            raise WrongOffset("fewer bytes of this blob are here; ask how many")
+        file.truncate(offset)
+        digest = await asyncio.to_thread(_digest_so_far, file)
+        return await _take_in(file, sha256, chunks, size_max, digest, offset)
+
+
+async def _take_in(
+    file: IO[bytes], sha256: str, chunks: AsyncIterator[bytes], size_max: int, digest: Any, size: int = 0
+) -> int:
+    """Write chunks to the end of a file of `size` bytes that `digest` knows; return the size of the whole.
+
+    What came before an error of `chunks` is written too.
+    """
+    kept, kept_size = list[bytes](), 0
+    try:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > size_max:
+                raise TooLarge(f"more than {size_max} bytes")
+            kept.append(chunk)
+            kept_size += len(chunk)
+            if kept_size >= WRITE_CHUNK:
+                full, kept, kept_size = kept, [], 0
+                await _append(file, digest.update, full)
+    except BaseException:
+        with suppress(OSError):
+            _write(file, digest.update, kept)
+        raise
+    await _append(file, digest.update, kept)
+    if digest.hexdigest() != sha256:
+        raise DigestMismatch(MISMATCH)
+    with _usable():
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return size
 
 
 @contextmanager
@@ -115,13 +184,57 @@ def _usable() -> Generator[None]:
 
 async def _append(file: IO[bytes], digested: Callable[[bytes], None], chunks: list[bytes]) -> None:
     with _usable():
-        await asyncio.to_thread(_write, file, digested, chunks)
+        writing = asyncio.ensure_future(asyncio.to_thread(_write, file, digested, chunks))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing  # the file is not closed under the thread that writes it
+            raise
 
 
 def _create(temporary: Path) -> IO[bytes]:
     for folder in (temporary.parent.parent, temporary.parent):
         folder.mkdir(mode=0o700, exist_ok=True)
     return os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0)
+
+
+def _take(unfinished: Path) -> IO[bytes] | None:
+    """Open an unfinished upload for this request alone; None when another one has it."""
+    for folder in (unfinished.parent.parent, unfinished.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    file = os.fdopen(os.open(unfinished, flags, 0o600), "r+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if unfinished.stat().st_ino == os.fstat(file.fileno()).st_ino:  # else it was finished meanwhile
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
+
+
+def _digest_so_far(file: IO[bytes]) -> Any:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(WRITE_CHUNK):
+        digest.update(piece)
+    return digest
+
+
+def _forget(folder: Path, before: float) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        file = _take(path) if path.stat().st_mtime < before else None
+        if file is not None:
+            with file:
+                _discard(path)
+
+
+def _size(place: Path) -> int | None:
+    try:
+        return place.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _write(file: IO[bytes], digested: Callable[[bytes], None], chunks: list[bytes]) -> None:
@@ -169,10 +282,11 @@ def _open(place: Path) -> IO[bytes]:
         raise NotFound("no such blob") from None
 
 
-async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes]:
+async def _chunks(file: IO[bytes], left: int | None) -> AsyncGenerator[bytes]:
     with file, _usable():
-        while chunk := await asyncio.to_thread(file.read, READ_CHUNK):
+        while chunk := await asyncio.to_thread(file.read, READ_CHUNK if left is None else min(left, READ_CHUNK)):
             yield chunk
+            left = None if left is None else left - len(chunk)
 
 
 def _read(place: Path, size_max: int) -> bytes:

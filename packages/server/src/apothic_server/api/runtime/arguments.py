@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from apothic.wire.frames import FrameError, decode_frame
+from apothic.wire.large import LARGE, Reference
 from apothic.wire.limits import VALUE_MAX
 from apothic.wire.values import CALL_TYPE, ENCODINGS, Value
 from apothic_server.api.shared.bodies import as_array, as_object, invalid_body, parse_json, unknown_fields
@@ -39,10 +40,20 @@ def _from_frame(body: bytes) -> Value:
     problems = unknown_fields(head, _HEAD_FIELDS, ["body"])
     if encoding not in ENCODINGS:
         problems.append(problem(["body", "encoding"], f"must be {' or '.join(ENCODINGS)}", "unknown_encoding"))
+    if encoding == LARGE and not _is_reference(data):
+        problems.append(problem(["body"], "must be the digest, a space and the size of a large value", "pattern"))
     if python is not None and not (isinstance(python, str) and PYTHON.fullmatch(python)):
         problems.append(problem(["body", "python"], "must be null or a version like 3.11", "pattern"))
     _refuse(problems)
     return Value(str(encoding), data, python)
+
+
+def _is_reference(data: bytes) -> bool:
+    try:
+        Reference.parse(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_json(body: bytes) -> Value:

@@ -6,6 +6,7 @@ from apothic.wire.archive_parts import PARTS_TYPE
 from apothic.wire.limits import ARCHIVE_PACKED_MAX, CALL_BODY_MAX, JSON_BODY_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.apps import AppHandlers
+from apothic_server.api.runtime.blobs import BlobHandlers, blob_operations
 from apothic_server.api.runtime.calls import CallHandlers
 from apothic_server.api.runtime.deployments import DeploymentHandlers
 from apothic_server.api.runtime.events import SSE_TYPE, EventHandlers
@@ -59,6 +60,7 @@ def runtime_operations(
         *_deployments(DeploymentHandlers(services)),
         *_schedules(ScheduleHandlers(services)),
         *_archives(AppHandlers(services)),
+        *blob_operations(BlobHandlers(services)),
         *_jobs(JobHandlers(services)),
         _get(
             "get_app_stats",

@@ -15,6 +15,7 @@ from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId, ScheduleId
 from apothic.wire.values import Value
 from apothic_server.api.shared.groups import Groups
+from apothic_server.api.shared.values import LargeValues
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.deployments import DeploymentEntry
@@ -373,6 +374,8 @@ class Services(Protocol):
     def schedules(self) -> Schedules: ...
     @property
     def archives(self) -> Archives: ...
+    @property
+    def values(self) -> LargeValues: ...
     @property
     def jobs(self) -> Jobs: ...
     @property

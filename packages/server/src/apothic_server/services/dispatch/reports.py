@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
+from apothic.wire.large import LARGE, Reference
 from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
 from apothic.wire.link import AttemptRef, Finished, Items, LogLine, Logs, LogsTaken, RunnerEnded, Settled, Started
 from apothic.wire.values import ENCODINGS, RemoteError, Value
@@ -28,7 +29,7 @@ _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 @dataclass(frozen=True, slots=True)
 class LargeResult:
-    """A result above `VALUE_INLINE_MAX` that waits to be put into the blob store before its end is recorded."""
+    """A result that waits to be put into the blob store before its end is recorded, or whose reference is checked."""
 
     worker: Worker
     finished: Finished
@@ -55,7 +56,17 @@ def _storable_line(line: LogLine) -> LogLine:
 
 
 def _is_value(value: Value) -> bool:
+    if value.encoding == LARGE and not _is_reference(value.data):
+        return False
     return value.encoding in ENCODINGS and (value.python is None or _PYTHON.fullmatch(value.python) is not None)
+
+
+def _is_reference(data: bytes) -> bool:
+    try:
+        Reference.parse(data)
+    except ValueError:
+        return False
+    return True
 
 
 class Reports:
@@ -137,7 +148,8 @@ class Reports:
         if value is not None and not _is_value(value):
             error = RemoteError("apothic.WorkerLost", "the worker reported a result that is none", code="worker_lost")
             item, value = replace(item, outcome="lost", value=None, error=error), None
-        if item.outcome != "succeeded" or value is None or len(value.data) <= VALUE_INLINE_MAX:
+        is_reference = value is not None and value.encoding == LARGE
+        if item.outcome != "succeeded" or value is None or (len(value.data) <= VALUE_INLINE_MAX and not is_reference):
             self._end(worker, item, job, StoredValue(value) if value is not None else None)
         elif len(value.data) > VALUE_MAX:
             error = RemoteError(
@@ -148,8 +160,20 @@ class Reports:
             self.large_results.append(LargeResult(worker, item, job))
             self._board.hints.feed()
 
-    def stored(self, large: LargeResult, blob: str) -> None:
-        """The bytes of a large result are on disk: record its end, unless the attempt was taken over meanwhile."""
+    def missing(self, large: LargeResult) -> None:
+        """The reference that came as a result names nothing: user code made it up."""
+        job = self._job(large.worker, large.finished.job, large.finished.fence)
+        if job is None:
+            self._settle(large.worker, large.finished)
+            return
+        error = RemoteError("apothic.ResultMissing", "the result was not uploaded", code="result_unserializable")
+        self._endings.end_attempt(job, Ended("failed", error), then=lambda: self._settle(large.worker, large.finished))
+
+    def stored(self, large: LargeResult, blob: str | None) -> None:
+        """The bytes of a large result are on disk: record its end, unless the attempt was taken over meanwhile.
+
+        `blob` is their name when it is not the result itself that names them.
+        """
         job = self._job(large.worker, large.finished.job, large.finished.fence)
         if job is None or large.finished.value is None:
             self._settle(large.worker, large.finished)

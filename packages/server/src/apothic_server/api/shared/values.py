@@ -1,0 +1,37 @@
+"""What the faces ask of large values."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
+
+from apothic_server.domain.access import Actor
+
+
+class Uploaded(Protocol):
+    """How much of a large value is here."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def is_whole(self) -> bool: ...
+
+
+class LargeValues(Protocol):
+    """Uploaded values of the actor's org."""
+
+    async def uploaded(self, actor: Actor, sha256: str) -> Uploaded | None: ...
+
+    async def put(
+        self, actor: Actor, sha256: str, chunks: AsyncIterator[bytes], *, offset: int, announced: int
+    ) -> tuple[int, bool]:
+        """Return size and whether it is new.
+
+        Raises `Invalid` with code `digest_mismatch`, `Conflict` with code `upload_offset` and `DiskLow`, also with code
+        `large_values_full`. Bytes that came before an error out of `chunks` are kept.
+        """
+        ...
+
+    async def open(
+        self, actor: Actor, sha256: str, *, start: int = 0, size: int | None = None
+    ) -> AsyncGenerator[bytes]: ...
