@@ -356,4 +356,4 @@ def test_output_is_kept_within_its_bound_whoever_writes_it():
     kept = [text for text in output.lines if text.stream != "system"]
     assert asked == [True]
     assert len(kept) * 1000 <= KEPT_OUTPUT_MAX
-    assert f"{(6000 - len(kept)) * 999} bytes of output dropped" in output.lines[-1].text
+    assert f"{(6000 - len(kept)) * 1000} bytes of output dropped" in output.lines[-1].text

@@ -35,6 +35,7 @@ _CONSTRUCTOR_ONLY = 2  # items of a reduction without a state
 _SCALARS = frozenset((str, bool, float, type(None)))
 _to_text = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 _from_text = json.JSONDecoder().decode
+_scan = json.JSONDecoder().raw_decode
 
 
 class NotSerializable(Exception):
@@ -150,7 +151,7 @@ def decode(value: Value, *, main_alias: str | None = None) -> Any:
         Exception: Whatever unpickling raises, for example `ModuleNotFoundError` for a class that is not here.
     """
     if value.encoding == "json":
-        return _from_text(value.data.decode())
+        return _read_json(value.data.decode())
     if value.encoding != "pickle":
         raise ValueError(f"unknown encoding {value.encoding!r}")
     if value.python is not None and value.python != PYTHON_MINOR:
@@ -162,7 +163,17 @@ def decode(value: Value, *, main_alias: str | None = None) -> Any:
     return pickle.loads(value.data)  # noqa: S301 (values come from the caller's own org, D5)
 
 
+def _read_json(text: str) -> Any:
+    try:
+        found, end = _scan(text)
+    except ValueError:  # white space before it, or no JSON
+        return _from_text(text)
+    return found if end == len(text) else _from_text(text)
+
+
 def _encode_json(value: object) -> bytes | None:
+    if type(value) is int and -_INT_LIMIT < value < _INT_LIMIT:
+        return b"%d" % value
     if not _round_trips(value, JSON_DEPTH_MAX):
         return None
     try:

@@ -74,7 +74,7 @@ APP = """
 
     def block(x):
         if x == 1:
-            print("blocked")
+            print("blocked", flush=True)
             try:
                 time.sleep(60)
             except BaseException:
@@ -83,13 +83,13 @@ APP = """
 
     async def block_later(x):
         if x == 1:
-            print("blocked")
+            print("blocked", flush=True)
             await asyncio.sleep(60)
         return x
 
     def spin(x):
         if x == 1:
-            print("blocked")
+            print("blocked", flush=True)
             while True:
                 pass
         return x
@@ -107,13 +107,13 @@ APP = """
         return x
 
     def wait(x):
-        print("begun", x)
+        print("begun", x, flush=True)
         while not os.path.exists(x):
             time.sleep(0.001)
         time.sleep(0.003)
 
     async def wait_later(x):
-        print("begun", x)
+        print("begun", x, flush=True)
         while not os.path.exists(x):
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.003)

@@ -68,11 +68,17 @@ class ChunkLog:
         if item != self._item:
             self._flush_printed()
             self._item = item
+        if self._dropped:
+            self._dropped += len(data)
+            return
         self._printed.write(stream, data)
         self._keep(self._printed.take(), self._of(item))
 
     def write(self, stream: str, data: bytes) -> None:
         """Add bytes that the runtime did not see."""
+        if self._dropped:
+            self._dropped += len(data)
+            return
         self._piped.write(stream, data)
         self._keep(self._piped.take(), self._loose)
 
@@ -117,7 +123,7 @@ class ChunkLog:
         for line in lines:
             size = len(line.text) + _LINE_OVERHEAD
             if self._bytes + size > KEPT_OUTPUT_MAX:
-                self._dropped += len(line.text)
+                self._dropped += len(line.text) + 1
                 continue
             if self._bytes < CHUNK_OUTPUT_MAX <= self._bytes + size:
                 self._on_much()

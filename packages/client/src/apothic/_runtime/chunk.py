@@ -16,8 +16,8 @@ from typing import Any
 
 from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
-from apothic._runtime.invoke import Call, Outcome, run_call_async
-from apothic._runtime.output import CallOutput
+from apothic._runtime.invoke import Call, Outcome, run_item_async
+from apothic._runtime.output import CallOutput, flush_streams
 from apothic.wire.chunks import ENTRY_OVERHEAD, ERROR, KINDS, pack, unpack
 from apothic.wire.limits import CHUNK_OUTCOMES_MAX, KIB
 from apothic.wire.runner import error_to_json
@@ -42,7 +42,7 @@ class Chunk:
     def __init__(self, channel: Channel, call: Call, hear: Callable[[], None] | None = None) -> None:
         assert call.items is not None
         self.call = call
-        self.output = CallOutput(self._send_text)
+        self.output = CallOutput(self._send_text, is_eager=False)
         self._channel = channel
         self._order = call.items
         self._hear = hear
@@ -65,6 +65,8 @@ class Chunk:
 
     def add(self, outcome: Outcome) -> None:
         """Take the outcome of the item under way, unless it was interrupted."""
+        if self.output.is_pending:
+            self.output.flush()
         if self._is_interrupted:
             return
         entry = self._encoded(outcome)
@@ -102,6 +104,7 @@ class Chunk:
         return KINDS[value.encoding] + value.data
 
     def _flush(self, *, is_last: bool) -> None:
+        flush_streams()
         # Taken out before it is sent: a cancellation raised in between may lose outcomes, but never repeat them.
         entries, self._entries = self._entries, []
         self._bytes_sent += self._bytes
@@ -142,7 +145,7 @@ async def run_chunk_async(chunk: Chunk, function: Callable[..., Any], is_interru
         for call in chunk.calls():
             context = copy_context()
             context.run(_enter, chunk, call)
-            outcome = await context.run(loop.create_task, run_call_async(function, call, None))
+            outcome = await context.run(loop.create_task, run_item_async(function, call))
             if is_interrupted():
                 chunk.interrupt()
             chunk.add(outcome)

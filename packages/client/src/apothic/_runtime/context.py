@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from apothic._runtime.output import CallOutput
 
@@ -19,8 +18,7 @@ class JobCancelled(BaseException):
     """Raised inside a synchronous function whose job was cancelled, or whose attempt has to end for another reason."""
 
 
-@dataclass(frozen=True)
-class CurrentCall:
+class CurrentCall(NamedTuple):
     """The call being executed.
 
     Attributes:

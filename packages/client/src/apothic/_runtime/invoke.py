@@ -6,10 +6,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from apothic._runtime.errors import describe
 from apothic._runtime.generate import ItemRefused, run_async_generator, run_generator
@@ -27,8 +26,7 @@ OpenItems = Callable[[str], ItemStream]
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call as the worker sent it.
 
     Attributes:
@@ -55,8 +53,7 @@ class Call:
         return Call(self.id, job, self.attempt, _argument(entry, self.arguments.python), self.form)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a call: exactly one of both is set."""
 
     value: Value | None = None
@@ -73,8 +70,8 @@ def read_call(head: dict[str, Any], body: bytes) -> Call:
     order = ChunkOrder(str(items["group"]), int(items["first"]), int(items["count"]), bool(items["spread"]))
     form = "spread" if order.spread else "item"
     if order.count > 1:
-        return replace(call, form=form, items=order)
-    return replace(call, form=form, arguments=_argument(unpack(body)[0], arguments.python))
+        return call._replace(form=form, items=order)
+    return call._replace(form=form, arguments=_argument(unpack(body)[0], arguments.python))
 
 
 def _argument(entry: bytes, python: str | None) -> Value:
@@ -91,6 +88,15 @@ def reply(call: Call, outcome: Outcome) -> tuple[dict[str, Any], bytes]:
 
 def run_call(
     function: Callable[..., Any], call: Call, drive: Callable[[Any], Any], open_items: OpenItems | None
+) -> Outcome:
+    """As `run_item`; what was printed has left this process then."""
+    outcome = run_item(function, call, drive, open_items)
+    flush_streams()
+    return outcome
+
+
+def run_item(
+    function: Callable[..., Any], call: Call, drive: Callable[[Any], Any], open_items: OpenItems | None = None
 ) -> Outcome:
     """Run a synchronous function and return its outcome; `SystemExit` and `KeyboardInterrupt` are outcomes too.
 
@@ -110,7 +116,6 @@ def run_call(
         _leave_if_forked(process, error)
         outcome = _failed(error)
     _leave_if_forked(process)
-    flush_streams()
     return outcome
 
 
@@ -130,7 +135,14 @@ def _result(
 
 
 async def run_call_async(function: Callable[..., Any], call: Call, open_items: OpenItems | None) -> Outcome:
-    """Run an `async def` function and return its outcome, like `run_call`."""
+    """As `run_item_async`; what was printed has left this process then."""
+    outcome = await run_item_async(function, call, open_items)
+    flush_streams()
+    return outcome
+
+
+async def run_item_async(function: Callable[..., Any], call: Call, open_items: OpenItems | None = None) -> Outcome:
+    """Run an `async def` function and return its outcome, like `run_item`."""
     process = os.getpid()
     arguments = _read_arguments(call)
     if isinstance(arguments, Outcome):
@@ -144,7 +156,6 @@ async def run_call_async(function: Callable[..., Any], call: Call, open_items: O
         _leave_if_forked(process, error)
         outcome = _failed(error)
     _leave_if_forked(process)
-    flush_streams()
     return outcome
 
 

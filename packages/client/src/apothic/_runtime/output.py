@@ -31,10 +31,12 @@ class CallOutput:
 
     Args:
         send: Receives the stream's name and a piece of text; must be safe to call from any thread.
+        is_eager: A complete line is handed on at once, because somebody may be watching.
     """
 
-    def __init__(self, send: Callable[[str, str], None]) -> None:
+    def __init__(self, send: Callable[[str, str], None], *, is_eager: bool = True) -> None:
         self._send = send
+        self._is_eager = is_eager
         self._pending: dict[str, str] = {}
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -45,12 +47,17 @@ class CallOutput:
         """False after the call has ended, and in processes forked by it."""
         return self._is_open and os.getpid() == self._process
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether text was not handed on yet."""
+        return bool(self._pending)
+
     def write(self, stream: str, text: str) -> int:
         """Add text; it is handed on when a line is complete."""
         with self._lock:
             # Taken out before it is sent: a cancellation raised in between must not make it appear twice.
             pending = self._pending.pop(stream, "") + text
-            if "\n" in text or len(pending) > _PENDING_MAX:
+            if (self._is_eager and "\n" in text) or len(pending) > _PENDING_MAX:
                 self._hand_on(stream, pending)
             else:
                 self._pending[stream] = pending

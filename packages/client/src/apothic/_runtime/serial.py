@@ -10,7 +10,7 @@ from apothic._runtime.channel import Channel
 from apothic._runtime.chunk import Chunk, run_chunk, run_chunk_async
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call_alone
 from apothic._runtime.errors import describe
-from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async
+from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async, run_item
 from apothic._runtime.items import ItemStream
 from apothic._runtime.output import route_output
 from apothic._runtime.stopping import Stopping, raise_cancelled
@@ -48,7 +48,7 @@ def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async
     def execute(call: Call) -> Outcome:
         try:
             stopping.interrupt = raise_cancelled
-            return run_call(function, call, loop.drive, None)
+            return run_item(function, call, loop.drive)
         except JobCancelled as cancelled:
             return Outcome(error=describe(cancelled))
         finally:

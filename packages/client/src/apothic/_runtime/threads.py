@@ -13,7 +13,7 @@ from apothic._runtime.channel import Channel
 from apothic._runtime.chunk import Chunk, run_chunk
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
 from apothic._runtime.errors import describe
-from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call
+from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_item
 from apothic._runtime.items import ItemStream
 from apothic._runtime.output import CallOutput, route_output
 
@@ -73,7 +73,7 @@ class _ThreadCall:
         route_output(chunk.output)
         try:
             if self._begin():
-                run_chunk(chunk, lambda call: run_call(self._function, call, _drive, None), lambda: self._is_cancelled)
+                run_chunk(chunk, lambda call: run_item(self._function, call, _drive), lambda: self._is_cancelled)
             self._seal()
         except JobCancelled:
             self._seal()
