@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from apothic.wire import link
+from apothic.wire.chunks import unpack
 from apothic.wire.limits import ITEM_BATCH_MAX, ITEM_WINDOW_BYTES
 from apothic_worker.testing.scripted_server import Deployed, ScriptedServer
 
@@ -44,6 +45,16 @@ def tell_items(first, count, data):
 def forge_items(first, count, text):
     tell_items(first, count, text.encode())
     time.sleep(600)
+
+def forge_once(item, head):
+    if item == 1:
+        (number,) = sockets()
+        line = socket.socket(fileno=os.dup(number))
+        line.setblocking(True)
+        text = head.encode()
+        line.sendall(struct.pack(">II", 4 + len(text), len(text)) + text)
+        time.sleep(600)
+    time.sleep(0.002)
 
 def flood_items():
     data = b'["' + b"x" * 1_000_000 + b'"]'
@@ -146,6 +157,7 @@ FORGED = {
     "items that are none": '{"kind":"items","call":"1","first":0,"count":1,"encoding":"pickle"}',
     "items of another type": '{"kind":"items","call":"1","first":[],"count":{},"encoding":7}',
     "items of nobody": '{"kind":"items","call":"j9","first":0,"count":1,"encoding":"json"}',
+    "outcomes of a single call": '{"kind":"done","call":"1","count":0,"is_last":true,"python":null}',
     "deep nonsense": "[" * 20_000,
     "a long number": '{"kind":' + "9" * 10_000 + "}",
 }
@@ -199,6 +211,26 @@ async def test_code_that_goes_on_yielding_beyond_its_window_is_ended(cloud, app)
     assert end.outcome == "failed"
     sent = sum(len(item.data) for item in items_of(cloud, order))
     assert 0 < sent <= ITEM_WINDOW_BYTES + ITEM_BATCH_MAX, "the server was asked for no more"
+    assert await still_serves(cloud)
+
+
+FORGED_OUTCOMES = {
+    "an early end": '{"kind":"done","call":"1","count":0,"is_last":true,"python":null}',
+    "outcomes without data": '{"kind":"done","call":"1","count":1,"is_last":false,"python":null}',
+    "a result of all": '{"kind":"result","call":"1","encoding":"json","python":null}',
+    "an error of all": '{"kind":"error","call":"1","error":{"type":"a","message":"b","code":"c"}}',
+    "text of nobody": '{"kind":"log","call":"1","item":4,"stream":"stdout","text":"x"}',
+    "text of no item": '{"kind":"log","call":"1","stream":"stdout","text":"x"}',
+}
+
+
+@pytest.mark.parametrize("head", FORGED_OUTCOMES.values(), ids=FORGED_OUTCOMES.keys())
+async def test_forged_outcomes_end_their_chunk_and_change_no_outcome(cloud, app, head):
+    runner = await cloud.started_runner(app, "forge_once")
+    end = await cloud.call_items(runner, *[[n, head] for n in range(4)], spread=True)
+
+    assert (end.outcome, end.error.code) == ("failed", "killed_by_signal")
+    assert (end.items.done, unpack(end.items.data), end.items.output) == (1, [b"jnull"], [])
     assert await still_serves(cloud)
 
 

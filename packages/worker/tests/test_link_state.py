@@ -131,6 +131,19 @@ def test_big_results_are_sent_in_several_messages(state):
     assert [end.job for message in decode(messages) for end in message.finished] == jobs
 
 
+def test_ends_of_large_chunks_travel_in_several_messages_and_come_back_whole(state):
+    line = link.LogLine("stdout", 7, "x" * 1000)
+    items = link.ChunkResult(2, [1], b"x" * 1_500_000, [link.ItemOutput(1, [line] * 500)], "3.11")
+    ends = [link.Finished(f"k{number}", 1, "succeeded", items=items) for number in range(4)]
+    state.receive(encode(assign=[assign(end.job) for end in ends]))
+    for end in ends:
+        state.finished(end)
+    messages = state.take()
+
+    assert len(messages) == 2
+    assert [end for message in decode(messages) for end in message.finished] == ends
+
+
 def test_an_end_is_repeated_until_it_is_settled(state):
     state.receive(encode(assign=[assign()]))
     state.started(KEY)
