@@ -29,6 +29,7 @@ from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.builds import Builds
 from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.chunks import Chunks
 from apothic_server.services.dispatch.closing import Closing
 from apothic_server.services.dispatch.cordons import Cordons
 from apothic_server.services.dispatch.crash_loops import CrashLoops
@@ -37,6 +38,7 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.leases import PASS_S, Leases
+from apothic_server.services.dispatch.map_upkeep import MapUpkeep
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.reattach import Reattach
 from apothic_server.services.dispatch.recovery import Recovery
@@ -133,6 +135,7 @@ class Cloud:
         self.keys: Keys
         self.database: Database
         self.leases: Leases
+        self.maps: Maps
         self.recovery: Recovery
         self.role: Role
         self.peers: Peers
@@ -206,30 +209,21 @@ class Cloud:
         )
         grants = Grants(board)
         endings = self.endings = Endings(board, grants)
-        crash_loops = CrashLoops(board)
-        flows = ItemFlows(board)
+        crash_loops, flows = CrashLoops(board), ItemFlows(board)
         reports = Reports(board, grants, endings, crash_loops, flows)
         calls = Calls(board, grants, endings)
         self.leases = Leases(board, self._grace_s)
-        closing = Closing(database, board, calls, endings, grants)
-        maps = Maps(board)
+        maps = self.maps = Maps(board, grants, calls)
+        endings.end_chunk = Chunks(board, grants, maps).end
+        map_upkeep = MapUpkeep(database, board, maps, calls, blobs)
+        closing = Closing(database, board, calls, endings, grants, maps)
         items = GroupItems(database, blobs, board, maps)
         outcomes = Outcomes(database, blobs, clock, items)
-        self.recovery = Recovery(
-            database,
-            board,
-            grants,
-            calls,
-            endings,
-            reports,
-            self.leases,
-            closing,
-            outcomes,
-            grace_s=self._grace_s,
-        )
+        of_term = (self.leases, closing, outcomes, map_upkeep)
+        self.recovery = Recovery(database, board, grants, calls, endings, reports, *of_term, grace_s=self._grace_s)
         me = Server(self._holder or key(), self._url)
         self.role = Role(database, board, outcomes, me)
-        self.role.lost = lambda: _forget_fleet(grants, reports)
+        self.role.lost = lambda: _forget_fleet(grants, reports, maps)
         self.peers = Peers(database, clock, me)
         reattach = Reattach(board, grants, calls, reports, self.recovery)
         self.keys = Keys(database, clock, pepper=pepper, new_key=key)
@@ -290,8 +284,8 @@ class Cloud:
         self.upkeep = Upkeep(
             board, grants, self.recovery, time_limits, crash_loops, flows, self.role, self.peers, cordons
         )
-        self.values = Values(board, grants, reports, blobs, large)
-        self.loops = self._make_loops(board, streams, outcomes, calls)
+        self.values = Values(board, grants, reports, blobs, large, map_upkeep)
+        self.loops = self._make_loops(board, streams, outcomes, calls, map_upkeep)
         health.loops = self.loops
         self.asgi = build_face(
             self.services,
@@ -300,7 +294,9 @@ class Cloud:
             log=structlog.get_logger("apothic.request"),
         )
 
-    def _make_loops(self, board: Board, streams: Streams, outcomes: Outcomes, calls: Calls) -> tuple[Loop, ...]:
+    def _make_loops(
+        self, board: Board, streams: Streams, outcomes: Outcomes, calls: Calls, map_upkeep: MapUpkeep
+    ) -> tuple[Loop, ...]:
         upkeep, peers = self.upkeep, self.peers
         role = Loop("role", upkeep.role, interval_s=1.5, deadline_s=5.0)
         sweep = Loop("sweep", upkeep.sweep, interval_s=PASS_S, deadline_s=SWEEP_DEADLINE_S)
@@ -309,9 +305,10 @@ class Cloud:
         retries = Loop("retries", upkeep.retries, interval_s=5.0)
         limits = Loop("limits", upkeep.limits, interval_s=2.0)
         builds = Loop("builds", self.builds.step, interval_s=5.0)
+        maps = Loop("maps", map_upkeep.step, interval_s=1.0)
         told = Loop("peers", upkeep.tell, interval_s=1.0)
         waited = Loop("outcomes", outcomes.step, interval_s=5.0)
-        news = News(board, streams, outcomes)
+        news = News(board, streams, outcomes, self.maps)
         news.missed = sweep.hint
         board.hints = Hints(
             feed=values.hint,
@@ -320,6 +317,7 @@ class Cloud:
             limits=limits.hint,
             builds=builds.hint,
             changed=lambda key: _changed(streams, outcomes, peers, key),
+            maps=maps.hint,
             orphaned=calls.cancel_orphans,
         )
         outcomes.wake = waited.hint
@@ -337,6 +335,7 @@ class Cloud:
             retries,
             values,
             builds,
+            maps,
             told,
             waited,
             Loop("disk", self.disk.step, interval_s=1.0),
@@ -360,7 +359,8 @@ def _regroup(apps: Apps, links: Links) -> None:
     links.tell_servers()
 
 
-def _forget_fleet(grants: Grants, reports: Reports) -> None:
+def _forget_fleet(grants: Grants, reports: Reports, maps: Maps) -> None:
+    maps.clear()
     grants.clear()
     reports.large_results.clear()
 

@@ -25,7 +25,7 @@ KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
 
 SECRET_LENGTH = 32
 CHECK_LENGTH = 6
-_ATTEMPT = re.compile(r"([0-9a-z]+)\.(([0-9a-z]+)(?:\.[0-9]{1,8}(?:-[1-9][0-9]{0,2})?)?)\.([1-9][0-9]{0,17})")
+_ATTEMPT = re.compile(r"([0-9a-z]+)\.(([0-9a-z]+)(?:\.[0-9]{1,8}(?:-[1-9][0-9]{0,18})?)?)\.([1-9][0-9]{0,17})")
 _TOKEN = re.compile(r"(lk|lr|lw|lj|li|ls)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 

@@ -14,11 +14,15 @@ from enum import Enum
 from typing import Any
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId, is_key
+from apothic.wire.maps import ItemOutput
 
 ITEMS_MAX = 10_000_000
 """Items of one group."""
 
-_JOB_KEY = re.compile(r"([0-9a-z]{26})(?:\.(0|[1-9][0-9]{0,7})(-[1-9][0-9]{0,2})?)?")
+ITEMS, SPREAD = "items", "spread"
+"""How the arguments of a row are encoded: inputs of a group, each the only argument, or all positional ones."""
+
+_JOB_KEY = re.compile(r"([0-9a-z]{26})(?:\.(0|[1-9][0-9]{0,7})(-[1-9][0-9]{0,18})?)?")
 
 
 class GroupStatus(Enum):
@@ -99,6 +103,7 @@ class Slice:
         count: 1 for an item's own row; 0 when a chunk's items all went back.
         is_chunk: The row is that of a chunk, no public job.
         overlays: The letter (S or F) of the entry that a chunk has of the item, too; of own rows only.
+        spread: As that of its group.
     """
 
     group: GroupId
@@ -106,6 +111,7 @@ class Slice:
     count: int = 1
     is_chunk: bool = False
     overlays: str | None = None
+    spread: bool = False
 
     @property
     def end(self) -> int:
@@ -119,10 +125,12 @@ class Part:
     Attributes:
         done: Items that ended, each with an entry in the result.
         failed: Offsets of those that failed in user code, ascending.
+        output: What items wrote, by ascending offsets.
     """
 
-    done: int
+    done: int = 0
     failed: tuple[int, ...] = ()
+    output: tuple[ItemOutput, ...] = ()
 
 
 @dataclass(slots=True)
@@ -150,14 +158,9 @@ def item_key(group: GroupId, item: int) -> JobId:
     return JobId(f"{group}.{item}")
 
 
-def chunk_key(group: GroupId, first: int, count: int) -> JobId:
-    """Return the id of a chunk's row, never shown to anybody."""
-    return JobId(f"{group}.{first}-{count}")
-
-
-def key_of(part: Slice) -> JobId:
-    """Return the id of a new row that covers these items."""
-    return chunk_key(part.group, part.first, part.count) if part.is_chunk else item_key(part.group, part.first)
+def chunk_key(group: GroupId, first: int, number: int) -> JobId:
+    """Return the id of a chunk's row, never shown to anybody; `number` tells chunks apart that begin with one item."""
+    return JobId(f"{group}.{first}-{number}")
 
 
 def is_job_key(text: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId
 from apothic.wire.values import Value
+from apothic_server.domain.groups import Slice
 from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.lifecycle import LifeCycle
 
@@ -127,6 +128,10 @@ class NewJob:
 
     `path` is `nq` unless later moves were folded in by the writer. With a `key` it is refused when the org has the key.
     `parent`, `depth` and `waited_fence` as in `Job`.
+
+    Attributes:
+        covers: Items of a group, whose inputs are the arguments; a chunk has no events.
+        term: When set, the insert needs the dispatcher row to hold this term.
     """
 
     id: JobId
@@ -143,11 +148,16 @@ class NewJob:
     parent: JobId | None = None
     depth: int = 0
     waited_fence: int | None = None
+    covers: Slice | None = None
+    term: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobFields:
-    """Columns that a change writes; None leaves a column as it is."""
+    """Columns that a change writes; None leaves a column as it is.
+
+    `chunk_items`, `chunk_done` and `failed_items` say what an ended chunk covers, as in `domain.groups.Part`.
+    """
 
     attempt: int | None = None
     fence: int | None = None
@@ -159,6 +169,9 @@ class JobFields:
     error: dict[str, Any] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    chunk_items: int | None = None
+    chunk_done: int | None = None
+    failed_items: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +217,7 @@ class JobChange:
         events: Appended with the next dense indexes, in order.
         term: When set, the write also needs the dispatcher row to hold this term (D4).
         key: Written too; the whole write is refused when the org has the key.
+        is_chunk: The row is that of a chunk, which has no events.
     """
 
     org: OrgId
@@ -215,6 +229,7 @@ class JobChange:
     events: tuple[StreamEvent, ...]
     term: int | None = None
     key: KeyRow | None = None
+    is_chunk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +325,16 @@ class JobEntry:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedJob:
-    """A job that has not ended, with what it was called with and how far its items are."""
+    """A job that has not ended, with what it was called with and how far the items are that it yielded.
+
+    Attributes:
+        covers: The items of a group that it executes; their inputs lie with the group.
+    """
 
     job: Job
     arguments: StoredValue
     items: ItemCount = ItemCount()
+    covers: Slice | None = None
 
 
 @dataclass(frozen=True, slots=True)

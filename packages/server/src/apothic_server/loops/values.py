@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apothic.wire.chunks import ENTRY_OVERHEAD
 from apothic.wire.large import LARGE
 from apothic.wire.limits import VALUE_MAX
 from apothic.wire.values import Value
@@ -11,7 +12,8 @@ from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.grants import Grants
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import UNREAD, LiveJob
+from apothic_server.services.dispatch.map_upkeep import MapUpkeep
 from apothic_server.services.dispatch.reports import LargeResult, Reports
 from apothic_server.services.values import LargeValues
 
@@ -19,7 +21,10 @@ from apothic_server.services.values import LargeValues
 class Values:
     """One step feeds every attempt whose arguments wait and stores every result that waits."""
 
-    def __init__(self, board: Board, grants: Grants, reports: Reports, blobs: Blobs, uploads: LargeValues) -> None:
+    def __init__(
+        self, board: Board, grants: Grants, reports: Reports, blobs: Blobs, uploads: LargeValues, maps: MapUpkeep
+    ) -> None:
+        self._maps = maps
         self._board = board
         self._grants = grants
         self._reports = reports
@@ -39,11 +44,17 @@ class Values:
         if blob is None:
             return
         try:
-            data = await self._blobs.read(job.org, blob, size_max=VALUE_MAX)
+            if job.arguments is UNREAD:
+                value = await self._maps.read_inputs(job)
+                if value is not None:
+                    self._grants.feed(job, fence, value)
+                return
+            data = await self._blobs.read(job.org, blob, size_max=VALUE_MAX + ENTRY_OVERHEAD + 1)
         except (PlatformError, OSError):
             self._board.to_feed.appendleft((job, fence))
             raise
-        self._grants.feed(job, fence, data)
+        value = job.arguments.value
+        self._grants.feed(job, fence, Value(value.encoding, data, value.python))
 
     async def _store(self, large: LargeResult) -> None:
         value = large.finished.value

@@ -15,7 +15,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import check_python
 from apothic_server.domain.errors import Conflict, Invalid, TooLarge, TooMany, no_such, problem
 from apothic_server.domain.group_views import Inputs
-from apothic_server.domain.groups import Group, GroupStatus
+from apothic_server.domain.groups import Group, GroupStatus, Segment
 from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
@@ -59,15 +59,17 @@ class GroupInputs:
             if kept is not None:
                 return kept
             group = seen(actor, await rows.hold_group(unit, actor.org, key))
-            uploaded = inputs.first + inputs.count
+            uploaded, segment = inputs.first + inputs.count, None
             if uploaded <= group.uploaded:
                 uploaded = group.uploaded
             else:
                 await self._check_next(unit, group, inputs)
                 await rows.add_inputs(unit, actor.org, key, inputs, blob)
+                data = inputs.data if blob is None else b""
+                segment = Segment(inputs.first, inputs.count, inputs.python, data, blob)
             await keep_result(unit, actor, keep, uploaded, self._clock)
         if self._board.dispatches:
-            self._maps.grew(key, uploaded)
+            self._maps.grew(key, uploaded, segment)
         else:
             self._board.hints.changed(key)
         return uploaded

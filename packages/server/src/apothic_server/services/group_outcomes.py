@@ -37,7 +37,7 @@ RESULT_MAX = CHUNK_OUTCOMES_MAX + VALUE_MAX + MIB
 REST_RUNS = 20
 """Runs of items that never began in one batch."""
 
-_ROW = re.compile(r"([0-9a-z]{26})\.([0-9]{1,8})(?:-([0-9]{1,3}))?")
+_ROW = re.compile(r"([0-9a-z]{26})\.([0-9]{1,8})(?:-([0-9]{1,19}))?")
 
 
 class GroupOutcomes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from apothic.wire.ids import JobId
+from apothic.wire.ids import GroupId, JobId
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.streams import Streams
 
@@ -17,7 +18,8 @@ class News:
         missed: Called when anything may have been missed: the dispatcher is to look at its rows.
     """
 
-    def __init__(self, board: Board, streams: Streams, outcomes: Outcomes) -> None:
+    def __init__(self, board: Board, streams: Streams, outcomes: Outcomes, maps: Maps) -> None:
+        self._maps = maps
         self._board = board
         self._streams = streams
         self._outcomes = outcomes
@@ -34,3 +36,4 @@ class News:
             self._streams.hint(key)
             self._outcomes.hint(JobId(key))
             self._board.look_at(JobId(key))
+            self._maps.look_at(GroupId(key))

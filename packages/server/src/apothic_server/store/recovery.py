@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from apothic.wire.ids import DeploymentId, EnrolledId, FunctionId, IncarnationId, JobId, OrgId
+from apothic.wire.ids import DeploymentId, EnrolledId, FunctionId, GroupId, IncarnationId, JobId, OrgId
 from apothic.wire.values import Value
 from apothic_server.domain.apps import Function
+from apothic_server.domain.groups import SPREAD, Slice
 from apothic_server.domain.jobs import ItemCount, Job, JobStatus, StoredValue, UnfinishedJob
 from apothic_server.store.apps import function_of
 from apothic_server.store.connection import Connection, Record
@@ -126,12 +127,19 @@ def _statuses(rows: list[Record]) -> dict[JobId, JobStatus]:
 def _unfinished(row: Record) -> UnfinishedJob:
     # By place, which takes a third of the time: a start reads every unfinished job.
     cells = list(row.values())
-    *job, data, blob, encoding, python, item_attempt, next_ordinal = cells
+    *job, data, blob, encoding, python, item_attempt, next_ordinal, group, first_item, chunk_items, overlays = cells
     job[STATUS] = JobStatus(job[STATUS])
     if job[ERROR] is not None:
         job[ERROR] = msgspec.json.decode(job[ERROR])
     value = StoredValue(Value(encoding, data or b"", python), blob)
-    return UnfinishedJob(Job(*job), value, ItemCount(item_attempt, next_ordinal))
+    part = None if group is None else slice_of(GroupId(group), first_item, chunk_items, overlays, encoding)
+    return UnfinishedJob(Job(*job), value, ItemCount(item_attempt, next_ordinal), part)
+
+
+def slice_of(group: GroupId, first: int, chunk_items: int | None, overlays: str | None, encoding: str) -> Slice:
+    """Return the items that a row of a group covers."""
+    count, is_chunk = (1, False) if chunk_items is None else (chunk_items, True)
+    return Slice(group, first, count, is_chunk, overlays, spread=encoding == SPREAD)
 
 
 async def lock_orgs(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from apothic_server.domain.groups import ITEMS, SPREAD, Slice
 from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.jobs import (
     LETTERS,
@@ -72,9 +73,14 @@ def new_row(record: NewJob) -> Row:
         row["retry_of"] = record.retry_of
     if record.parent is not None:
         row |= {"parent": record.parent, "depth": record.depth, "waited_fence": record.waited_fence}
-    _add_value(row, ARGUMENTS, record.arguments)
+    if record.term is not None:
+        row["guard_term"] = record.term
+    if record.covers is None:
+        _add_value(row, ARGUMENTS, record.arguments)
+    else:
+        _add_slice(row, record.covers)
     _check_texts(row)
-    _add_events(row, record.events)
+    _add_events(row, record.events, is_chunk=record.covers is not None and record.covers.is_chunk)
     return row
 
 
@@ -103,7 +109,7 @@ def change_row(record: JobChange) -> Row:
         raise UnwritableRecord(f"path {record.path!r} of job {record.job} ends in no status")
     _add_fields(row, record.fields)
     _check_texts(row)
-    _add_events(row, record.events)
+    _add_events(row, record.events, is_chunk=record.is_chunk)
     return row
 
 
@@ -149,9 +155,10 @@ def items_arguments(rows: Sequence[Row]) -> list[Any]:
 
 def merge(row: Row, later: Row) -> None:
     """Fold the change `later` into `row`: paths and events are joined, of each field the later value wins."""
+    between = "," if row["event_count"] and later["event_count"] else ""
     joined = {
         "event_count": row["event_count"] + later["event_count"],
-        EVENTS: f"{row[EVENTS][:-1]},{later[EVENTS][1:]}",
+        EVENTS: f"{row[EVENTS][:-1]}{between}{later[EVENTS][1:]}",
     }
     if "path" in row and "path" in later:
         joined["path"] = row["path"] + later["path"][1:]
@@ -196,7 +203,10 @@ def _add_fields(row: Row, fields: JobFields) -> None:
         _add_value(row, RESULT, fields.result)
 
 
-_PLAIN_FIELDS = ("attempt", "fence", "losses", "worker", "term", "run_at", "started_at", "finished_at")
+_PLAIN_FIELDS = (
+    "attempt", "fence", "losses", "worker", "term", "run_at", "started_at", "finished_at",
+    "chunk_items", "chunk_done", "failed_items",
+)  # fmt: skip
 
 
 def _add_key(row: Row, key: RequestKey | KeyRow) -> None:
@@ -214,11 +224,23 @@ def _add_value(row: Row, name: str, stored: StoredValue) -> None:
         row[f"{name}_blob"] = stored.blob
 
 
-def _add_events(row: Row, events: tuple[StreamEvent, ...]) -> None:
+def _add_slice(row: Row, covers: Slice) -> None:
+    row |= {"group_id": covers.group, "first_item": covers.first}
+    row["arguments_encoding"] = SPREAD if covers.spread else ITEMS
+    if covers.is_chunk:
+        row["chunk_items"] = covers.count
+    if covers.overlays is not None:
+        row["overlays"] = covers.overlays
+
+
+def _add_events(row: Row, events: tuple[StreamEvent, ...], *, is_chunk: bool) -> None:
     # A change without an event could not be told from one that was never written (`find_flush`), and none exists: every
-    # change of a job is announced in its stream.
+    # change of a job is announced in its stream. The row of a chunk says itself which flush wrote it.
+    if is_chunk == bool(events):
+        raise UnwritableRecord("a record needs at least one event, that of a chunk none")
     if not events:
-        raise UnwritableRecord("a record needs at least one event")
+        row[EVENTS], row["event_count"] = "[]", 0
+        return
     row[EVENTS] = _json_text(events)
     row["event_count"] = len(events)
 

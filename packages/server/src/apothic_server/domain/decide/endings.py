@@ -8,6 +8,7 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import INFRASTRUCTURE_LOSSES_MAX
 from apothic.wire.values import RemoteError
 from apothic_server.domain.decide.limits import STOPPED_BY_WORKERS, limit_error
+from apothic_server.domain.groups import Part
 from apothic_server.domain.jobs import JobEvent, JobStatus
 
 NEVER_RETRIED = frozenset(
@@ -37,11 +38,13 @@ class Ended:
 
     Attributes:
         never_started: Its worker says that user code was never handed the call, and never will be.
+        part: What became of the items of a chunk; None for any other job, and when nobody said it.
     """
 
     outcome: str
     error: RemoteError | None
     never_started: bool = False
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)

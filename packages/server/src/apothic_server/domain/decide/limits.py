@@ -25,7 +25,7 @@ class Limit:
 
 
 def next_limit(
-    status: JobStatus, *, since: float, deadline_at: float | None, spec: FunctionSpec, late_s: float
+    status: JobStatus, since: float, deadline_at: float | None, spec: FunctionSpec, *, late_s: float, items: int = 1
 ) -> Limit | None:
     """Return the limit that a job meets first while it keeps its status, None when it meets none.
 
@@ -33,6 +33,7 @@ def next_limit(
         since: Monotonic seconds from which the status counts. While it waits: when it could have run.
         deadline_at: End of `deadline_s`, over all attempts.
         late_s: How much longer a worker may take to stop an attempt and say so.
+        items: Items of a map that the attempt executes; each has `timeout_s` for itself.
     """
     match status:
         case JobStatus.QUEUED | JobStatus.RETRYING:
@@ -40,7 +41,7 @@ def next_limit(
         case JobStatus.STARTING:
             own = Limit(since + spec.startup_timeout_s + late_s, "startup_timeout")
         case JobStatus.RUNNING:
-            own = Limit(since + spec.timeout_s + late_s, "timeout")
+            own = Limit(since + spec.timeout_s * items + late_s, "timeout")
         case _:
             return None
     if deadline_at is not None and deadline_at + late_s <= own.at:

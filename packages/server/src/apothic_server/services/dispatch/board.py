@@ -245,8 +245,8 @@ class Board:
 
     def limit_of(self, job: LiveJob) -> Limit | None:
         """Return the time limit that a job meets next."""
-        spec, late_s = job.need.spec, self.late_of(job)
-        return next_limit(job.status, since=job.since, deadline_at=job.deadline_at, spec=spec, late_s=late_s)
+        spec, late_s, items = job.need.spec, self.late_of(job), job.items_covered
+        return next_limit(job.status, job.since, job.deadline_at, spec, late_s=late_s, items=items)
 
     def watch(self, job: LiveJob, *, not_before: float = 0.0) -> None:
         """Have the job's next time limit enforced; called whenever that may have come nearer."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from apothic.wire.ids import JobId
-from apothic.wire.link import Cancel
+from apothic.wire.link import Cancel, TakeBack
 from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
@@ -175,6 +175,11 @@ class Calls:
         """Tell the worker to stop the attempt; harmless when repeated."""
         if job.runner is not None:
             self._board.send(job.runner.worker, "cancel", Cancel(job.id, job.fence, CANCEL_GRACE_S))
+
+    def send_take_back(self, job: LiveJob) -> None:
+        """Tell the worker to end the item under way of a chunk and to give the others back."""
+        if job.runner is not None and job.is_sent:
+            self._board.send(job.runner.worker, "take_back", TakeBack(job.id, job.fence))
 
     def _attend(self, parent: LiveJob, job: LiveJob) -> Leave:
         leave = attend(self._board, parent, job)

@@ -15,6 +15,7 @@ from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.maps import Maps
 from apothic_server.store import deployments as rows
 from apothic_server.store.database import Database
 
@@ -22,7 +23,10 @@ from apothic_server.store.database import Database
 class Closing:
     """Carries out what was decided about closed deployments."""
 
-    def __init__(self, database: Database, board: Board, calls: Calls, endings: Endings, grants: Grants) -> None:
+    def __init__(
+        self, database: Database, board: Board, calls: Calls, endings: Endings, grants: Grants, maps: Maps
+    ) -> None:
+        self._maps = maps
         self._database = database
         self._board = board
         self._calls = calls
@@ -41,7 +45,7 @@ class Closing:
         """Do what is left to do for the deployments that `read` found."""
         for closed in self._draining:
             self.apply(closed)
-            if not self.unfinished(closed.deployment):
+            if not self.unfinished(closed.deployment) and not self._maps.has(closed.deployment):
                 async with self._database.system_unit() as unit:
                     await rows.end_drain(unit, closed.deployment)
 
@@ -52,6 +56,7 @@ class Closing:
             A future of the commit of each cancel.
         """
         self._board.closed[closed.deployment] = closed
+        self._maps.close_deployment(closed)
         asked: list[asyncio.Future[Settled]] = []
         for job in self.unfinished(closed.deployment):
             if job.waits:

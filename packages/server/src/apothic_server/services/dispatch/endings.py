@@ -16,6 +16,9 @@ from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.nesting import orphans
 from apothic_server.services.dispatch.records import move
 
+EndChunk = Callable[[LiveJob, Ended, StoredValue | None, Callable[[], None]], bool]
+"""Ends the attempt of a chunk; False when the chunk is to be treated as any job."""
+
 
 class Endings:
     """Applies the verdict on an ended attempt."""
@@ -23,6 +26,7 @@ class Endings:
     def __init__(self, board: Board, grants: Grants) -> None:
         self._board = board
         self._grants = grants
+        self.end_chunk: EndChunk | None = None
 
     def end_attempt(
         self,
@@ -38,6 +42,8 @@ class Endings:
             then: Called once the end is on disk or was refused for good.
         """
         board = self._board
+        if job.is_chunk and self.end_chunk is not None and self.end_chunk(job, ended, value, then):
+            return
         tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0, unstarted=job.unstarted)
         verdict = judge(job.status, ended, tally, job.need.spec, board.random())
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apothic.wire.ids import OrgId, RunnerId
 from apothic.wire.images import PrepareImage
 from apothic.wire.link import (
     Assign,
+    ChunkOrder,
     StartRunner,
     StopRunner,
 )
@@ -24,6 +27,7 @@ class Grants:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._announced: set[RunnerId] = set()
+        self.cut_next: Callable[[LiveJob], None] = lambda _: None
 
     def grant_ready(self) -> None:
         """Grant waiting jobs until nothing fits: one per org and round, the oldest that fits first."""
@@ -46,6 +50,8 @@ class Grants:
     def start(self, job: LiveJob, where: UseRunner | StartOn) -> None:
         """Grant, and send the attempt: at once for a blocking call (G2.1), else after the commit."""
         change = self.grant(job, where)
+        if job.covers is not None:
+            self.cut_next(job)
         if job.is_blocking:
             self._board.write_quietly(change, job)
             self.send(job)
@@ -78,11 +84,10 @@ class Grants:
             self._board.to_feed.append((job, job.fence))
             self._board.hints.feed()
 
-    def feed(self, job: LiveJob, fence: int, data: bytes) -> None:
+    def feed(self, job: LiveJob, fence: int, arguments: Value) -> None:
         """Send an attempt whose arguments were read, unless it ended meanwhile."""
         if job.fence == fence and job.runner is not None and job.status is JobStatus.STARTING:
-            value = job.arguments.value
-            self._assign(job, job.runner, Value(value.encoding, data, value.python))
+            self._assign(job, job.runner, arguments)
 
     def stop_runner(self, runner: Runner) -> None:
         """End an idle runner."""
@@ -164,11 +169,17 @@ class Grants:
             self._board.send(runner.worker, "start_runner", start_runner(job, runner))
         job.is_sent, job.sent_after = True, runner.worker.answers
         timeout_s, left_s = job.need.spec.timeout_s, self._deadline_left_s(job)
-        assign = Assign(runner.id, job.id, job.fence, job.attempt, timeout_s, arguments, left_s)
+        assign = Assign(runner.id, job.id, job.fence, job.attempt, timeout_s, arguments, left_s, order_of(job))
         self._board.send(runner.worker, "assign", assign)
 
     def _deadline_left_s(self, job: LiveJob) -> float | None:
         return None if job.deadline_at is None else max(0.0, job.deadline_at - self._board.clock.monotonic())
+
+
+def order_of(job: LiveJob) -> ChunkOrder | None:
+    """Return what the link says of the items of a group that an attempt executes; None for any other job."""
+    covers = job.covers
+    return None if covers is None else ChunkOrder(covers.group, covers.first, covers.count, covers.spread)
 
 
 def start_runner(job: LiveJob, runner: Runner) -> StartRunner:

@@ -20,5 +20,6 @@ class Hints:
     changed: Callable[[str], None] = lambda _: None
     retries: Callable[[], None] = lambda: None
     limits: Callable[[], None] = lambda: None
+    maps: Callable[[], None] = lambda: None
     builds: Callable[[], None] = lambda: None
     orphaned: Callable[[list[LiveJob]], None] = lambda _: None

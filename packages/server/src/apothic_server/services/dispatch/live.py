@@ -11,13 +11,18 @@ from datetime import datetime
 
 from apothic.wire.ids import JobId, KeyId, OrgId
 from apothic.wire.limits import ITEMS_UNREAD_MAX
+from apothic.wire.values import Value
 from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.fleet import GroupKey, Runner
+from apothic_server.domain.groups import Slice
 from apothic_server.domain.jobs import ItemCount, ItemSegment, JobStatus, StoredValue
 from apothic_server.domain.views import Outcome
 
 WAITING = (JobStatus.QUEUED, JobStatus.RETRYING)
+
+UNREAD = StoredValue(Value("items", b""), blob="")
+"""Arguments of items whose inputs are to be read from their group."""
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +141,8 @@ class LiveJob:
         awaited: Jobs that its current attempt waits for, one entry per open wait.
         follows: Streams of unfinished jobs that its current attempt reads.
         children: Unfinished jobs that its current attempt called and did not spawn.
+        ran_s: Seconds that its newest attempt took, as its worker measured them.
+        covers: The items of a group that it executes; their inputs are its arguments, read when they are sent.
     """
 
     id: JobId
@@ -174,6 +181,18 @@ class LiveJob:
     awaited: list[JobId] = field(default_factory=list[JobId])
     follows: int = 0
     children: set[JobId] = field(default_factory=set[JobId])
+    ran_s: float = 0.0
+    covers: Slice | None = None
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it stands for several items, and is no job that anybody sees."""
+        return self.covers is not None and self.covers.is_chunk
+
+    @property
+    def items_covered(self) -> int:
+        """Calls of the function in one attempt."""
+        return 1 if self.covers is None else self.covers.count
 
     @property
     def org(self) -> OrgId:

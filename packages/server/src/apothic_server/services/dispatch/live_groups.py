@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from apothic.wire import chunks as packing
 from apothic.wire.ids import GroupId, JobId, KeyId
-from apothic.wire.values import RemoteError
+from apothic.wire.runner import error_from_json
+from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import Function, python_of
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.groups import Counts, Group, GroupStatus, Segment, Slice
+from apothic_server.domain.groups import ITEMS, Counts, Group, GroupStatus, Segment, Slice
+from apothic_server.domain.jobs import StoredValue
 
-TOLD_MAX = 10_000
-"""Ranges kept for a listener that does not take them; with more it is told to look for itself."""
+WINDOW_BYTES = 1024 * 1024
+"""Inputs of one group that are kept at hand for the next chunks."""
 
 Range = tuple[int, int]
 """First item, and the one after the last."""
@@ -76,60 +78,6 @@ class Ranges:
         return self.next_from(item) == item
 
 
-class Listener:
-    """Is told which items of a group became final, once that is on disk. `close` it when done.
-
-    Attributes:
-        is_over: Nothing more is told here: the group has ended, or another process dispatches.
-    """
-
-    def __init__(self, group: LiveGroup) -> None:
-        self._group = group
-        self._told: list[Range] = []
-        self._is_lost = False
-        self._woken = asyncio.Event()
-        self.is_over = False
-        group.listeners.append(self)
-
-    def take(self) -> list[Range] | None:
-        """Return what became final since the last call, in the order of the commits; None: look at the store."""
-        told, self._told = self._told, []
-        is_lost, self._is_lost = self._is_lost, False
-        if not self.is_over:
-            self._woken.clear()
-        return None if is_lost else told
-
-    async def wait(self) -> None:
-        """Wait until there is something to take, or it is over."""
-        await self._woken.wait()
-
-    def tell(self, begin: int, end: int) -> None:
-        """Items became final."""
-        if self._told and self._told[-1][1] == begin:
-            self._told[-1] = (self._told[-1][0], end)
-        elif len(self._told) < TOLD_MAX:
-            self._told.append((begin, end))
-        else:
-            self.lose()
-        self._woken.set()
-
-    def lose(self) -> None:
-        """Anything may have become final."""
-        self._told.clear()
-        self._is_lost = True
-        self._woken.set()
-
-    def end(self) -> None:
-        """Nothing more will be told."""
-        self.is_over = True
-        self._woken.set()
-
-    def close(self) -> None:
-        """Be told nothing more; twice is fine."""
-        if self in self._group.listeners:
-            self._group.listeners.remove(self)
-
-
 @dataclass(slots=True, eq=False)
 class LiveGroup:
     """One unfinished group. Each of its uploaded items is in `to_cut`, in a row of `live`, or counted in `ended`.
@@ -140,11 +88,14 @@ class LiveGroup:
         to_cut: Items that no row covers.
         alone: Those of them that are cut one by one: something went wrong with them in a chunk.
         live: Rows that have not ended, by id.
+        watched: Those of them whose job is in memory, so that their end is noticed.
         ended: Items that have ended, as far as it is on disk.
         waiting: The row that was cut last, while it waits for a slot.
         inserting: Rows that the store was given and has not confirmed.
         is_stale: Memory may be wrong: nothing is cut until the rows were read.
         version: Grows whenever `to_cut`, `live` or `ended` change.
+        taken_back: Attempts of chunks, by job and fence, that were asked to give back what they had not begun.
+        unwanted: Items of granted chunks that are to be cancelled, and the monotonic seconds at which that was asked.
         window: Inputs of the items that are cut next, in order.
         item_s: How long one item takes, in seconds; None before the first has ended.
         size: Items of the chunk that was cut last.
@@ -168,28 +119,48 @@ class LiveGroup:
     to_cut: Ranges = field(default_factory=Ranges)
     alone: Ranges = field(default_factory=Ranges)
     live: dict[JobId, Slice] = field(default_factory=dict[JobId, Slice])
+    watched: set[JobId] = field(default_factory=set[JobId])
     ended: Counts = field(default_factory=Counts)
     waiting: JobId | None = None
     inserting: set[JobId] = field(default_factory=set[JobId])
     is_stale: bool = False
     version: int = 0
+    taken_back: set[tuple[JobId, int]] = field(default_factory=set[tuple[JobId, int]])
+    unwanted: dict[int, float] = field(default_factory=dict[int, float])
     window: list[Segment] = field(default_factory=list[Segment])
     item_s: float | None = None
     size: int = 1
     is_single: bool = False
     told: Counts = field(default_factory=Counts)
     told_at: float = 0.0
-    listeners: list[Listener] = field(default_factory=list[Listener])
 
     @property
     def is_stopping(self) -> bool:
         """Nothing of it is cut any more."""
         return self.status is not GroupStatus.RUNNING or self.is_failing
 
-    def tell(self, begin: int, end: int) -> None:
-        """Items became final: tell everybody who listens."""
-        for listener in self.listeners:
-            listener.tell(begin, end)
+    def keep(self, segment: Segment) -> None:
+        """Keep inputs at hand that follow those that are, as far as there is room."""
+        follows = self.window[-1].end == segment.first if self.window else not self.to_cut
+        if follows and sum(len(kept.data) for kept in self.window) + len(segment.data) <= WINDOW_BYTES:
+            self.window.append(segment)
+
+    def segment_of(self, item: int) -> Segment | None:
+        """Return the inputs at hand that hold `item`, None when they are to be read; what is before them goes."""
+        while self.window and self.window[0].end <= item:
+            del self.window[0]
+        return self.window[0] if self.window and self.window[0].first <= item else None
+
+    def take(self, first: int, count: int) -> StoredValue:
+        """Return the inputs of items of the first segment at hand; they leave it, with those before them."""
+        segment = self.window[0]
+        if segment.blob is not None:
+            return StoredValue(Value(ITEMS, b"", segment.python), segment.blob)
+        begin = len(packing.cut(segment.data, 0, first - segment.first))
+        data = packing.cut(segment.data[begin:], 0, count)
+        rest, end = segment.data[begin + len(data) :], first + count
+        self.window[:1] = [replace(segment, first=end, count=segment.end - end, data=rest)] if rest else []
+        return StoredValue(Value(ITEMS, data, segment.python))
 
 
 def live_group(group: Group, function: Function) -> LiveGroup:
@@ -210,4 +181,5 @@ def live_group(group: Group, function: Function) -> LiveGroup:
         is_single=spec.at_most_once or spec.is_generator,
     )
     made.to_cut.add(0, group.uploaded)
+    made.error = None if group.error is None else error_from_json(group.error)
     return made

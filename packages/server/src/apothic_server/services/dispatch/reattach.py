@@ -14,6 +14,7 @@ from apothic.wire.ids import IncarnationId, JobId, OrgId, RunnerId, is_key
 from apothic.wire.link import AttemptRef, Heartbeat, HeldAttempt, Hello, RunnerRef
 from apothic_server.domain.apps import Function
 from apothic_server.domain.fleet import Runner, Worker
+from apothic_server.domain.groups import is_job_key
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
@@ -41,7 +42,7 @@ class Reattach:
     async def read(self, unit: Connection, hello: Hello) -> Deployed:
         """Take the rows of held attempts into memory where a sweep has not, and return the functions of the runners."""
         incarnation = IncarnationId(hello.incarnation)
-        held = sorted({ref.job for ref in hello.held if is_key(ref.job)})
+        held = sorted({ref.job for ref in hello.held if is_job_key(ref.job)})
         for start in range(0, len(held), PAGE):
             page = [JobId(job) for job in held[start : start + PAGE]]
             await self._recovery.adopt_held(unit, incarnation, page)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from apothic.wire.ids import JobId
+from apothic.wire.limits import ERROR_CAUSES_MAX
 from apothic.wire.link import LogLine
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
@@ -24,13 +26,41 @@ from apothic_server.domain.jobs import (
 from apothic_server.services.dispatch.live import LiveJob
 
 NO_FIELDS = JobFields()
+STREAMS = frozenset({"stdout", "stderr", "system"})
 AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
 
 
-def new_job(job: LiveJob, now: datetime, key: RequestKey | None = None, retry_of: JobId | None = None) -> NewJob:
-    """J1."""
+def storable(error: RemoteError, depth: int = ERROR_CAUSES_MAX) -> RemoteError:
+    """Return the error without the one character that the store cannot hold, and without causes deeper than `depth`."""
+    return RemoteError(
+        type=_clean(error.type),
+        message=_clean(error.message),
+        traceback=_clean(error.traceback),
+        code=_clean(error.code),
+        causes=tuple(storable(cause, depth - 1) for cause in error.causes[:ERROR_CAUSES_MAX]) if depth else (),
+    )
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def storable_line(line: LogLine) -> LogLine:
+    """Return the line without that character, of a stream that exists."""
+    return replace(line, text=_clean(line.text), stream=line.stream if line.stream in STREAMS else "system")
+
+
+def new_job(
+    job: LiveJob,
+    now: datetime,
+    key: RequestKey | None = None,
+    retry_of: JobId | None = None,
+    term: int | None = None,
+) -> NewJob:
+    """J1; with `term` it needs the dispatcher's term."""
     function = job.function
+    events = (StreamEvent("job.queued", now, {"status": "queued"}),)
     return NewJob(
         id=job.id,
         org=job.org,
@@ -40,12 +70,14 @@ def new_job(job: LiveJob, now: datetime, key: RequestKey | None = None, retry_of
         arguments=job.arguments,
         created_by=job.created_by,
         created_at=now,
-        events=(StreamEvent("job.queued", now, {"status": "queued"}),),
+        events=() if job.is_chunk else events,
         key=key,
         retry_of=retry_of,
         parent=job.parent,
         depth=job.depth,
         waited_fence=job.waited_fence,
+        covers=job.covers,
+        term=term,
     )
 
 
@@ -87,9 +119,10 @@ def move(
         expect_fence=expect_fence,
         path=LETTERS[before] + LETTERS[after],
         fields=fields,
-        events=tuple(events),
+        events=() if job.is_chunk else tuple(events),
         term=term,
         key=key,
+        is_chunk=job.is_chunk,
     )
 
 

@@ -26,6 +26,7 @@ from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases, Over
 from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.map_upkeep import MapUpkeep
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.restored import delay_s, restored
 from apothic_server.services.outcomes import Outcomes
@@ -54,6 +55,7 @@ class Recovery:
         leases: Leases,
         closing: Closing,
         outcomes: Outcomes,
+        maps: MapUpkeep,
         *,
         grace_s: float,
     ) -> None:
@@ -71,6 +73,7 @@ class Recovery:
         self._to_verify: list[JobId] = []
         self._functions: dict[tuple[str, str], Function | None] = {}
         self._leases = leases
+        self._maps = maps
 
     def begin_term(self) -> None:
         """The role was taken: the next sweep looks at all rows, and every lease gets a full grace."""
@@ -119,6 +122,7 @@ class Recovery:
         await self._closing.read()
         await self._end_silent_workers()
         await fp("sweep.after")
+        await self._maps.read()
         while pages is None or pages > 0:
             await self._sweep_page()
             if self._swept_to is None or not self._board.dispatches:
@@ -130,6 +134,7 @@ class Recovery:
         if not self._board.dispatches:
             return
         self._is_first = False
+        self._maps.begin()
         self._functions.clear()
         await self._closing.carry_out()
         self._grants.grant_ready()
@@ -330,6 +335,7 @@ class Recovery:
                 board.release(old)
             return None
         live = restored(row, function, old, self._outcomes.take(row.job.id), board.clock)
+        self._maps.met(live)
         parent = board.jobs.get(live.parent) if live.parent is not None else None
         if parent is not None and parent.fence == live.waited_fence:
             parent.children.add(live.id)

@@ -8,22 +8,23 @@ from dataclasses import dataclass, replace
 
 from apothic.wire.ids import IncarnationId, JobId, RunnerId
 from apothic.wire.large import LARGE, Reference
-from apothic.wire.limits import ERROR_CAUSES_MAX, VALUE_INLINE_MAX, VALUE_MAX
+from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
 from apothic.wire.link import AttemptRef, Finished, Items, LogLine, Logs, LogsTaken, RunnerEnded, Settled, Started
 from apothic.wire.values import ENCODINGS, RemoteError, Value
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.fleet import Runner, Worker
+from apothic_server.domain.groups import Part
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.chunks import checked
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.live import LiveJob, Output
-from apothic_server.services.dispatch.records import log_lines, move
+from apothic_server.services.dispatch.records import log_lines, move, storable, storable_line
 
 OUTCOMES = frozenset({"succeeded", "failed", "timed_out", "cancelled", "lost"})
-STREAMS = frozenset({"stdout", "stderr", "system"})
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 
 
@@ -34,25 +35,7 @@ class LargeResult:
     worker: Worker
     finished: Finished
     job: LiveJob
-
-
-def storable(error: RemoteError, depth: int = ERROR_CAUSES_MAX) -> RemoteError:
-    """Return the error without the one character that the store cannot hold, and without causes deeper than `depth`."""
-    return RemoteError(
-        type=_clean(error.type),
-        message=_clean(error.message),
-        traceback=_clean(error.traceback),
-        code=_clean(error.code),
-        causes=tuple(storable(cause, depth - 1) for cause in error.causes[:ERROR_CAUSES_MAX]) if depth else (),
-    )
-
-
-def _clean(text: str) -> str:
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _storable_line(line: LogLine) -> LogLine:
-    return replace(line, text=_clean(line.text), stream=line.stream if line.stream in STREAMS else "system")
+    part: Part | None = None
 
 
 def _is_value(value: Value) -> bool:
@@ -96,12 +79,12 @@ class Reports:
     def logs(self, worker: Worker, item: Logs) -> None:
         """Append output to the job's stream, each line once, and say when it is on disk."""
         job = self._job(worker, item.job, item.fence)
-        if job is None or job.status.is_final:
+        if job is None or job.status.is_final or job.is_chunk:
             return
         output = job.output
         if output is None or output.fence != job.fence:
             output = job.output = Output(job.fence)
-        lines = [_storable_line(line) for line in item.lines[max(0, output.taken - item.first_number) :]]
+        lines = [storable_line(line) for line in item.lines[max(0, output.taken - item.first_number) :]]
         if not lines:
             self._logs_kept(worker, job.id, output)
             return
@@ -127,7 +110,7 @@ class Reports:
     def items(self, worker: Worker, item: Items) -> None:
         """Append items to the job's stream."""
         job = self._job(worker, item.job, item.fence)
-        if job is not None and not job.status.is_final:
+        if job is not None and not job.status.is_final and not job.is_chunk:
             self._flows.received(job, item)
 
     def finished(self, worker: Worker, item: Finished) -> None:
@@ -144,20 +127,23 @@ class Reports:
             self._crash_loops.ended(job.runner, item.outcome, item.error)
         if item.never_started and job.runner is not None:
             job.runner.is_ending = True  # nothing more is given to it; its end is reported next
+        part = None
+        if job.is_chunk:
+            item, part = checked(item, job)
         value = item.value
-        if value is not None and not _is_value(value):
+        if value is not None and not job.is_chunk and not _is_value(value):
             error = RemoteError("apothic.WorkerLost", "the worker reported a result that is none", code="worker_lost")
             item, value = replace(item, outcome="lost", value=None, error=error), None
-        is_reference = value is not None and value.encoding == LARGE
-        if item.outcome != "succeeded" or value is None or (len(value.data) <= VALUE_INLINE_MAX and not is_reference):
-            self._end(worker, item, job, StoredValue(value) if value is not None else None)
-        elif len(value.data) > VALUE_MAX:
+        is_inline = value is None or (len(value.data) <= VALUE_INLINE_MAX and value.encoding != LARGE)
+        if is_inline or (item.outcome != "succeeded" and part is None):
+            self._end(worker, item, job, StoredValue(value) if value is not None else None, part)
+        elif value is not None and len(value.data) > VALUE_MAX and part is None:
             error = RemoteError(
                 "apothic.ResultTooLarge", f"the result has {len(value.data)} bytes", code="result_too_large"
             )
             self._endings.end_attempt(job, Ended("failed", error), then=lambda: self._settle(worker, item))
         else:
-            self.large_results.append(LargeResult(worker, item, job))
+            self.large_results.append(LargeResult(worker, item, job, part))
             self._board.hints.feed()
 
     def missing(self, large: LargeResult) -> None:
@@ -178,7 +164,7 @@ class Reports:
         if job is None or large.finished.value is None:
             self._settle(large.worker, large.finished)
         else:
-            self._end(large.worker, large.finished, job, StoredValue(large.finished.value, blob))
+            self._end(large.worker, large.finished, job, StoredValue(large.finished.value, blob), large.part)
 
     def runner_ended(self, worker: Worker, item: RunnerEnded) -> None:
         """Forget a runner; attempts it still holds here were lost with it."""
@@ -234,9 +220,13 @@ class Reports:
         job = self._board.jobs.get(JobId(ref.job))
         return job is not None and job.ending == (worker.id, ref.fence)
 
-    def _end(self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None) -> None:
+    def _end(
+        self, worker: Worker, item: Finished, job: LiveJob, value: StoredValue | None, part: Part | None = None
+    ) -> None:
         error = storable(item.error) if item.error is not None else None
-        ended = Ended(item.outcome, error, never_started=item.never_started and item.outcome == "lost")
+        never_started = item.never_started and item.outcome == "lost"
+        ended = Ended(item.outcome, error, never_started=never_started, part=part)
+        job.ran_s = item.ran_ms / 1000
         self._endings.end_attempt(job, ended, value, then=lambda: self._settle(worker, item))
 
     def _job(self, worker: Worker, job_id: str, fence: int, *, count: bool = True) -> LiveJob | None:

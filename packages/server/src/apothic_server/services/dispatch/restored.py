@@ -12,7 +12,7 @@ from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
-from apothic_server.services.dispatch.live import ItemFlow, LiveJob
+from apothic_server.services.dispatch.live import UNREAD, ItemFlow, LiveJob
 
 
 def restored(
@@ -31,7 +31,8 @@ def restored(
         id=job.id,
         function=function,
         need=Need(job.org, (job.deployment, job.function), python_of(function), function.spec),
-        arguments=stored.arguments,
+        arguments=stored.arguments if stored.covers is None else UNREAD,
+        covers=stored.covers,
         status=job.status,
         attempt=job.attempt,
         fence=job.fence,

@@ -9,7 +9,7 @@ ORDER BY id LIMIT $2;
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
     created_at, started_at, finished_at, retry_of, parent, depth, waited_fence,
     arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
-    item_attempt, next_ordinal
+    item_attempt, next_ordinal, group_id, first_item, chunk_items, overlays
 FROM jobs WHERE status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out') AND id > $1
 ORDER BY id LIMIT $2;
 
@@ -20,7 +20,7 @@ SELECT id, status FROM jobs WHERE id = ANY ($1::text[]);
 SELECT id, org, app, deployment, function, status, attempt, fence, losses, worker, term, run_at, error, created_by,
     created_at, started_at, finished_at, retry_of, parent, depth, waited_fence,
     arguments AS data, arguments_blob AS blob, arguments_encoding AS encoding, arguments_python AS python,
-    item_attempt, next_ordinal
+    item_attempt, next_ordinal, group_id, first_item, chunk_items, overlays
 FROM jobs WHERE id = ANY ($1::text[])
 ORDER BY id;
 

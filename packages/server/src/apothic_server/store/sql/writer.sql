@@ -22,6 +22,7 @@ fresh AS MATERIALIZED (
             result_blob text, result_encoding text, result_python text, error jsonb,
             created_by text, created_at timestamptz, started_at timestamptz, finished_at timestamptz, retry_of text,
             parent text, depth int, waited_fence bigint,
+            group_id text, first_item int, chunk_items int, chunk_done int, failed_items int[], overlays text,
             guard_term bigint, event_count int, events jsonb,
             key_digest bytea, key_fingerprint bytea
         ),
@@ -33,6 +34,7 @@ fresh AS MATERIALIZED (
         result_blob, result_encoding, result_python, error,
         created_by, created_at, started_at, finished_at, retry_of,
         parent, depth, waited_fence,
+        group_id, first_item, chunk_items, chunk_done, failed_items, overlays,
         guard_term, event_count, events, key_digest, key_fingerprint,
         arguments, result
     )
@@ -48,14 +50,17 @@ made AS (
         id, org, app, deployment, function, status, path, attempt, fence, losses, worker, term, run_at,
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        next_index, created_by, created_at, started_at, finished_at, retry_of, parent, depth, waited_fence
+        next_index, created_by, created_at, started_at, finished_at, retry_of, parent, depth, waited_fence,
+        group_id, first_item, chunk_items, chunk_done, failed_items, overlays, flush
     )
     SELECT
         id, org, app, deployment, function, status, path, coalesce(attempt, 0), coalesce(fence, 0), coalesce(losses, 0),
         worker, term, coalesce(run_at, created_at),
         arguments, arguments_blob, arguments_encoding, arguments_python,
         result, result_blob, result_encoding, result_python, error,
-        event_count, created_by, created_at, started_at, finished_at, retry_of, parent, coalesce(depth, 0), waited_fence
+        event_count, created_by, created_at, started_at, finished_at, retry_of, parent, coalesce(depth, 0), waited_fence,
+        group_id, first_item, chunk_items, chunk_done, failed_items, overlays,
+        CASE WHEN chunk_items IS NOT NULL THEN $4::bigint END
     FROM fresh
 ),
 kept AS (
@@ -93,13 +98,18 @@ moved AS (
         error = coalesce(given.error, jobs.error),
         started_at = coalesce(given.started_at, jobs.started_at),
         finished_at = coalesce(given.finished_at, jobs.finished_at),
-        next_index = jobs.next_index + given.event_count
+        next_index = jobs.next_index + given.event_count,
+        chunk_items = coalesce(given.chunk_items, jobs.chunk_items),
+        chunk_done = coalesce(given.chunk_done, jobs.chunk_done),
+        failed_items = coalesce(given.failed_items, jobs.failed_items),
+        flush = CASE WHEN jobs.chunk_items IS NOT NULL THEN $3::bigint END
     FROM ROWS FROM (
         jsonb_to_recordset($1::jsonb) AS (
             id text, org text, expect_status text, expect_fence bigint, status text, path text,
             attempt int, fence bigint, losses int, worker text, term bigint, run_at timestamptz,
             result_blob text, result_encoding text, result_python text, error jsonb,
-            started_at timestamptz, finished_at timestamptz, guard_term bigint, event_count int, events jsonb,
+            started_at timestamptz, finished_at timestamptz,
+            chunk_items int, chunk_done int, failed_items int[], guard_term bigint, event_count int, events jsonb,
             key_digest bytea, key_fingerprint bytea, key_status smallint, key_body bytea, key_at timestamptz
         ),
         unnest($2::bytea[])
@@ -107,7 +117,7 @@ moved AS (
         id, org, expect_status, expect_fence, status, path,
         attempt, fence, losses, worker, term, run_at,
         result_blob, result_encoding, result_python, error,
-        started_at, finished_at, guard_term, event_count, events,
+        started_at, finished_at, chunk_items, chunk_done, failed_items, guard_term, event_count, events,
         key_digest, key_fingerprint, key_status, key_body, key_at,
         result
     )
@@ -182,6 +192,9 @@ WHERE EXISTS (
 OR EXISTS (
     SELECT FROM item_segments AS part
     WHERE part.stream = given.id AND part.org = given.org AND part.flush = $3::bigint
+)
+OR EXISTS (
+    SELECT FROM jobs WHERE jobs.id = given.id AND jobs.org = given.org AND jobs.flush = $3::bigint
 );
 
 -- name: own_backend
