@@ -98,11 +98,11 @@ moved AS (
         error = coalesce(given.error, jobs.error),
         started_at = coalesce(given.started_at, jobs.started_at),
         finished_at = coalesce(given.finished_at, jobs.finished_at),
-        next_index = jobs.next_index + given.event_count,
         chunk_items = coalesce(given.chunk_items, jobs.chunk_items),
         chunk_done = coalesce(given.chunk_done, jobs.chunk_done),
         failed_items = coalesce(given.failed_items, jobs.failed_items),
-        flush = CASE WHEN jobs.chunk_items IS NOT NULL THEN $3::bigint END
+        flush = CASE WHEN jobs.chunk_items IS NOT NULL THEN $3::bigint END,
+        next_index = jobs.next_index + given.event_count
     FROM ROWS FROM (
         jsonb_to_recordset($1::jsonb) AS (
             id text, org text, expect_status text, expect_fence bigint, status text, path text,
