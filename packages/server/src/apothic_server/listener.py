@@ -36,9 +36,13 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """Serves an ASGI app on one bound socket."""
+    """Serves an ASGI app on one bound socket.
 
-    def __init__(self, app: Any, bound: socket.socket) -> None:
+    Args:
+        grace_s: Whole seconds that open requests get when it stops.
+    """
+
+    def __init__(self, app: Any, bound: socket.socket, *, grace_s: int = GRACE_S) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -54,7 +58,7 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=grace_s,
         )
         self._server = _Server(config)
         self._bound = bound
@@ -66,7 +70,7 @@ class Listener:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]), name="listener")
 
     async def stop(self) -> None:
-        """Accept no more, give open requests `GRACE_S`, close."""
+        """Accept no more, give open requests their time, close."""
         task, self._task = self._task, None
         if task is not None:
             self._server.should_exit = True

@@ -207,6 +207,25 @@ async def test_a_runner_that_cannot_be_ours_is_ended_and_its_attempt_is_given_ba
     assert (await outcome_of(cloud, job.job)).attempt == 2
 
 
+@guarantee("G2.7", "slots_never_exceeded")
+async def test_a_runner_that_executes_what_was_never_recorded_takes_no_place(cloud, restarted):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.take()
+    await restarted()
+    other = ScriptedWorker(cloud, name="other")
+    unrecorded = dataclasses.replace(worker.described(attempt.runner), runner=new_key())
+
+    await other.greet([HeldAttempt(new_key(), 1, unrecorded.runner)], [unrecorded])
+    welcome = await other.next("welcome")
+    await worker.connect(attempt)
+    worker.succeed(attempt)
+
+    assert welcome.unknown_runners == [unrecorded.runner]
+    assert (await outcome_of(cloud, job.job)).attempt == 1
+
+
 async def test_an_attempt_in_a_runner_of_another_function_is_given_back(cloud, restarted):
     await cloud.deploy("shop", FunctionSpec("work", qualname="work"), FunctionSpec("rest", qualname="rest"))
     worker = await ScriptedWorker(cloud).connect()

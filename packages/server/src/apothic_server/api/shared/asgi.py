@@ -96,7 +96,7 @@ class Face:
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(self._make_request_id(), self._clock())
-        status = CLIENT_GONE
+        status, response = CLIENT_GONE, None
         try:
             response = await self._answer(exchange, scope, receive)
             is_head = scope["method"] == "HEAD"
@@ -105,6 +105,13 @@ class Face:
             status = response.status
         except ClientGoneError:
             pass
+        except asyncio.CancelledError:
+            if response is not None:
+                raise
+            # The process stops, and what is open got its time.
+            stopping = error_response(Unavailable("the server is stopping; try again", retry_after_s=1), exchange.id)
+            await _send(stopping, exchange.id, send, is_head=scope["method"] == "HEAD", idle_s=self.reader_idle_s)
+            status = stopping.status
         except Unavailable as error:  # told once by who is away; here it is the reason in the line of the request
             exchange.code = error.code
         except Exception:

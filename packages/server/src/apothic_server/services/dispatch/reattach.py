@@ -66,9 +66,11 @@ class Reattach:
     def rebuild(self, worker: Worker, hello: Hello, deployed: Deployed) -> None:
         """Give a worker that memory has just met the runners that it describes and that could be ours.
 
-        Those with work come first: a place of `max_containers` was kept for each. An idle one may have lost its place.
+        Those with work of ours come first: a place of `max_containers` was kept for each. An idle one may have lost its
+        place, and so may one that executes what was never recorded, or was given to another meanwhile.
         """
-        busy = {ref.runner for ref in hello.held}
+        ours = {(job.id, job.fence) for job in self._loose(worker)}
+        busy = {ref.runner for ref in hello.held if (ref.job, ref.fence) in ours}
         for ref in sorted(hello.runners, key=lambda ref: ref.runner not in busy):
             function = deployed.get((ref.org, ref.deployment, ref.function))
             if function is None or not self._could_be_ours(worker, ref, function):
