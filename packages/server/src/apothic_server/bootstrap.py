@@ -35,6 +35,7 @@ from apothic_server.services.dispatch.cordons import Cordons
 from apothic_server.services.dispatch.crash_loops import CrashLoops
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
+from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.items import ItemFlows
 from apothic_server.services.dispatch.leases import PASS_S, Leases
@@ -136,6 +137,7 @@ class Cloud:
         self.database: Database
         self.leases: Leases
         self.maps: Maps
+        self._waits: GroupWaits
         self.recovery: Recovery
         self.role: Role
         self.peers: Peers
@@ -217,7 +219,8 @@ class Cloud:
         endings.end_chunk = Chunks(board, grants, maps).end
         map_upkeep = MapUpkeep(database, board, maps, calls, blobs)
         closing = Closing(database, board, calls, endings, grants, maps)
-        items = GroupItems(database, blobs, board, maps)
+        waits = self._waits = GroupWaits(board, grants, maps)
+        items = GroupItems(database, blobs, board, maps, waits)
         outcomes = Outcomes(database, blobs, clock, items)
         of_term = (self.leases, closing, outcomes, map_upkeep)
         self.recovery = Recovery(database, board, grants, calls, endings, reports, *of_term, grace_s=self._grace_s)
@@ -256,7 +259,7 @@ class Cloud:
         large = self.large_values = LargeValues(database, uploads, clock, disk)
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs)
-        groups = Groups(database, board, maps, apps, blobs, group_outcomes, disk, new_key=key)
+        groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)
@@ -277,7 +280,7 @@ class Cloud:
             workers=Workers(database, board, cordons, self.keys),
             enrolment=Enrolment(database, clock, pepper=pepper, new_key=key),
             health=health,
-            metrics=Metrics(board, self.writer.counters, disk),
+            metrics=Metrics(board, maps, self.writer.counters, disk),
         )
         self.peers.listeners.regrouped = lambda: _regroup(apps, self.links)
         time_limits = TimeLimits(board, grants, calls, endings, crash_loops)
@@ -318,6 +321,7 @@ class Cloud:
             builds=builds.hint,
             changed=lambda key: _changed(streams, outcomes, peers, key),
             maps=maps.hint,
+            knot=self._waits.knot,
             orphaned=calls.cancel_orphans,
         )
         outcomes.wake = waited.hint

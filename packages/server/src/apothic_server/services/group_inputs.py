@@ -20,7 +20,9 @@ from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.maps import Maps
+from apothic_server.services.dispatch.nesting import caller
 from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import groups as rows
 from apothic_server.store import recovery
@@ -32,11 +34,14 @@ from apothic_server.store.disk import Disk
 class GroupInputs:
     """Takes inputs of groups of all orgs."""
 
-    def __init__(self, database: Database, board: Board, maps: Maps, blobs: Blobs, disk: Disk) -> None:
+    def __init__(
+        self, database: Database, board: Board, maps: Maps, waits: GroupWaits, blobs: Blobs, disk: Disk
+    ) -> None:
         self._database = database
         self._board = board
         self._clock = board.clock
         self._maps = maps
+        self._waits = waits
         self._blobs = blobs
         self._disk = disk
 
@@ -49,10 +54,14 @@ class GroupInputs:
             TooLarge: An item exceeds `VALUE_MAX` (`value_too_large`).
             Conflict: The items are not the next ones (`group_gap`), or the group takes no more (`group_closed`).
             TooMany: Too much of it waits already (`group_full`).
+            Conflict: User code waits for the group, and would do so for ever (`call_cycle_deadlock`).
+            Fenced: User code calls, and its attempt ended meanwhile.
             DiskLow: The disk is nearly full.
         """
         self._disk.require_room()
         _check(inputs)
+        if actor.attempt is not None:
+            self._waits.check(caller(self._board, actor.attempt), key, is_growing=True)
         blob = await self._stored(actor, key, inputs)
         async with self._database.request_unit(actor.org) as unit:
             kept = await held(unit, actor, keep)

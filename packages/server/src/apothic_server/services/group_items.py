@@ -6,6 +6,7 @@ group's. What has a row of its own is none of this module's business.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,14 +17,16 @@ from apothic.wire import chunks
 from apothic.wire.ids import GroupId, JobId, OrgId
 from apothic.wire.limits import CHUNK_OUTCOMES_MAX, MIB, VALUE_MAX
 from apothic.wire.values import Value
-from apothic_server.domain.access import Actor
+from apothic_server.domain.access import Actor, Attempt
 from apothic_server.domain.decide.endings import NEVER_RETRIED
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.groups import Group, GroupStatus, item_key, parse_item_key
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.maps import Maps
+from apothic_server.services.dispatch.nesting import Leave, caller
 from apothic_server.services.item_arguments import call_of
 from apothic_server.store import groups as rows
 from apothic_server.store import recovery
@@ -77,11 +80,12 @@ class Item:
 class GroupItems:
     """Finds such items, for any org."""
 
-    def __init__(self, database: Database, blobs: Blobs, board: Board, maps: Maps) -> None:
+    def __init__(self, database: Database, blobs: Blobs, board: Board, maps: Maps, waits: GroupWaits) -> None:
         self._database = database
         self._blobs = blobs
         self._board = board
         self._maps = maps
+        self._waits = waits
 
     async def find(self, org: OrgId, key: JobId) -> Item | None:
         """Return the item that has a key, or None when the org has none, or one with a row of its own."""
@@ -113,8 +117,20 @@ class GroupItems:
         if not self._board.dispatches:
             raise Unavailable("the server that dispatches has to cancel this item; try again", retry_after_s=1)
         group_id, number = place
-        self._maps.cancel(group_id, [number])
+        await asyncio.gather(*map(asyncio.shield, self._maps.cancel(group_id, [number])))
         return True
+
+    def follow(self, attempt: Attempt, key: JobId) -> Leave:
+        """Note that user code waits for an item without a row of its own until the returned function is called.
+
+        Raises:
+            Conflict: It would wait for ever (`call_cycle_deadlock`).
+            Fenced: Its attempt ended meanwhile.
+        """
+        place = parse_item_key(key)
+        if place is None or key in self._board.jobs:
+            return lambda: None
+        return self._waits.follow(caller(self._board, attempt), place[0])
 
     async def arguments(self, org: OrgId, key: JobId) -> StoredValue | None:
         """Return what an item was called with, as a call has it; None when the org has no such item."""

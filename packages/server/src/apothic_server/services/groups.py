@@ -6,13 +6,14 @@ a process that does not dispatch the telling goes through the store, as for jobs
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from apothic.wire.ids import FunctionId, GroupId
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
-from apothic_server.domain.errors import Conflict, TooMany
+from apothic_server.domain.errors import Conflict, TooMany, Unavailable
 from apothic_server.domain.group_views import GroupFilter, GroupView, Inputs, NewGroup, OutcomeBatch
 from apothic_server.domain.groups import Counts, Group, GroupStatus
 from apothic_server.domain.idempotency import Keep, KeptAnswer
@@ -21,6 +22,8 @@ from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.calls import Calls
+from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.live_groups import live_group
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.nesting import caller, check_depth
@@ -46,6 +49,8 @@ class Groups:
         database: Database,
         board: Board,
         maps: Maps,
+        waits: GroupWaits,
+        calls: Calls,
         apps: Apps,
         blobs: Blobs,
         outcomes: GroupOutcomes,
@@ -57,8 +62,10 @@ class Groups:
         self._board = board
         self._clock = board.clock
         self._maps = maps
+        self._waits = waits
+        self._calls = calls
         self._apps = apps
-        self._inputs = GroupInputs(database, board, maps, blobs, disk)
+        self._inputs = GroupInputs(database, board, maps, waits, blobs, disk)
         self.readers = outcomes
         self._disk = disk
         self._new_key = new_key
@@ -151,7 +158,10 @@ class Groups:
 
         Raises:
             NotFound: No such group.
+            Unavailable: Another process dispatches, and it alone knows where single items are.
         """
+        if items is not None and not self._board.dispatches:
+            raise Unavailable("the server that dispatches has to cancel single items; try again", retry_after_s=1)
         async with self._database.request_unit(actor.org) as unit:
             kept = await held(unit, actor, keep)
             if kept is not None:
@@ -163,7 +173,7 @@ class Groups:
             view = await self._view(unit, group)
             await keep_result(unit, actor, keep, view, self._clock)
         if self._board.dispatches:
-            self._maps.cancel(key, items)
+            await asyncio.gather(*map(asyncio.shield, self._maps.cancel(key, items)))
         self._board.hints.changed(key)
         return view
 
@@ -174,8 +184,7 @@ class Groups:
         async with self._database.request_unit(actor.org) as unit:
             found = await rows.list_groups(unit, actor.org, wanted, limit=limit)
             views = [
-                GroupView(group, app_name, function_name, await self._counts(unit, group))
-                for group, app_name, function_name in found
+                await self._shown(unit, group, app_name, function_name) for group, app_name, function_name in found
             ]
             if len(found) == limit:
                 return views, views[-1].group.id
@@ -203,12 +212,21 @@ class Groups:
         Raises:
             NotFound: No such group.
             TooMany: The org has too many readers.
+            Conflict: User code would wait for ever (`call_cycle_deadlock`).
+            Fenced: Its attempt ended meanwhile.
         """
         async with self._database.request_unit(actor.org) as unit:
             group = await self._found(unit, actor, key)
             function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
         retries = 0 if function is None else function.spec.max_retries
-        reader = self.readers.open(actor, group, first, retries=retries, leave=lambda: None)
+        leave = _stay
+        if actor.attempt is not None and not group.status.is_final:
+            leave = self._waits.follow(caller(self._board, actor.attempt), key)
+        try:
+            reader = self.readers.open(actor, group, first, retries=retries, leave=leave)
+        except TooMany:
+            leave()
+            raise
         return OutcomeReader(self, actor, reader)
 
     def _new(self, actor: Actor, function: Function, new: NewGroup) -> Group:
@@ -271,13 +289,23 @@ class Groups:
 
     async def _view(self, unit: Connection, group: Group) -> GroupView:
         app_name, function_name = await rows.get_names(unit, group.org, group.app, group.function)
-        return GroupView(group, app_name, function_name, await self._counts(unit, group))
+        return await self._shown(unit, group, app_name, function_name)
+
+    async def _shown(self, unit: Connection, group: Group, app_name: str, function_name: str) -> GroupView:
+        live = self._maps.groups.get(group.id)
+        waiting = None if live is None else live.waiting
+        reason = None if waiting is None else self._calls.waiting_reasons([waiting]).get(waiting)
+        return GroupView(group, app_name, function_name, await self._counts(unit, group), reason)
 
     async def _counts(self, unit: Connection, group: Group) -> dict[str, int]:
         if group.counts is not None:
             return group.counts
         live = self._maps.counts(group.id) if self._board.dispatches else None
         return await rows.count_items(unit, group) if live is None else live.as_json()
+
+
+def _stay() -> None:
+    """Nobody waits, so nobody leaves."""
 
 
 class OutcomeReader:

@@ -135,6 +135,8 @@ class Jobs:
             Fenced: Its attempt ended meanwhile.
         """
         job = self._board.jobs.get(key)
+        if job is None and actor.attempt is not None:
+            return self._items.follow(actor.attempt, key)
         parent = caller(self._board, actor.attempt) if actor.attempt is not None else None
         if parent is None or job is None or job.org != actor.org or job.outcome.done():
             return lambda: None
@@ -147,6 +149,8 @@ class Jobs:
             Fenced: Its attempt ended meanwhile.
         """
         job = self._board.jobs.get(key)
+        if job is None and actor.attempt is not None:
+            return self._items.follow(actor.attempt, key)
         if actor.attempt is None or job is None or job.org != actor.org or job.outcome.done():
             return lambda: None
         return self._calls.follow(caller(self._board, actor.attempt), job)

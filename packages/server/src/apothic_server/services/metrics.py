@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import Board
+from apothic_server.services.dispatch.maps import Maps
 from apothic_server.store.disk import Disk
 from apothic_server.store.writer import Counters
 
@@ -16,8 +17,9 @@ from apothic_server.store.writer import Counters
 class Metrics:
     """Collects from the dispatcher's board, the writer's counters and the disk; holds no state of its own."""
 
-    def __init__(self, board: Board, counters: Counters, disk: Disk) -> None:
+    def __init__(self, board: Board, maps: Maps, counters: Counters, disk: Disk) -> None:
         self._board = board
+        self._maps = maps
         self._counters = counters
         self._disk = disk
         self._registry = CollectorRegistry(auto_describe=False)
@@ -30,6 +32,7 @@ class Metrics:
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families; called by the registry."""
         yield self._jobs()
+        yield GaugeMetricFamily("apothic_groups_unfinished", "unfinished groups", value=len(self._maps.groups))
         yield from self._fleet()
         disk = self._disk
         yield GaugeMetricFamily("apothic_disk_free_bytes", "free bytes of the store's disk", value=disk.free_bytes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apothic.wire.ids import JobId
+from apothic_server.domain.decide.cycles import Knot
 from apothic_server.services.dispatch.live import LiveJob
 
 
@@ -12,7 +14,8 @@ from apothic_server.services.dispatch.live import LiveJob
 class Hints:
     """Wakes the loops that do what the board may not: wait. A lost hint costs a timer's length, nothing else.
 
-    `orphaned` gets the jobs that nobody waits for any more, because the attempt that did has ended.
+    `orphaned` gets the jobs that nobody waits for any more, because the attempt that did has ended. `knot` is no hint:
+    it tells what user code waits for that is no job.
     """
 
     feed: Callable[[], None] = lambda: None
@@ -23,3 +26,4 @@ class Hints:
     maps: Callable[[], None] = lambda: None
     builds: Callable[[], None] = lambda: None
     orphaned: Callable[[list[LiveJob]], None] = lambda _: None
+    knot: Callable[[JobId], Knot | None] = lambda _: None

@@ -118,6 +118,15 @@ class Maps:
         self.go_on(group)
         return asked
 
+    def abandon(self, group_id: GroupId) -> None:
+        """Cancel a group that nobody waits for any more; its row follows."""
+        group = self.groups.get(group_id)
+        if group is not None and not group.is_stopping:
+            group.status = GroupStatus.CANCELLING
+            self.stopped[group_id] = None
+            self._board.hints.maps()
+            self._stop(group)
+
     def counts(self, group_id: GroupId) -> Counts | None:
         """Return how many items of a group are in which status; None when it is not in memory: the row tells then."""
         group = self.groups.get(group_id)

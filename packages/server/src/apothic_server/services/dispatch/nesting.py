@@ -125,13 +125,14 @@ def _is_stuck(board: Board, job: LiveJob) -> bool:
     def look(key: JobId) -> Knot | None:
         found = job if key == job.id else board.jobs.get(key)
         if found is None or found.status.is_final:
-            return None
+            return board.hints.knot(key)
         return Knot(found.need if found.waits else None, found.awaited)
 
-    return is_stuck(job.id, look, lambda need: _holders(board, need))
+    return is_stuck(job.id, look, lambda need: holders(board, need))
 
 
-def _holders(board: Board, need: Need) -> Collection[JobId] | None:
+def holders(board: Board, need: Need) -> Collection[JobId] | None:
+    """Return the jobs that hold the places of a full function; None while it has a free one."""
     runners = board.fleet.group(need.group)
     absent = board.fleet.absent(need.group)
     has_room = any(len(runner.attempts) < runner.tasks for runner in runners.values())
