@@ -10,6 +10,7 @@ from apothic.wire.tokens import AttemptName, attempt_token
 from apothic.wire.values import Value
 from apothic_server.domain.errors import Conflict
 from apothic_server.domain.group_views import Inputs, NewGroup
+from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.maps import finish
 
@@ -138,6 +139,21 @@ async def test_a_function_that_is_full_of_callers_cannot_be_mapped_by_them(cloud
     if is_early:
         assert (await cloud.services.groups.get(cloud.actor, group)).group.uploaded == 0
         reader.close()
+
+
+async def test_a_job_that_items_called_while_they_were_executed_together_names_no_caller(cloud, scene):
+    _, _, attempt, code = scene
+    child = await cloud.services.jobs.submit(code, ("shop", "inner"), Value("json", b"[[],{}]"), blocking=False)
+    await child.accepted
+    client = AsgiClient(cloud.asgi, cloud.key)
+    alone = (await client.request("GET", f"/v1/jobs/jobs:{child.job}")).json
+    async with cloud.inner.database.system_unit() as unit:
+        await unit.execute("UPDATE jobs SET parent = $2 WHERE id = $1", child.job, f"{attempt.job}.0-5")
+
+    together = (await client.request("GET", f"/v1/jobs/jobs:{child.job}")).json
+
+    assert (alone["parent_job_id"], alone["depth"]) == (f"jobs:{attempt.job}", 1)
+    assert (together["parent_job_id"], together["depth"]) == (None, 1)
 
 
 async def test_an_item_that_calls_its_callers_full_function_is_told_at_once(cloud, scene):

@@ -194,7 +194,7 @@ def job_record(view: JobView) -> dict[str, Any]:
         "deployment_id": record_id("deployments", job.deployment),
         "status": job.status.value,
         "attempt": job.attempt,
-        "parent_job_id": None if job.parent is None else job_id(job.parent),
+        "parent_job_id": _parent_id(job.parent),
         "depth": job.depth,
         "waiting_reason": view.waiting_reason,
         "error": job.error,
@@ -296,6 +296,11 @@ def _function(key: FunctionId, app_name: str, deployment: DeploymentId, spec: Fu
         "deployment_id": record_id("deployments", deployment),
         **dataclasses.asdict(spec),
     }
+
+
+def _parent_id(key: JobId | None) -> str | None:
+    """Return the caller's id; items that were executed together have none of their own to name."""
+    return None if key is None or "-" in key else job_id(key)
 
 
 def _time_or_none(at: datetime | None) -> str | None:
