@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 
 import cloudpickle
 import pytest
 
+from apothic._runtime.channel import Channel
+from apothic._runtime.chunk import Chunk
+from apothic._runtime.invoke import Call, Outcome
 from apothic._serialize import PYTHON_MINOR
 from apothic.wire.chunks import pack, unpack
+from apothic.wire.frames import FrameReader
 from apothic.wire.limits import CHUNK_OUTCOMES_MAX
+from apothic.wire.maps import ChunkOrder
+from apothic.wire.values import Value
 
 APP = """
     import asyncio, contextvars, os, sys, threading, time
@@ -357,6 +364,21 @@ def test_cancel_ends_one_chunk_of_several(worker, name, is_async):
 
     assert before + len(entries) == 1
     assert collect(runner)[0] == values(5, 6)
+
+
+def test_a_result_that_no_entry_can_hold_fails_its_item():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        call = Call("1", "g.0-2", 1, Value("items", pack(values(1, 2))), "item", ChunkOrder("g", 0, 2))
+        chunk = Chunk(Channel(theirs), call)
+        for _, value in zip(chunk.calls(), [Value("large", b"0" * 64 + b" 7"), Value("json", b"2")], strict=True):
+            chunk.add(Outcome(value=value))
+        chunk.close()
+        frames = FrameReader(size_max=1 << 20).feed(ours.recv(65536))
+    entries = [entry for _, body in frames for entry in unpack(body)]
+
+    assert read(entries[0])["code"] == "result_too_large"
+    assert entries[1:] == values(2)
 
 
 def test_a_death_leaves_what_was_done_before(worker):

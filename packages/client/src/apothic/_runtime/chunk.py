@@ -16,8 +16,10 @@ from typing import Any
 
 from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
+from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, run_item_async
 from apothic._runtime.output import CallOutput, flush_streams
+from apothic._serialize import ValueTooLarge
 from apothic.wire.chunks import ENTRY_OVERHEAD, ERROR, KINDS, pack, unpack
 from apothic.wire.limits import CHUNK_OUTCOMES_MAX, KIB
 from apothic.wire.runner import error_to_json
@@ -95,10 +97,14 @@ class Chunk:
         self._flush(is_last=True)
 
     def _encoded(self, outcome: Outcome) -> bytes:
-        value = outcome.value
-        if value is None:
-            assert outcome.error is not None
-            return ERROR + json.dumps(error_to_json(outcome.error), separators=(",", ":")).encode()
+        value, error = outcome.value, outcome.error
+        if value is not None and value.encoding not in KINDS:
+            error = describe(
+                ValueTooLarge("the result of an item of a map cannot be an uploaded one"), "result_too_large"
+            )
+        if value is None or error is not None:
+            assert error is not None
+            return ERROR + json.dumps(error_to_json(error), separators=(",", ":")).encode()
         if value.python is not None:
             self._python = value.python
         return KINDS[value.encoding] + value.data
