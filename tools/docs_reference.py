@@ -16,7 +16,7 @@ CHAPTERS = {
     ),
     "What is deployed": ("RemoteApp", "Deployment", "RemoteFunction"),
     "Environments and schedules": ("Image", "Cron", "Period"),
-    "Jobs": ("Job",),
+    "Jobs": ("Job", "JobGroup"),
     "Connections": ("ControlPlaneClient",),
 }  # fmt: skip
 """Names in the order of the page; events and errors follow by themselves."""

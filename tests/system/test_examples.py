@@ -23,6 +23,20 @@ def test_a_grid_search_ends_with_the_first_good_combination_and_cancels_the_rest
     assert sorted(job["status"] for job in listed) == ["cancelled"] * cancelled + ["succeeded"] * succeeded
 
 
+def test_the_estimate_is_made_of_all_points(cloud, person):
+    ran = person.python(EXAMPLES / "monte_carlo.py").ok()
+
+    assert ran.out == "2,000,000 points: pi is about 3.143\n"
+
+
+def test_a_thousand_pictures_are_made_and_those_that_fail_are_told(cloud, person):
+    ran = person.python(EXAMPLES / "pictures.py", deadline_s=BUILD_S).ok()
+
+    made, failed = ran.out.splitlines()
+    assert re.fullmatch(r"960 pictures, [0-9,]+ bytes as PNG", made)
+    assert failed == "40 failed; the first: item 0, picture 0 is 0 pixels wide"
+
+
 def test_the_nightly_report_counts_the_hours_that_a_day_has(cloud, person):
     ran = person.python(EXAMPLES / "nightly_report.py").ok()
     status = person.apothic("schedule", "status", "nightly-report.report", "--json").ok().json

@@ -255,7 +255,7 @@ WHOLE_GROUP = (
     (0, "group.created", {"status": "running"}),
     (1, "group.progress", {"counts": group_counts(), "items": 10, "total": None}),
     (2, "group.progress", {"counts": group_counts(queued=0, running=0, succeeded=9), "items": 10, "total": 10}),
-    (3, "group.end", {"status": "failed"}),
+    (3, "group.end", {"status": "failed", "counts": group_counts(queued=0, running=0, succeeded=9), "error": None}),
 )
 """Events of a group of ten items of which one failed."""
 

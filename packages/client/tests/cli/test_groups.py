@@ -49,7 +49,7 @@ def test_watching_tells_progress_and_ends_as_the_group_did(connected, run, shape
         "group.created  running",
         "group.progress  4 of 10 so far ended, 1 running, 1 failed",
         "group.progress  10 of 10 ended, 1 failed",
-        "group.end  failed",
+        "group.end  failed, 10 of 10 ended, 1 failed",
     ]
     assert found.code == 100
 

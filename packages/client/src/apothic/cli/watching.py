@@ -121,7 +121,8 @@ def _text(event: StreamEvent) -> str:
         return _status(event.data["job"])
     if event.event.startswith("group.") and not isinstance(event, StreamResetEvent):
         data = event.data.get("group", event.data)
-        return group_words(data) if "counts" in data else str(data.get("status", ""))
+        words = [str(data["status"])] if "status" in data else []
+        return ", ".join(words + ([group_words(data)] if "counts" in data else []))
     if not event.event.startswith("job."):
         return _told(event)
     if isinstance(event, JobStatusEvent):
@@ -140,11 +141,11 @@ def _text(event: StreamEvent) -> str:
 
 def group_words(data: dict[str, Any]) -> str:
     """Return how far a group is, from how many of its items have which status."""
-    counts, items, total = data["counts"], data.get("items"), data.get("total")
+    counts: dict[str, int] = data["counts"]
+    total: int | None = data.get("total")
     ended = sum(counts.get(name, 0) for name in ("succeeded", "failed", "cancelled", "timed_out"))
-    words = [
-        f"{ended:,} of {total if total is not None else items or 0:,}{'' if total is not None else ' so far'} ended"
-    ]
+    is_whole = total is not None or "status" in data
+    words = [f"{ended:,} of {sum(counts.values()) if total is None else total:,}{'' if is_whole else ' so far'} ended"]
     shown = {"running": "running", "retrying": "to be tried again", "failed": "failed", "timed_out": "out of time"}
     shown |= {"cancelled": "cancelled"}
     return ", ".join(words + [f"{counts[name]:,} {text}" for name, text in shown.items() if counts.get(name)])
