@@ -8,6 +8,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from apothic.wire.limits import INFRASTRUCTURE_LOSSES_MAX
+
 from .history import History
 from .stored import STATUSES, TERMINAL, Stored
 
@@ -52,12 +54,14 @@ class Expectation:
         codes: Error codes allowed when it fails.
         is_once: Declared `at_most_once`.
         answers_token: A success returns the token.
+        outlives_leases: A call may last longer than a lease, so that faults may use up all the losses it has (G2.3).
     """
 
     ends: frozenset[str] = frozenset({"succeeded"})
     codes: frozenset[str] = frozenset()
     is_once: bool = False
     answers_token: bool = True
+    outlives_leases: bool = False
 
 
 def acknowledged_jobs_exist(history: History, stored: Stored) -> list[Violation]:
@@ -203,10 +207,16 @@ def _end_faults(job, rule, began, has_finished, was_cancelled):
             yield "I3", "succeeded without having run to its end"
     elif job.status == "cancelled" and not was_cancelled:
         yield "I1", "was cancelled by nobody"
-    elif job.status in ("failed", "timed_out") and job.code not in rule.codes:
+    elif job.status in ("failed", "timed_out") and job.code not in rule.codes and not _is_spent(job, rule):
         yield "I1", f"{job.status} with the code {job.code} after {job.attempt} attempts, {job.losses} of them lost"
     if rule.is_once and began > 1:
         yield "I3", f"may run once and ran {began} times"
+
+
+def _is_spent(job, rule):
+    """Whether every grant it may have was lost, which nothing but its length explains."""
+    grants = INFRASTRUCTURE_LOSSES_MAX + 1
+    return rule.outlives_leases and job.code == "worker_lost" and job.losses == job.attempt == grants
 
 
 def executions_do_not_overlap(executions: list[Execution], excused: list[tuple[float, float]] = ()) -> list[Violation]:

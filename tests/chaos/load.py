@@ -23,7 +23,7 @@ EXPECTED = {
     "flaky": Expectation(),
     "family": Expectation(),
     "large": Expectation(answers_token=False),
-    "long": Expectation(),
+    "long": Expectation(outlives_leases=True),
     "fails": Expectation(ends=frozenset(), codes=frozenset({"exception"}) | USER_DEATHS),
     "once": Expectation(codes=frozenset({"worker_lost"}) | USER_DEATHS, is_once=True),
 }

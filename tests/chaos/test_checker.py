@@ -257,6 +257,18 @@ def test_a_second_run_of_a_call_that_may_run_once_is_found():
     assert found == [Violation("I3", "j1", "may run once and ran 2 times")]
 
 
+@pytest.mark.parametrize(
+    ("function", "attempt", "losses", "is_found"),
+    [("long", 9, 9, False), ("long", 8, 8, True), ("long", 9, 8, True), ("quick", 9, 9, True)],
+)
+def test_only_a_long_call_may_use_up_its_losses_and_only_all_of_them(function, attempt, losses, is_found):
+    ended = job(status="failed", code="worker_lost", result=None, attempt=attempt, losses=losses)
+
+    found = checker.ends_are_explained([], stored(ended), history(accepted(function=function)), EXPECTED)
+
+    assert [one.invariant for one in found] == ["I1"] * is_found
+
+
 def test_a_cancel_that_nobody_asked_for_is_found():
     ended = job(status="cancelled", result=None)
 
