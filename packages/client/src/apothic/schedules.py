@@ -19,6 +19,7 @@ from apothic.wire.schedules import (
     ZONE_LENGTH_MAX,
     ScheduleSpec,
     cron_fault,
+    zones,
 )
 
 _UNITS = {"weeks": 604_800, "days": 86_400, "hours": 3_600, "minutes": 60}
@@ -160,11 +161,9 @@ def _line(expression: Any) -> str:
 
 
 def _zone(name: Any) -> str:
-    from zoneinfo import available_timezones
-
     if not isinstance(name, str) or not name or len(name) > ZONE_LENGTH_MAX:
         raise wrong("timezone", name, "the IANA name of a zone, such as Europe/Berlin")
-    known = available_timezones()
+    known = zones()
     if not known or name in known:  # without data of its own, this machine leaves the check to the server
         return name
     near = near_matches(name, known) or near_matches(name, [zone.rpartition("/")[2] for zone in known])

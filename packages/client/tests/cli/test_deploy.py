@@ -205,6 +205,14 @@ def test_several_apps_need_a_variable(connected, archives, run_process, hello):
         ('from apothic import App\napp = App("empty")\n', "empty_app", "no functions"),
         ("x = 1\nimport nowhere_to_be_found\n", "load_failed", "hello_world.py:2: ModuleNotFoundError"),
         ("x = 1\n\nraise SystemExit(3)\n", "load_failed", "hello_world.py:3: SystemExit: 3\n    raise SystemExit(3)"),
+        (
+            'from apothic import App\napp = App("no name")\n',
+            "invalid",
+            "hello_world.py:2: name: 'no name' (str) is not allowed",
+        ),
+        ('from apothic import App\n@App("a").function(memry_mb=1)\ndef f(): ...\n', "load_failed", "mean memory_mb?"),
+        ("from apothic import Image\nImage().uv_pip_instal('x')\n", "load_failed", "mean uv_pip_install"),
+        ("from apothic import Crom\n", "load_failed", "mean Cron"),
     ],
 )
 def test_a_file_that_cannot_be_deployed_is_refused_before_anything_is_sent(
@@ -219,6 +227,24 @@ def test_a_file_that_cannot_be_deployed_is_refused_before_anything_is_sent(
     assert "Traceback" not in found.err
     assert run_process("deploy", str(hello), "--json").error["code"] == code
     assert connected.asked == []
+
+
+def test_what_a_file_prints_while_it_is_loaded_never_mixes_with_the_document(connected, archives, run_process, hello):
+    prints = "import os\nimport subprocess\nimport sys\nos.write(1, b'by number\\n')\n"
+    prints += "subprocess.run(['echo', 'by a process'])\nsys.__stdout__.write('by its first name\\n')\n"
+    hello.write_text(prints + HELLO)
+
+    found = run_process("deploy", str(hello), "--json")
+
+    assert found.json["app"] == "hello-world"
+    assert {"by number", "by a process", "by its first name"} <= set(found.err.splitlines())
+
+
+@pytest.mark.parametrize("command", ["deploy", "run"])
+def test_a_file_that_cannot_be_looked_for_is_told(home, run, command):
+    found = run(command, f"{'x' * 300}.py", "--json")
+
+    assert (found.code, found.error["code"]) == (8, "file_unreadable")
 
 
 def test_deploy_without_a_cloud_ends_with_9(home, run_process, hello):

@@ -37,6 +37,8 @@ def given(schedule, function=nightly):
         ("-5 * * * *", "an entry is empty"),
         ("１ * * * *", "not allowed"),  # noqa: RUF001 - a digit of another script
         ("* " * 300, "at most 512 characters"),
+        ("0 0 31 2 *", "never comes due: the months it names have at most 29 days"),
+        ("0 0 31,31 APR-JUN/2,9,11 *", "at most 30 days"),
     ],
 )
 def test_a_wrong_line_is_told_with_its_field_and_what_is_allowed(line, says):
@@ -46,6 +48,11 @@ def test_a_wrong_line_is_told_with_its_field_and_what_is_allowed(line, says):
     assert says in str(wrong.value)
     assert wrong.value.code == "cron_invalid"
     assert len(str(wrong.value)) < 500
+
+
+@pytest.mark.parametrize("line", ["0 0 29 2 *", "0 0 31 2 MON", "0 0 L 2 *", "0 0 31 1-4/2,12 *", "0 0 1-31/30 2 *"])
+def test_a_line_that_comes_due_at_least_once_is_taken(line):
+    assert Cron(line).spec().cron == line
 
 
 @pytest.mark.parametrize("line", [None, 5, ["* * * * *"], b"* * * * *"])
@@ -60,6 +67,7 @@ def test_a_line_is_text(line):
         ("Europe/Berln", "Did you mean Europe/Berlin"),
         ("BERLIN", "Did you mean"),
         ("Mars/Crater", "no zone 'Mars/"),
+        ("localtime", "no zone 'localtime'"),
     ],
 )
 def test_a_zone_that_does_not_exist_is_told_with_near_ones(zone, says):

@@ -66,6 +66,7 @@ def test_words(spec, words):
         (ScheduleSpec("0 0 * * *", "Europe/Berln"), "timezone", None, "did you mean Europe/Berlin"),
         (ScheduleSpec("0 0 * * *", "../../etc/passwd"), "timezone", None, "IANA"),
         (ScheduleSpec("0 0 * * *", "Z" * 5_000), "timezone", None, "IANA"),
+        (ScheduleSpec("0 0 * * *", "localtime"), "timezone", None, "IANA"),
         (ScheduleSpec(period_s=0), "period_s", None, "from 1 to"),
         (ScheduleSpec(period_s=-5), "period_s", None, "from 1 to"),
         (ScheduleSpec(period_s=1e300), "period_s", None, "from 1 to"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -26,15 +28,28 @@ def split_target(value: str) -> tuple[Path, str | None]:
 
     Raises:
         click.BadParameter: There is no such file, or the variable's name is none.
+        InvalidRequestError: Nobody can tell whether there is such a file (`file_unreadable`).
     """
     head, colon, variable = value.rpartition(":")
-    if not colon or not head.endswith(".py") or Path(value).exists():
+    if not colon or not head.endswith(".py") or is_file(value):
         head, variable = value, None
-    if not Path(head).is_file():
+    if not is_file(head):
         raise click.BadParameter(f"there is no file {head}")
     if variable is not None and not variable.isidentifier():
         raise click.BadParameter(f"{variable!r} is not the name of a variable")
     return Path(head), variable
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        InvalidRequestError: Nobody can tell, for example because its folder may not be looked into (`file_unreadable`).
+    """
+    try:
+        return Path(path).is_file()
+    except OSError as error:
+        raise InvalidRequestError(f"Cannot read {path}: {error.strerror}.", code="file_unreadable") from None
 
 
 def load(path: Path, module: str) -> ModuleType:
@@ -45,31 +60,39 @@ def load(path: Path, module: str) -> ModuleType:
     """
     from apothic._loading import load_file, load_module
 
+    base = path.resolve().parents[module.count(".")]
     try:
-        with redirect_stdout(sys.stderr):
-            if "." not in module:
-                return load_file(path)
-            return load_module(path.resolve().parents[module.count(".")], module)
-    except (ApothicError, KeyboardInterrupt):
+        with _stdout_to_stderr():
+            return load_file(path) if "." not in module else load_module(base, module)
+    except KeyboardInterrupt:
+        raise
+    except ApothicError as error:
+        from apothic.cli.explaining import locate
+
+        error.args = (locate(str(error), error, base) or str(error),)
         raise
     except BaseException as error:  # whatever a user's file raises, SystemExit included
-        base = path.resolve().parents[module.count(".")]
-        raise InvalidRequestError(_explain(error, path, base), code="load_failed") from error
+        from apothic.cli.explaining import explain
+
+        raise InvalidRequestError(explain(error, path, base), code="load_failed") from error
 
 
-def _explain(error: BaseException, path: Path, base: Path) -> str:
-    """Say what stopped the file, and the last line of the project's own code that was reached."""
-    import traceback
-
-    name, text = type(error).__name__, str(error)
-    what = f"{name}: {text}" if text else name
-    files = [(Path(frame.filename), frame) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [frame for file, frame in files if base in file.parents and "site-packages" not in file.parts]
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}\n    {(error.text or '').strip()}"
-    if not own:
-        return f"{path} cannot be loaded: {what}"
-    return f"{own[-1].filename}:{own[-1].lineno}: {what}\n    {own[-1].line}"
+@contextmanager
+def _stdout_to_stderr() -> Generator[None]:
+    """Send to stderr what this process and those it starts meanwhile print, whatever they print it with."""
+    kept = None
+    with suppress(OSError):  # there is no stdout
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def find_app(module: ModuleType, path: Path, variable: str | None) -> App:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.cli.app_files import find_app, load
+from apothic.cli.app_files import find_app, is_file, load
 from apothic.cli.console import print_text, say
 from apothic.cli.settings import Settings
 from apothic.errors import InvalidRequestError
@@ -92,8 +92,8 @@ def _path_of(file: str, *, is_module: bool) -> Generator[Path]:
             yield path
         return
     if not is_module:
-        if not Path(file).is_file():
-            raise click.BadParameter(f"there is no file {file}")
+        if not is_file(file):
+            raise click.BadParameter(f"there is no file {file}" if file else "a file stands before ::")
         yield Path(file)
         return
     parts = file.split(".")

@@ -5,7 +5,9 @@ The check needs no library, so that a wrong line is told where it is written, wi
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 CATCH_UPS = ("latest", "skip", "all")
@@ -18,6 +20,7 @@ ZONE_LENGTH_MAX = 64
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _DIGITS = re.compile(r"[0-9]{1,4}")
 
 
@@ -84,7 +87,10 @@ FIELDS = (
 
 
 def cron_fault(line: str) -> CronFault | None:
-    """Return the first fault of a cron line, None when it is good; whether it ever comes due is not looked at."""
+    """Return the first fault of a cron line, None when it is good.
+
+    A line whose days are in none of its months has one; whether every other line comes due is not looked at.
+    """
     if len(line) > CRON_LENGTH_MAX:
         return CronFault(None, f"a cron line has at most {CRON_LENGTH_MAX} characters")
     if line.strip().startswith("@"):
@@ -99,7 +105,33 @@ def cron_fault(line: str) -> CronFault | None:
             why = _entry_fault(field, entry)
             if why:
                 return CronFault(place, f"{field.name} {part!r}: {why}; allowed are {field.rule}")
+    longest = max(_DAYS_OF_MONTHS[month - 1] for month in _numbers(FIELDS[3], parts[3]))
+    if parts[4] == "*" and "L" not in parts[2] and min(_numbers(FIELDS[2], parts[2])) > longest:
+        return CronFault(2, f"never comes due: the months it names have at most {longest} days")
     return None
+
+
+def _numbers(field: _Field, part: str) -> Iterator[int]:
+    """Yield the numbers that a good part without special entries stands for."""
+    for entry in part.split(","):
+        base, slash, step = entry.partition("/")
+        low, dash, high = base.partition("-")
+        first = field.low if base == "*" else field.number(low)
+        last = field.number(high) if dash else field.high if slash or base == "*" else first
+        assert first is not None, "entries were checked"
+        assert last is not None, "entries were checked"
+        yield from range(first, last + 1, int(step or 1))
+
+
+@functools.cache
+def zones() -> frozenset[str]:
+    """Return the zones that a schedule may name; none when this machine has no data about them.
+
+    `localtime` is not among them: it is another zone on another machine.
+    """
+    from zoneinfo import available_timezones
+
+    return frozenset(available_timezones() - {"localtime"})
 
 
 def _entry_fault(field: _Field, entry: str) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from zoneinfo import available_timezones
 
 from cronsim import CronSimError
 
@@ -20,6 +18,7 @@ from apothic.wire.schedules import (
     ZONE_LENGTH_MAX,
     ScheduleSpec,
     cron_fault,
+    zones,
 )
 from apothic_server.domain.timing import next_due
 
@@ -73,8 +72,8 @@ def _period_fault(period_s: float) -> Fault | None:
 
 def _cron_fault(spec: ScheduleSpec) -> Fault | None:
     assert spec.cron is not None, "the caller looked"
-    if spec.timezone not in _zones():
-        near = near_matches(spec.timezone[:ZONE_LENGTH_MAX], _zones())
+    if spec.timezone not in zones():
+        near = near_matches(spec.timezone[:ZONE_LENGTH_MAX], zones())
         advice = f"; did you mean {' or '.join(near)}?" if near else ", as Europe/Berlin"
         return Fault("timezone", f"must be the IANA name of a zone{advice}", "timezone_unknown")
     wrong = cron_fault(spec.cron)
@@ -88,11 +87,6 @@ def _cron_fault(spec: ScheduleSpec) -> Fault | None:
 
 
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-@functools.cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
 
 
 def in_words(spec: ScheduleSpec) -> str:
