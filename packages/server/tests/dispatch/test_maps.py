@@ -8,6 +8,7 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.link import LogLine, RunnerEnded, Started
 from apothic.wire.maps import ItemOutput
 from apothic_server.testing.cloud import ScriptedWorker
+from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.maps import finish, numbers_of, start_map
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,7 @@ async def chunk_of(group, worker):
         finish(worker, assign)
 
 
+@guarantee("G1.1", "job_terminal_once")
 async def test_what_a_chunk_gives_back_is_executed_by_others(cloud, worker):
     group = await start_map(cloud, 100)
     assign = await chunk_of(group, worker)
@@ -245,6 +247,7 @@ async def test_a_group_of_a_stopped_deployment_fails_with_what_was_not_done(clou
     assert not cloud.inner.maps.groups
 
 
+@guarantee("G1.1", "job_terminal_once")
 async def test_after_a_restart_each_item_still_ends_once(cloud, worker, restart):
     group = await start_map(cloud, 300)
     assign = await chunk_of(group, worker)
