@@ -21,6 +21,7 @@ from .history import (
 from .stored import StoredEvent, StoredJob
 
 EXPECTED = {
+    "long": Expectation(outlives_leases=True),
     "quick": Expectation(),
     "fails": Expectation(ends=frozenset(), codes=frozenset({"exception"})),
     "once": Expectation(codes=frozenset({"worker_lost"}), is_once=True),
