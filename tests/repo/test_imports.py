@@ -12,8 +12,13 @@ CLIENT = ROOT / "packages/client/src/apothic"
 
 CASES = [
     ("wire", set(), ("apothic.wire",)),
-    ("_runtime", set(), ("apothic.wire", "apothic._runtime", "apothic._serialize", "apothic._loading")),
+    (
+        "_runtime",
+        set(),
+        ("apothic.wire", "apothic._runtime", "apothic._serialize", "apothic._large", "apothic._loading"),
+    ),
     ("_serialize.py", {"cloudpickle"}, ("apothic.wire",)),
+    ("_large.py", set(), ("apothic.wire", "apothic._serialize")),
     ("_loading.py", set(), ("apothic.wire",)),
     ("cli", {"click", "rich", "pathspec", "tomli"}, ("apothic",)),
 ]

@@ -116,7 +116,6 @@ def test_the_output_of_calls_in_one_runner_is_kept_apart_and_in_order(cloud, job
         ("leave", [], "exited"),
         ("grow", [512], "out_of_memory"),
         ("unsendable", [], "result_unserializable"),
-        ("big", [1024 * 1024 + 1], "result_too_large"),
     ],
 )
 def test_a_call_that_ends_badly_says_why_and_harms_no_other(cloud, jobs_app, function, arguments, code):

@@ -18,8 +18,10 @@ from apothic._connection import INTERRUPT_GRACE_S, Answer
 from apothic._core import Core, Lost
 from apothic._exchange import RESUMES_MAX, open_stream
 from apothic._http import Request
+from apothic._large import LargeBody
 from apothic._operations import call_request, cancel_job, part, target
 from apothic._steps import Pause, Say, Steps
+from apothic._transfers import uploaded
 from apothic.errors import (
     ApothicError,
     CloudNotRunning,
@@ -78,16 +80,17 @@ class Waiting:
         return JobTimeoutError(f"{self.job_id} has not ended {limit}; {state}.", job_id=self.job_id)
 
 
-def call(core: Core, function_id: str, value: Value, *, timeout_s: float = math.inf) -> Steps[Outcome]:
-    """Run a function and return how its job ended.
+def call(core: Core, function_id: str, value: Value | LargeBody, *, timeout_s: float = math.inf) -> Steps[Outcome]:
+    """Run a function and return how its job ended; the time limit begins when a large value is uploaded.
 
     Raises:
         JobTimeoutError: The job did not end within `timeout_s`; it goes on.
         ConnectionLostError: The connection ended again and again before the job's id was known; the job may exist.
         KeyboardInterrupt: Ctrl-C; the job was cancelled.
     """
+    sent = yield from uploaded(core, value)
     waiting = Waiting(core, None, timeout_s)
-    request = call_request(core, function_id, value, _ACCEPT_STREAM)._replace(on_interrupt=waiting.defer_interrupt)
+    request = call_request(core, function_id, sent, _ACCEPT_STREAM)._replace(on_interrupt=waiting.defer_interrupt)
 
     def start(is_again: bool) -> Steps[Answer]:
         return open_stream(core, request._replace(is_again=is_again), waiting.deadline)

@@ -168,7 +168,7 @@ def _send_request(core: Core, line: Line, head: bytes, body: bytes | FileBody | 
     return True
 
 
-def _send(core: Core, line: Line, data: bytes, deadline: float) -> Steps[None]:
+def _send(core: Core, line: Line, data: bytes | memoryview, deadline: float) -> Steps[None]:
     yield Send(line, line.tls.encrypt(data) if line.tls else data, _left(core, deadline))
 
 

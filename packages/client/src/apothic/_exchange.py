@@ -43,8 +43,10 @@ _AWAY = 503
 BAD_GATEWAY = 502
 
 
-def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> Steps[Response]:
-    """Send a request and return the whole answer, whatever its status.
+def perform(
+    core: Core, request: Request, *, timeout_s: float | None = None, tries_max: int = TRIES_MAX
+) -> Steps[Response]:
+    """Send a request and return the whole answer, whatever its status; at most `tries_max` connections may fail.
 
     Raises:
         UnavailableError: No connection or no answer in time.
@@ -53,7 +55,7 @@ def perform(core: Core, request: Request, *, timeout_s: float | None = None) -> 
         ProtocolError: The answer is no HTTP.
     """
     deadline = core.clock() + (core.timeout_s if timeout_s is None else timeout_s)
-    response = yield from _repeat(core, request, deadline, stream_type=None)
+    response = yield from _repeat(core, request, deadline, stream_type=None, tries_max=tries_max)
     if isinstance(response, Answer):
         raise AssertionError("only streams answer unread")
     return response
@@ -121,7 +123,7 @@ def _repeat(
 
 def _try(core: Core, request: Request, deadline: float, stream_type: str | None) -> Steps[Response | Answer]:
     answer = yield from open_answer(core, request, deadline, is_stream=stream_type is not None)
-    if stream_type is not None and answer.status == 200:
+    if stream_type is not None and answer.status in {200, 206}:
         is_stream = answer.headers.get("content-type", "").startswith(stream_type)
         if is_stream:
             return answer

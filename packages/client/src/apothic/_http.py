@@ -38,7 +38,7 @@ class FileBody(NamedTuple):
     """
 
     size: int
-    pieces: Callable[[], Iterator[bytes]]
+    pieces: Callable[[], Iterator[bytes | memoryview]]
 
 
 class Request(NamedTuple):

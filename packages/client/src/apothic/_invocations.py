@@ -11,7 +11,7 @@ from apothic._events import EventReader
 from apothic._items import ItemEvents, ItemSource
 from apothic._position import position
 from apothic._ranges import seconds
-from apothic._results import encode_call, result_of
+from apothic._results import encode_call, received
 from apothic._steps import Steps
 from apothic.errors import InvalidRequestError
 
@@ -22,7 +22,7 @@ def remote_call(
     """Run a function and return its result, or raise what became of the job."""
     limit = seconds("timeout_s", timeout_s)
     outcome = yield from _calls.call(core, function_id, encode_call(args, kwargs), timeout_s=limit)
-    return result_of(outcome, allow_pickle=core.allow_pickle)
+    return (yield from received(core, outcome))
 
 
 def spawn_call(core: Core, function_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Steps[str]:

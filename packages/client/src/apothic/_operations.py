@@ -25,8 +25,10 @@ from apothic._answers import (
 from apothic._core import Core
 from apothic._exchange import failure, parse_json, perform
 from apothic._http import FileBody, Request, Response
+from apothic._large import LargeBody
 from apothic._parse import build
 from apothic._steps import Steps
+from apothic._transfers import uploaded
 from apothic.errors import InvalidRequestError, ProtocolError
 from apothic.wire.archive_parts import PARTS_TYPE
 from apothic.wire.frames import encode_frame
@@ -263,9 +265,10 @@ def rollback(core: Core, app: str, version: int | None) -> Steps[DeploymentInfo]
     return read(core, response, DeploymentInfo, 201, 200)
 
 
-def spawn(core: Core, function_id: str, value: Value) -> Steps[str]:
+def spawn(core: Core, function_id: str, value: Value | LargeBody) -> Steps[str]:
     """Create a job and return its id; the job is durable then."""
-    request = call_request(core, function_id, value, ACCEPT_JSON, {"wait_s": "0"})
+    sent = yield from uploaded(core, value)
+    request = call_request(core, function_id, sent, ACCEPT_JSON, {"wait_s": "0"})
     response = yield from perform(core, request)
     return read(core, response, JobStatus, 202, 200).job_id
 

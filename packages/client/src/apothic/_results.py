@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from apothic import _serialize
 from apothic._answers import Outcome
+from apothic._core import Core
+from apothic._large import LargeBody, decode_large
+from apothic._steps import Steps
+from apothic._transfers import downloaded
 from apothic.errors import (
     ApothicError,
     JobCancelledError,
     JobTimeoutError,
+    ProtocolError,
     RemoteExecutionError,
     SerializationError,
     TooLargeError,
     remote_error,
 )
+from apothic.wire.large import LARGE, Reference
 from apothic.wire.values import Value
 
 _main_modules: dict[str, str] = {}
@@ -30,18 +36,30 @@ def note_main_module(file: str, module: str) -> None:
     _main_names[file] = frozenset(vars(sys.modules["__main__"]))
 
 
-def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
-    """Return the encoded arguments of a call.
+def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value | LargeBody:
+    """Return the encoded arguments of a call; large ones have to be uploaded and must not change until then.
 
     Raises:
         SerializationError: An argument cannot be sent; the message names it.
         TooLargeError: The arguments are too large.
     """
     file = _main_file()
+    alias, names = _main_modules.get(file), _main_names.get(file)
     try:
-        return _serialize.encode_arguments(
-            args, kwargs, main_alias=_main_modules.get(file), main_names=_main_names.get(file)
-        )
+        return _serialize.encode_arguments(args, kwargs, main_alias=alias, main_names=names)
+    except _serialize.ValueTooLarge:
+        return _encode_large(args, kwargs, alias, names)
+    except _serialize.NotSerializable as error:
+        raise _refused(error) from error.__cause__
+
+
+def _encode_large(
+    args: Sequence[Any], kwargs: Mapping[str, Any], alias: str | None, names: Collection[str] | None
+) -> LargeBody:
+    from apothic._large import encode_large_arguments
+
+    try:
+        return encode_large_arguments(args, kwargs, main_alias=alias, main_names=names)
     except (_serialize.ValueTooLarge, _serialize.NotSerializable) as error:
         raise _refused(error) from error.__cause__
 
@@ -63,8 +81,22 @@ def _refused(error: _serialize.ValueTooLarge | _serialize.NotSerializable) -> Ap
     return SerializationError(_sentence(error))
 
 
+def received(core: Core, outcome: Outcome) -> Steps[Any]:
+    """Return the result of a job that succeeded, which may have to be fetched; errors as `result_of`."""
+    value = outcome.value
+    if outcome.status != "succeeded" or value is None or value.encoding != LARGE:
+        return result_of(outcome, allow_pickle=core.allow_pickle)
+    _check_pickle(outcome.job_id, value, allow_pickle=core.allow_pickle)
+    try:
+        reference = Reference.parse(value.data)
+    except ValueError as error:
+        raise ProtocolError(f"The server's answer does not fit: {error}.") from None
+    descriptor = yield from downloaded(core, reference)
+    return decode(outcome.job_id, value, allow_pickle=core.allow_pickle, descriptor=descriptor)
+
+
 def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
-    """Return the result of a job that succeeded.
+    """Return the result of a job that succeeded and has no large one.
 
     Raises:
         RemoteExecutionError: User code failed.
@@ -85,14 +117,15 @@ def result_of(outcome: Outcome, *, allow_pickle: bool) -> Any:
     raise remote_error(outcome.error, job_id=outcome.job_id)
 
 
-def decode(job_id: str, value: Value, *, allow_pickle: bool) -> Any:
-    """Return the object that a job's result encodes; SerializationError when it cannot be read here."""
-    if value.encoding == "pickle" and not allow_pickle:
-        raise SerializationError(
-            f"The result of {job_id} is a pickle, which this client refuses to read (allow_pickle=False).",
-            code="pickle_refused",
-        )
+def decode(job_id: str, value: Value, *, allow_pickle: bool, descriptor: int | None = None) -> Any:
+    """Return the object that a job's result encodes; SerializationError when it cannot be read here.
+
+    `descriptor` is the file of a large one, closed here.
+    """
+    _check_pickle(job_id, value, allow_pickle=allow_pickle)
     try:
+        if descriptor is not None:
+            return decode_large(descriptor, value, main_alias=_main_alias())
         return _serialize.decode(value, main_alias=_main_alias() if value.encoding == "pickle" else None)
     except _serialize.PythonMismatch as error:
         raise SerializationError(f"The result of {job_id}: {error}.", code="python_mismatch") from None
@@ -100,6 +133,14 @@ def decode(job_id: str, value: Value, *, allow_pickle: bool) -> Any:
         raise SerializationError(
             f"The result of {job_id} cannot be read here: {type(error).__name__}: {error}", code="result_unreadable"
         ) from error
+
+
+def _check_pickle(job_id: str, value: Value, *, allow_pickle: bool) -> None:
+    if value.encoding != "json" and not allow_pickle:
+        raise SerializationError(
+            f"The result of {job_id} is a pickle, which this client refuses to read (allow_pickle=False).",
+            code="pickle_refused",
+        )
 
 
 def _main_alias() -> str | None:

@@ -87,12 +87,40 @@ def encode_arguments(
     data = _encode_json(pair)
     if data is not None:
         return Value("json", _bounded(data, "the arguments"))
+    buffer = _BoundedBuffer("the arguments")
+    python = dump_arguments(args, kwargs, buffer, None, main_alias=main_alias, main_names=main_names)
+    return Value("pickle", buffer.getvalue(), python)
+
+
+def dump_arguments(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    file: Any,
+    on_buffer: Callable[[Any], None] | None,
+    *,
+    main_alias: str | None,
+    main_names: Collection[str] | None,
+) -> str | None:
+    """Pickle `[args, kwargs]` into a file and return the Python it needs, None for any; else as `encode_arguments`.
+
+    `on_buffer` takes each buffer out of band; None writes them into the file, whose `ValueTooLarge` passes through.
+    """
     try:
-        return _encode_pickle(pair, "the arguments", _MainNames.of(main_alias, main_names))
+        return _dump([list(args), dict(kwargs)], file, on_buffer, _MainNames.of(main_alias, main_names))
     except ValueTooLarge:
         raise
     except Exception as error:
         raise _refused_argument(args, kwargs, error) from error
+
+
+def dump_result(result: object, file: Any, on_buffer: Callable[[Any], None] | None) -> str | None:
+    """Pickle a result into a file; otherwise as `dump_arguments`."""
+    try:
+        return _dump(result, file, on_buffer)
+    except ValueTooLarge:
+        raise
+    except Exception as error:
+        raise NotSerializable(_refusal("the result", result, error)) from error
 
 
 def encode_result(result: object) -> Value:
@@ -105,12 +133,9 @@ def encode_result(result: object) -> Value:
     data = _encode_json(result)
     if data is not None:
         return Value("json", _bounded(data, "the result"))
-    try:
-        return _encode_pickle(result, "the result")
-    except ValueTooLarge:
-        raise
-    except Exception as error:
-        raise NotSerializable(_refusal("the result", result, error)) from error
+    buffer = _BoundedBuffer("the result")
+    python = dump_result(result, buffer, None)
+    return Value("pickle", buffer.getvalue(), python)
 
 
 def encode_item(
@@ -154,13 +179,18 @@ def decode(value: Value, *, main_alias: str | None = None) -> Any:
         return _read_json(value.data.decode())
     if value.encoding != "pickle":
         raise ValueError(f"unknown encoding {value.encoding!r}")
-    if value.python is not None and value.python != PYTHON_MINOR:
-        raise PythonMismatch(value.python)
+    return load(io.BytesIO(value.data), None, value.python, main_alias=main_alias)
+
+
+def load(file: Any, buffers: Any, python: str | None, *, main_alias: str | None = None) -> Any:
+    """Return the object whose pickle a file has, and its buffers out of band, None for none; else as `decode`."""
+    if python is not None and python != PYTHON_MINOR:
+        raise PythonMismatch(python)
     if main_alias is not None and main_alias != "__main__" and _main_is(main_alias):
-        return _alias_unpickler()(io.BytesIO(value.data), main_alias).load()
+        return _alias_unpickler()(file, main_alias, buffers).load()
     import pickle
 
-    return pickle.loads(value.data)  # noqa: S301 (values come from the caller's own org, D5)
+    return pickle.Unpickler(file, buffers=buffers).load()  # noqa: S301 (values come from the caller's own org, D5)
 
 
 def _read_json(text: str) -> Any:
@@ -185,7 +215,7 @@ def _encode_json(value: object) -> bytes | None:
 def _round_trips(value: Any, depth: int) -> bool:
     kind = cast("type[Any]", type(value))
     if kind in _SCALARS:
-        return True
+        return kind is not str or len(value) <= VALUE_MAX
     if kind is int:
         return -_INT_LIMIT < value < _INT_LIMIT
     if depth == 0:
@@ -247,10 +277,17 @@ def named_object(module: str, qualname: str) -> Any:
 
 def _encode_pickle(value: object, what: str, main: _MainNames | None = None) -> Value:
     buffer = _BoundedBuffer(what)
-    pickler = _pickler()(buffer, protocol=PICKLE_PROTOCOL)
+    python = _dump(value, buffer, None, main)
+    return Value("pickle", buffer.getvalue(), python)
+
+
+def _dump(
+    value: object, file: Any, on_buffer: Callable[[Any], None] | None, main: _MainNames | None = None
+) -> str | None:
+    pickler = _pickler()(file, protocol=PICKLE_PROTOCOL, buffer_callback=on_buffer)
     pickler.main = main
     pickler.dump(value)
-    return Value("pickle", buffer.getvalue(), PYTHON_MINOR if pickler.holds_code else None)
+    return PYTHON_MINOR if pickler.holds_code else None
 
 
 class _BoundedBuffer(io.BytesIO):
@@ -261,12 +298,11 @@ class _BoundedBuffer(io.BytesIO):
         self._what = what
 
     def write(self, data: Any, /) -> int:
-        written = super().write(data)
-        if self.tell() > VALUE_MAX:
+        if self.tell() + memoryview(data).nbytes > VALUE_MAX:
             raise ValueTooLarge(
                 f"{self._what} cannot be sent: more than the {VALUE_MAX // MIB} MiB that a value may have"
             )
-        return written
+        return super().write(data)
 
 
 @functools.cache
@@ -306,8 +342,8 @@ def _alias_unpickler() -> Any:
     class AliasUnpickler(pickle.Unpickler):
         """Reads one module's names from `__main__`."""
 
-        def __init__(self, data: io.BytesIO, alias: str) -> None:
-            super().__init__(data)
+        def __init__(self, data: Any, alias: str, buffers: Any) -> None:
+            super().__init__(data, buffers=buffers)
             self._alias = alias
 
         def find_class(self, module_name: str, global_name: str, /) -> Any:

@@ -55,7 +55,7 @@ class Send(NamedTuple):
     """Send all bytes; answers None. An error means that not all of them were accepted."""
 
     line: Line
-    data: bytes
+    data: bytes | memoryview
     timeout_s: float
 
 

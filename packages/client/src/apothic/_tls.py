@@ -43,7 +43,7 @@ class Tls:
         """Return encrypted bytes that must be sent now; may be empty."""
         return self._outgoing.read()
 
-    def encrypt(self, data: bytes) -> bytes:
+    def encrypt(self, data: bytes | memoryview) -> bytes:
         """Return `data` encrypted, together with whatever else must be sent."""
         self._object.write(data)
         return self._outgoing.read()

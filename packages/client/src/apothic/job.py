@@ -11,7 +11,7 @@ from apothic._events import AsyncEvents, EventReader, Events, follow, follow_asy
 from apothic._items import AsyncJobItems, ItemEvents, ItemSource, JobItems, checked_on_reset, iterate, iterate_async
 from apothic._position import position
 from apothic._ranges import number, seconds, wrong
-from apothic._results import result_of
+from apothic._results import received
 from apothic._steps import Steps
 from apothic.client import ControlPlaneClient
 from apothic.streams import JobStreamCheckpoint, JobStreamCursor
@@ -292,7 +292,7 @@ def _wait(core: Core, job_id: str, poll_interval_s: Any, timeout_s: Any) -> Step
     poll = number("poll_interval_s", poll_interval_s, 0.001, 86_400)
     limit = seconds("timeout_s", timeout_s)
     outcome = yield from _calls.outcome(core, job_id, timeout_s=limit, poll_interval_s=poll)
-    return result_of(outcome, allow_pickle=core.allow_pickle)
+    return (yield from received(core, outcome))
 
 
 def _items(

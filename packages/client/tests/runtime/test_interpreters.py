@@ -63,7 +63,13 @@ def test_the_runtime_imports_the_standard_library_and_its_own_parts_only(pythons
         )
         foreign, inside = json.loads(found.stdout)
         assert foreign == []
-        assert inside == ["apothic._loading", "apothic._runtime", "apothic._serialize", "apothic.wire"]
+        assert inside == [
+            "apothic._large",
+            "apothic._loading",
+            "apothic._runtime",
+            "apothic._serialize",
+            "apothic.wire",
+        ]
 
 
 def test_the_zygote_starts_without_asyncio_and_without_third_party_modules(load) -> None:

@@ -115,7 +115,7 @@ def http_fetch(where: Callable[[], tuple[str, str]]) -> Fetch:
         except ConfigError as error:
             raise FetchFailed(str(error)) from error
         parts = urllib.parse.urlsplit(url)
-        connection = _connect(parts)
+        connection = connect(parts)
         try:
             path = f"{parts.path.rstrip('/')}/v1/link/archives/{deployment}"
             connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
@@ -128,7 +128,8 @@ def http_fetch(where: Callable[[], tuple[str, str]]) -> Fetch:
     return fetch
 
 
-def _connect(parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+def connect(parts: urllib.parse.SplitResult) -> http.client.HTTPConnection:
+    """Return a connection to the control plane at an address, not opened yet."""
     host = parts.hostname or ""
     if parts.scheme == "https":
         context = ssl.create_default_context()

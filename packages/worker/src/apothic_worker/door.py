@@ -50,7 +50,7 @@ class Door:
         self._tasks: set[asyncio.Task[None]] = set()
         folder.mkdir(mode=0o700)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        _bind(self._socket, folder)
+        bind_below(self._socket, folder, SOCKET)
         self._socket.listen(BACKLOG)
         self._loop.add_reader(self._socket.fileno(), self._acceptable)
         self._pause: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ class Door:
         self._loop.add_reader(self._socket.fileno(), self._acceptable)
 
     async def _serve(self, peer: socket.socket) -> None:
-        caller = self._caller_of(_peer_pid(peer))
+        caller = self.caller_of(peer_pid(peer))
         if caller is None:
             peer.close()
             return
@@ -121,7 +121,8 @@ class Door:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _caller_of(self, pid: int) -> Caller | None:
+    def caller_of(self, pid: int) -> Caller | None:
+        """Return the runner that a process belongs to, None for any other process."""
         for _ in range(ANCESTORS_MAX):
             caller = self._callers.get(pid)
             if caller is not None or pid <= 1:
@@ -130,15 +131,16 @@ class Door:
         return None
 
 
-def _peer_pid(peer: socket.socket) -> int:
+def peer_pid(peer: socket.socket) -> int:
+    """Return the process at the other end, as the kernel names it here."""
     return _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
 
 
-def _bind(sock: socket.socket, folder: Path) -> None:
+def bind_below(sock: socket.socket, folder: Path, name: str) -> None:
     """Bind below `folder` by its descriptor, so that a long path does not exceed what an address can hold."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sock.bind(f"/proc/self/fd/{descriptor}/{SOCKET}")
+        sock.bind(f"/proc/self/fd/{descriptor}/{name}")
     finally:
         os.close(descriptor)
 

@@ -23,7 +23,7 @@ from apothic.wire.attempts import ATTEMPT_HEADER
 from apothic.wire.ids import new_key
 from apothic.wire.limits import HEADER_BLOCK_MAX
 from apothic.wire.tokens import AttemptName, attempt_token
-from apothic_worker.attempt import Caller
+from apothic_worker.attempt import Caller, Key
 from apothic_worker.heads import AnswerHead, Headers, Refused, RequestHead, parse_answer, parse_request
 from apothic_worker.heads import write_answer as answer_bytes
 from apothic_worker.heads import write_request as request_bytes
@@ -181,13 +181,7 @@ class Connection:
         attempt = self._caller.attempt_of(call)
         if attempt is None:
             raise Refused(409, "call_unknown", UNKNOWN_CALL)
-        job, fence = attempt
-        name = AttemptName(control_plane.incarnation, job, fence)
-        token = attempt_token(control_plane.attempt_key, job, fence)
-        return [
-            (b"authorization", f"Bearer {token}".encode()),
-            (ATTEMPT_HEADER.lower().encode(), str(name).encode()),
-        ]
+        return credential(control_plane, attempt)
 
     async def _connected(self, url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         now = asyncio.get_running_loop().time()
@@ -285,6 +279,17 @@ class Connection:
         if self._upstream is not None:
             self._upstream[1].transport.abort()
             self._upstream = None
+
+
+def credential(control_plane: ControlPlane, attempt: Key) -> Headers:
+    """Return the headers that make a request one of an attempt."""
+    job, fence = attempt
+    name = AttemptName(control_plane.incarnation, job, fence)
+    token = attempt_token(control_plane.attempt_key, job, fence)
+    return [
+        (b"authorization", f"Bearer {token}".encode()),
+        (ATTEMPT_HEADER.lower().encode(), str(name).encode()),
+    ]
 
 
 UNKNOWN_CALL = (

@@ -26,6 +26,7 @@ from apothic_worker.interpreters import Interpreter
 from apothic_worker.limits import Bounds, Limits
 from apothic_worker.output import OutputPipes
 from apothic_worker.relay import Relay
+from apothic_worker.values import Values, ValuesDoor
 
 MESSAGE_MAX = 1024 * 1024
 OUTPUT_KEPT = 64 * 1024
@@ -46,6 +47,8 @@ class Site:
     relay: Relay
     doors: Path
     """Folder for the folders of zygotes' sockets."""
+
+    values: Values
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Zygote:
         self._loop.add_reader(self._socket.fileno(), self._readable)
         self._started: Zygoted | None = None
         self.door = Door(site.doors / f"door-{name}", site.relay)
+        self._values_door = ValuesDoor(self.door, site.values)
         self._pidfd = -1
         self._kill_timer: asyncio.TimerHandle | None = None
 
@@ -279,6 +283,7 @@ class Zygote:
         self._socket.close()
         self._peer.close()
         self._output.close()
+        self._values_door.close()
         self.door.close()
         for _, descriptors in self._unsent:
             for descriptor in descriptors:

@@ -10,12 +10,15 @@ from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, cast
 
+from apothic._large import decode_large, encode_large_result
 from apothic._runtime.errors import describe
 from apothic._runtime.generate import ItemRefused, run_async_generator, run_generator
 from apothic._runtime.items import ItemStream
+from apothic._runtime.large import TransferFailed, keep, open_value
 from apothic._runtime.output import flush_streams
 from apothic._serialize import NotSerializable, PythonMismatch, ValueTooLarge, decode, encode_result
 from apothic.wire.chunks import ENCODINGS, unpack
+from apothic.wire.large import LARGE, Reference
 from apothic.wire.maps import ChunkOrder
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError, Value
@@ -111,7 +114,7 @@ def run_item(
     if isinstance(arguments, Outcome):
         return arguments
     try:
-        outcome = _encoded(_result(function, call, arguments, drive, open_items))
+        outcome = _encoded(_result(function, call, arguments, drive, open_items), call)
     except BaseException as error:
         _leave_if_forked(process, error)
         outcome = _failed(error)
@@ -151,7 +154,7 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
         result: Any = function(*arguments[0], **arguments[1])
         if open_items is not None and _is_own(AsyncGeneratorType, isasyncgenfunction, function, result):
             result = run_async_generator(result, open_items(call.id))
-        outcome = _encoded(await result if isawaitable(result) else result)
+        outcome = _encoded(await result if isawaitable(result) else result, call)
     except BaseException as error:
         _leave_if_forked(process, error)
         outcome = _failed(error)
@@ -161,7 +164,7 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
 
 def _read_arguments(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
     try:
-        pair = decode(call.arguments)
+        pair = _decoded(call.arguments)
     except PythonMismatch as error:
         return Outcome(error=describe(error, "python_mismatch"))
     except BaseException as error:  # unpickling runs user code
@@ -174,6 +177,12 @@ def _read_arguments(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
     if not _is_pair(pair):
         return _unreadable("the arguments are not a list and an object with text keys")
     return cast("tuple[list[Any], dict[str, Any]]", tuple(pair))
+
+
+def _decoded(value: Value) -> Any:
+    if value.encoding != LARGE:
+        return decode(value)
+    return decode_large(open_value(Reference.parse(value.data)), value)
 
 
 def _is_pair(pair: Any) -> bool:
@@ -200,7 +209,7 @@ def _failed(error: BaseException) -> Outcome:
     return Outcome(error=describe(error))
 
 
-def _encoded(result: object) -> Outcome:
+def _encoded(result: object, call: Call) -> Outcome:
     if isinstance(result, _GENERATORS):
         return _generator_refused(cast("Any", result))
     try:
@@ -208,6 +217,15 @@ def _encoded(result: object) -> Outcome:
     except NotSerializable as error:
         return Outcome(error=describe(error, "result_unserializable"))
     except ValueTooLarge as error:
+        return _large(result) if call.form == "call" else Outcome(error=describe(error, "result_too_large"))
+
+
+def _large(result: object) -> Outcome:
+    try:
+        return Outcome(value=keep(encode_large_result(result)))
+    except NotSerializable as error:
+        return Outcome(error=describe(error, "result_unserializable"))
+    except (ValueTooLarge, TransferFailed) as error:
         return Outcome(error=describe(error, "result_too_large"))
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import pickletools
 from typing import Any
 
+from apothic.wire.large import LARGE, Reference
+from apothic.wire.values import Value
+
 UNKNOWN = "object"
 _MARK = object()
 
@@ -37,6 +40,16 @@ class _Text(str):
     """A text constant, kept because it may name a module or a class."""
 
     __slots__ = ()
+
+
+def shape(value: Value) -> tuple[str, int]:
+    """Return the type of a value that is no JSON, and its size in bytes; `large value` for one that was uploaded."""
+    if value.encoding != LARGE:
+        return type_name(value.data), len(value.data)
+    try:
+        return "large value", Reference.parse(value.data).size_bytes
+    except ValueError:
+        return UNKNOWN, 0
 
 
 def type_name(data: bytes) -> str:

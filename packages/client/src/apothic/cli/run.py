@@ -16,11 +16,12 @@ from apothic.cli.failures import Interrupted, ReaderLeft
 from apothic.cli.finite import FiniteRange
 from apothic.cli.following import read_items, show_all
 from apothic.cli.payload import arguments
-from apothic.cli.pickled import type_name
+from apothic.cli.pickled import shape
 from apothic.cli.progress import said_of
 from apothic.cli.run_file import STDIN, names_file, run_file
 from apothic.cli.settings import Settings, common_options
 from apothic.errors import ApothicError, InvalidRequestError, JobCancelledError, ProtocolError, remote_error
+from apothic.wire.large import LARGE
 from apothic.wire.values import RemoteError, Value
 
 if TYPE_CHECKING:
@@ -230,7 +231,8 @@ def _document(outcome: Outcome, came: dict[str, list[Any]]) -> dict[str, Any]:
     found = {"job_id": outcome.job_id, "status": outcome.status}
     if value.encoding == "json":
         return {**found, "result": _decoded(value.data), **came}
-    what = {"encoding": value.encoding, "type": type_name(value.data), "size_bytes": len(value.data)}
+    kind, size = shape(value)
+    what = {"encoding": value.encoding, "type": kind, "size_bytes": size}
     return {**found, "result": None, "not_json": what, **came}
 
 
@@ -238,7 +240,8 @@ def _print_result(outcome: Outcome) -> None:
     """Print a result; of one that only Python can read, its type. Nothing is unpickled here."""
     value = outcome.value or NULL
     if value.encoding != "json":
-        print_text(type_name(value.data))
+        kind, size = shape(value)
+        print_text(f"{kind}, {size} bytes" if value.encoding == LARGE else kind)
         say(f"The result is no JSON value; read it in Python: Job({outcome.job_id!r}, client).wait()")
         return
     print_text(_as_text(value))
@@ -252,9 +255,7 @@ def _write_result(outcome: Outcome, path: str) -> None:
     """
     value = outcome.value or NULL
     if value.encoding != "json":
-        detail = (
-            f"The result is a {type_name(value.data)}, no JSON value; Job({outcome.job_id!r}, client).wait() reads it."
-        )
+        detail = f"The result is a {shape(value)[0]}, no JSON value; Job({outcome.job_id!r}, client).wait() reads it."
         raise InvalidRequestError(detail, code="result_not_json")
     try:
         Path(path).write_text(_as_text(value), encoding="utf-8")

@@ -5,6 +5,9 @@ from __future__ import annotations
 SOCKET_VARIABLE = "APOTHIC_API_SOCKET"
 """Environment variable of user code: path of the Unix socket that leads to the control plane."""
 
+VALUES_SOCKET = "values.sock"
+"""Socket beside it, over which runners get and give large values as files of the worker."""
+
 CALL_HEADER = "X-Apothic-Call"
 """From user code to its worker: which of a runner's calls makes this request. Goes no further."""
 
