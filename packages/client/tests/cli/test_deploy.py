@@ -329,6 +329,7 @@ def test_versions_that_do_not_exist_are_told(connected, run):
 
     assert (missing.code, older.code) == (5, 5)
     assert "has no version 9" in missing.err
+    assert "Try:   `apothic history APP`" in missing.err
     assert "no version before 2" in older.err
     assert run("diff", "x.py", "--from", "1").code == 2
     assert run("rollback", "hello-world", "--to", "0").code == 2

@@ -132,6 +132,7 @@ def test_a_profile_that_does_not_exist_is_refused_with_near_ones(cloud, run, key
 
         assert found.code == 5
         assert "Did you mean work?" in found.err
+        assert "`apothic profile list`" in found.err
     assert run("profile", "use").code == 2
     assert run("profile", "use", "work", "--none").code == 2
 

@@ -176,12 +176,18 @@ def test_a_result_is_written_to_a_file(deployed, run_process, file, shapes):
     target = file.parent / "result.txt"
 
     found = run_process("run", f"{file}::greet", "--name", "x", "-w", str(target))
-    refused = run_process("run", f"{file}::greet", "--name", "x", "-w", str(target / "below"))
+    calls = [request for request in deployed.requests() if request.startswith("POST") and "/calls" in request]
+    refused = [
+        run_process("run", f"{file}::greet", "--name", "x", "-w", str(target / "below")),
+        run_process("run", f"{file}::greet", "--name", "x", "-w", str(file.parent)),
+    ]
+    later = [request for request in deployed.requests() if request.startswith("POST") and "/calls" in request]
     deployed.script["GET", f"/v1/jobs/{shapes.JOB}/outcome"] = shapes.outcome(data=b"\x80\x05N.", encoding="pickle")
     pickled = run_process("run", f"{file}::greet", "--name", "x", "-w", str(file.parent / "other"))
 
     assert (found.code, found.out, target.read_text()) == (0, "", "hello, world")
-    assert (refused.code, "Cannot write" in refused.err) == (8, True)
+    assert [(one.code, "Cannot write" in one.err) for one in refused] == [(8, True), (8, True)]
+    assert (len(calls), later) == (1, calls), "a result that nothing can take is not asked for"
     assert (pickled.code, "no JSON value" in pickled.err) == (8, True)
     assert not (file.parent / "other").exists()
 

@@ -81,7 +81,7 @@ _HINTS = {
 }
 
 
-_KIND = re.compile(r"\bno (?:such )?(job|deployment|schedule|worker|join token)\b")
+_KIND = re.compile(r"\bno (?:such )?(job|deployment|schedule|worker|join token|profile|version)\b")
 
 
 class Stopped(Exception):
@@ -208,6 +208,10 @@ def _where_to_look(message: str) -> str:
     kind = named[1] if named is not None else "app"
     if kind == "join token":
         return "`apothic worker token --list` shows those that a worker can still join with."
+    if kind == "profile":
+        return "`apothic profile list` shows the clouds you use from here."
+    if kind == "version":
+        return "`apothic history APP` lists the versions."
     return f"`apothic {kind} list` shows the {kind}s of your key's organisation."
 
 

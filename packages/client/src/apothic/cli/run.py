@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,8 @@ def _call(
 ) -> None:
     if write_result is not None and (detach or found.is_generator or settings.is_for_programs):
         raise click.UsageError("--write-result is for one result: not with --detach, --json, --jsonl or a generator.")
+    if write_result is not None:
+        _check_writable(write_result)
     job_id = client.spawn(found.function_id, value)
     if detach:
         _print_detached(settings, job_id)
@@ -247,6 +250,28 @@ def _print_result(outcome: Outcome) -> None:
     print_text(_as_text(value))
 
 
+def _check_writable(path: str) -> None:
+    """Refuse a file that nothing can be written to, before the function is called.
+
+    Raises:
+        InvalidRequestError: The file cannot be written (`file_unwritable`).
+    """
+    file = Path(path)
+    try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            return  # a pipe or a device is opened once, with something to write
+        is_new = not file.exists()
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666))
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: str, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"Cannot write {path}: {error.strerror}.", code="file_unwritable")
+
+
 def _write_result(outcome: Outcome, path: str) -> None:
     """Write a result to a file: text as it is, any other JSON value as JSON.
 
@@ -260,7 +285,7 @@ def _write_result(outcome: Outcome, path: str) -> None:
     try:
         Path(path).write_text(_as_text(value), encoding="utf-8")
     except OSError as error:
-        raise InvalidRequestError(f"Cannot write {path}: {error.strerror}.", code="file_unwritable") from None
+        raise _unwritable(path, error) from None
     say(f"The result is in {path}.")
 
 
