@@ -42,8 +42,11 @@ def asked(request: pytest.FixtureRequest, client: ControlPlaneClient) -> Any:
 
 
 @pytest.fixture
-def group(server: ScriptedServer) -> ScriptedGroup:
-    return ScriptedGroup(server)
+def group(server: ScriptedServer) -> Iterator[ScriptedGroup]:
+    """The scripted group; nothing waits for its end after the test."""
+    made = ScriptedGroup(server)
+    yield made
+    made.end("cancelled")
 
 
 def test_a_group_can_be_fed_by_hand(asked: Any, group: ScriptedGroup) -> None:

@@ -51,8 +51,11 @@ def do(request: pytest.FixtureRequest) -> Do:
 
 
 @pytest.fixture
-def group(server: ScriptedServer) -> ScriptedGroup:
-    return ScriptedGroup(server)
+def group(server: ScriptedServer) -> Iterator[ScriptedGroup]:
+    """The scripted group; nothing waits for its end after the test."""
+    made = ScriptedGroup(server)
+    yield made
+    made.end("cancelled")
 
 
 @pytest.fixture
@@ -325,9 +328,10 @@ def test_items_that_the_group_ended_before_have_its_error(do: Do, greet: Any, gr
     error = remote_error(code="deployment_deleted", message="the deployment was stopped")
     group.on_close = [lambda _: group.end("failed", error)]
 
-    first, second = do(greet.map("ab", errors="collect"))
+    first, second, third = do(greet.map("abc", errors="collect"))
 
     assert (first, second.code, second.item, second.job_id) == ("a", "deployment_deleted", 1, job_of(1))
+    assert (third.code, third.item) == ("deployment_deleted", 2)
 
 
 def test_sending_ends_when_the_group_has_ended(do: Do, timed: Any, group: ScriptedGroup) -> None:
