@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from apothic._answers import FINAL, Outcome
 from apothic._connection import INTERRUPT_GRACE_S, Answer
 from apothic._core import Core, Lost
 from apothic._exchange import RESUMES_MAX, open_stream
 from apothic._http import Request
-from apothic._large import LargeBody
 from apothic._operations import call_request, cancel_job, part, target
 from apothic._steps import Pause, Say, Steps
 from apothic._transfers import uploaded
@@ -34,6 +33,9 @@ from apothic.wire.frames import HEAD_MAX, PREFIX, FrameError, FrameReader
 from apothic.wire.limits import KEEP_ALIVE_S, VALUE_MAX
 from apothic.wire.runner import error_from_json
 from apothic.wire.values import ENCODINGS, OUTCOME_TYPE, RemoteError, Value
+
+if TYPE_CHECKING:
+    from apothic._large import LargeBody
 
 T = TypeVar("T")
 

@@ -25,7 +25,6 @@ from apothic._answers import (
 from apothic._core import Core
 from apothic._exchange import failure, parse_json, perform
 from apothic._http import FileBody, Request, Response
-from apothic._large import LargeBody
 from apothic._parse import build
 from apothic._steps import Steps
 from apothic._transfers import uploaded
@@ -37,6 +36,7 @@ from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic.wire.values import CALL_TYPE, Value
 
 if TYPE_CHECKING:
+    from apothic._large import LargeBody
     from apothic._workers import EnrolledWorker, WorkerInfo
 
 T = TypeVar("T")

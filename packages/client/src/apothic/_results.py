@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apothic import _serialize
 from apothic._answers import Outcome
 from apothic._core import Core
-from apothic._large import LargeBody, decode_large
 from apothic._steps import Steps
 from apothic._transfers import downloaded
 from apothic.errors import (
@@ -25,6 +24,9 @@ from apothic.errors import (
 )
 from apothic.wire.large import LARGE, Reference
 from apothic.wire.values import Value
+
+if TYPE_CHECKING:
+    from apothic._large import LargeBody
 
 _main_modules: dict[str, str] = {}
 _main_names: dict[str, frozenset[str]] = {}
@@ -125,6 +127,8 @@ def decode(job_id: str, value: Value, *, allow_pickle: bool, descriptor: int | N
     _check_pickle(job_id, value, allow_pickle=allow_pickle)
     try:
         if descriptor is not None:
+            from apothic._large import decode_large
+
             return decode_large(descriptor, value, main_alias=_main_alias())
         return _serialize.decode(value, main_alias=_main_alias() if value.encoding == "pickle" else None)
     except _serialize.PythonMismatch as error:

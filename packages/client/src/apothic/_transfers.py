@@ -4,19 +4,20 @@ after its outcome. Both go on where they were when a connection breaks."""
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apothic._connection import Answer
 from apothic._core import Core, Lost
 from apothic._exchange import RESUMES_MAX, failure, open_stream, perform
 from apothic._http import FileBody, Request
-from apothic._large import LargeBody
 from apothic._steps import Pause, Steps, work
 from apothic.errors import ConflictError, ConnectionLostError, ProtocolError, UnavailableError
 from apothic.wire.large import BLOB_TYPE, UPLOAD_COMPLETE, UPLOAD_OFFSET, Reference
 from apothic.wire.limits import MIB
 from apothic.wire.values import Value
+
+if TYPE_CHECKING:
+    from apothic._large import LargeBody
 
 TRANSFER_S_MAX = 3600.0
 """Longest transfer of the rest of a value."""
@@ -132,6 +133,7 @@ class _Fetched:
 
     def __init__(self, reference: Reference) -> None:
         import hashlib
+        import tempfile
 
         self.size = 0
         self._reference = reference
