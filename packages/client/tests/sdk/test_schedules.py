@@ -1,5 +1,8 @@
 """`Cron` and `Period`: what they take, and errors that say what is wrong and what is allowed."""
 
+import subprocess
+import sys
+
 import pytest
 
 from apothic import App, Cron, InvalidRequestError, Period
@@ -75,6 +78,14 @@ def test_a_zone_that_does_not_exist_is_told_with_near_ones(zone, says):
         Cron("* * * * *", timezone=zone)
 
     assert wrong.value.code == "timezone_unknown"
+
+
+def test_what_the_cloud_has_taken_is_not_refused_where_it_runs():
+    code = "from apothic import Cron, _loading; _loading.enter_runner(); print(Cron('0 7 * * *', timezone='New/Zone'))"
+
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert "timezone='New/Zone'" in ran.stdout, ran.stderr
 
 
 @pytest.mark.parametrize("zone", [None, "", 1, "E" * 65])
