@@ -98,7 +98,7 @@ def test_user_code_sees_no_token_and_what_it_sends_as_one_is_thrown_away(result)
 
     assert seen["environment"] == ["APOTHIC_API_SOCKET"]
     assert (seen["url"], seen["authorization"]) == ("unix:/run/apothic/api.sock", None)
-    assert seen["beside"] == ["api.sock"]
+    assert seen["beside"] == ["api.sock", "values.sock"]
     forged = {"Authorization": "Bearer lk_forged", "X-Apothic-Attempt": "a.b.1"}
     assert result("ask", "GET", "/v1/apps/nested/functions/double", forged)[0] == 200
 
