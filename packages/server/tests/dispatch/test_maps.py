@@ -163,6 +163,27 @@ async def test_a_chunk_whose_worker_is_lost_is_tried_again_whole(cloud, worker):
     assert await group.outcomes() == dict.fromkeys(range(100), "succeeded")
 
 
+@guarantee("G2.3", "poison_job_bounded")
+async def test_an_item_that_kills_what_executes_it_ends_within_nine_grants(cloud, worker):
+    group = await start_map(cloud, 30)
+    cloud.inner.board.fleet.workers[worker.incarnation].lease_expires_at = 1e9  # its heartbeats are beside the point
+    grants = []
+
+    def act(worker, item):
+        if 7 not in numbers_of(item):
+            finish(worker, item)
+            return
+        grants.append(len(numbers_of(item)))
+        finish(worker, item, done=0, outcome="lost")
+        worker.report({"runner_ended": [RunnerEnded(item.runner, "exited")]})
+
+    await until_over(group, worker, act=act)
+
+    assert len(grants) == 9
+    assert max(grants) > 1, "it was in a chunk first"
+    assert await group.counts() == {"succeeded": 29, "failed": 1}
+
+
 async def test_a_cancelled_group_keeps_what_was_done(cloud, worker):
     group = await start_map(cloud, 1000)
     assign = await chunk_of(group, worker)

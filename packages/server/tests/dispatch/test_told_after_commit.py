@@ -13,6 +13,7 @@ from apothic_server.domain.jobs import JobEvent, JobStatus
 from apothic_server.services.dispatch.records import move
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
+from apothic_server.testing.maps import start_map
 
 pytestmark = pytest.mark.anyio
 
@@ -241,3 +242,20 @@ async def test_a_job_whose_move_could_not_be_queued_is_read_again(cloud):
 
 async def _end_of(found):
     return await asyncio.wait_for(asyncio.shield(found), 10) if asyncio.isfuture(found) else found
+
+
+@guarantee("G2.1", "overlap_only_when_frozen")
+async def test_an_item_of_a_map_leaves_only_after_its_grant_is_on_disk(cloud, disk):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    disk.hold()
+    await start_map(cloud, 1)
+    await disk.wait_held()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    left_early = [name for name, _ in worker.received if name == "assign"]
+    disk.let_go()
+    assign = await worker.take()
+
+    assert left_early == []
+    assert assign.attempt == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic_server.domain.decide.chunks import chunk_items, slots_of
+from apothic_server.domain.decide.chunks import LOSSES_MAX, chunk_items, slots_of
 from apothic_server.domain.groups import Slice, chunk_key, item_key
 from apothic_server.domain.jobs import JobStatus, StoredValue
 from apothic_server.services.dispatch.board import Board
@@ -34,13 +34,12 @@ class Cutting:
             status=JobStatus.QUEUED,
             attempt=0,
             fence=0,
-            losses=0,
+            losses=0 if covers.is_chunk or not group.alone.has(covers.first) else LOSSES_MAX,  # those of its chunk
             created_at=board.clock.now(),
             outcome=asyncio.get_running_loop().create_future(),
             created_by=group.created_by,
             due_at=monotonic,
             fence_max=number,
-            is_blocking=not spec.at_most_once,
             parent=group.parent,
             depth=group.depth,
             covers=covers,

@@ -135,7 +135,6 @@ class OwnRows:
             created_by=chunk.created_by,
             fence_max=chunk.fence,
             deadline_at=chunk.deadline_at,
-            is_blocking=chunk.is_blocking,
             parent=chunk.parent,
             depth=chunk.depth,
             covers=own,
