@@ -122,7 +122,7 @@ for name, arguments, count in [("fails", (5,), 5), ("unserializable", (), 1), ("
     codes = [line.split(" ", 1) for line in ran.out.splitlines()]
     assert [line[0] for line in codes] == ["exception", "result_unserializable", "result_too_large", "not_a_generator"]
     assert "item 1 of type _thread.lock" in codes[1][1]
-    assert codes[2][1].startswith("item 1 cannot be sent: 2 000 002 bytes")
+    assert codes[2][1].startswith("item 1 cannot be sent: more than the 1 MiB that a value may have")
 
 
 def test_a_later_attempt_repeats_nothing_to_a_reader(person):

@@ -104,6 +104,7 @@ class Stage:
                 "schedules",
                 "stats",
                 "preparing",
+                "environments",
                 "groups",
             )
         )
