@@ -158,6 +158,7 @@ async def test_lines_that_are_said_again_to_a_new_server_are_stored_once(cloud, 
     says(worker, order, 0, "failed", "before")
     is_ready(worker, order, 0, RemoteError("builtins.RuntimeError", "no", None, "image_build_failed"))
     await cloud.step()
+    await worker.take()
     worker.disconnect()
     await worker.connect()
     second = await worker.next("prepare_image")
