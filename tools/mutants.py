@@ -10,6 +10,7 @@ with 1 when one survives, or cannot be planted any more.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -154,7 +155,8 @@ def _make_checkout() -> None:
     _git("worktree", "add", "--detach", str(CHECKOUT), "HEAD")
     uv = ROOT / ".venv/bin/uv"
     python = ROOT / ".venv/bin/python"
-    subprocess.run([uv, "sync", "--frozen", "--quiet", "--python", python], cwd=CHECKOUT, check=True)
+    environ = {**os.environ, "UV_SYSTEM_CERTS": "1"}  # where the system's authorities sign
+    subprocess.run([uv, "sync", "--frozen", "--quiet", "--python", python], cwd=CHECKOUT, check=True, env=environ)
 
 
 def _remove_checkout() -> None:
