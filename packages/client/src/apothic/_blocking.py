@@ -21,6 +21,8 @@ T = TypeVar("T")
 RECEIVE_SIZE = 64 * 1024
 UNIX_PATH_MAX = 100
 """Bytes of a path that every kernel takes as an address."""
+LOOK_AROUND_S = 0.5
+"""Longest sleep in the kernel. A Ctrl-C that comes just before one, or in another thread, does not end it."""
 
 
 class Interrupts:
@@ -118,15 +120,18 @@ def _receive(effect: Receive, interrupts: Interrupts) -> bytes:
     sock.setblocking(False)
     readable = select.poll()
     readable.register(sock, select.POLLIN)
+    until = time.monotonic() + effect.timeout_s
+    left_s = effect.timeout_s
     while True:
         with interrupts.waiting():
-            found = readable.poll(effect.timeout_s * 1000)
-        if not found:
-            raise TimeoutError("timed out")
+            found = readable.poll(min(left_s, LOOK_AROUND_S) * 1000)
         try:
-            return sock.recv(RECEIVE_SIZE)
+            if found:
+                return sock.recv(RECEIVE_SIZE)
         except BlockingIOError:
-            continue
+            pass
+        if (left_s := until - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
 
 
 def _dial(effect: Dial) -> Line:

@@ -185,3 +185,44 @@ def test_an_interrupt_of_the_first_bytes_is_put_off_in_every_place(server: Scrip
 
     assert (dial, send, first) == (([], True), ([], True), ([], True))
     assert cancels == [f"/v1/jobs/{JOB}/cancel"]
+
+
+ELSEWHERE = """
+import signal, sys, threading, traceback
+from pathlib import Path
+from apothic import RemoteFunction
+
+main = threading.get_native_id()
+
+def interrupt():
+    while not waits():
+        pass
+    signal.raise_signal(signal.SIGINT)
+
+def waits():
+    stack = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
+    is_asleep = Path(f"/proc/self/task/{main}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    return is_asleep and stack[-1].name == "_receive" and "run_guarded" in [frame.name for frame in stack]
+
+threading.Thread(target=interrupt, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+RemoteFunction.from_name("hello-world", "greet").remote()
+"""
+
+
+def test_ctrl_c_that_does_not_wake_the_waiting_thread_is_obeyed_too(server: ScriptedServer) -> None:
+    """The kernel may give a signal to another thread, or just before the waiting begins: nothing wakes then."""
+    cancelled = threading.Event()
+
+    def cancel(wire: Wire, _: Received) -> None:
+        cancelled.set()
+        wire.answer(200, {"job_id": JOB, "status": "cancelled"})
+
+    server.scripts.append(lambda wire, _: wire.answer(200, function_json()))
+    server.scripts.append(lambda wire, _: accepted(wire))
+    server.routes[f"POST /v1/jobs/{JOB}/cancel"] = cancel
+    env = {"APOTHIC_BASE_URL": server.url, "APOTHIC_API_KEY": "lk_test", "HOME": "/nonexistent"}
+    ended = subprocess.run([sys.executable, "-c", ELSEWHERE], env=env, stderr=subprocess.PIPE, text=True, timeout=20)
+
+    assert cancelled.is_set()
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")
