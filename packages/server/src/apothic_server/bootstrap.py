@@ -258,7 +258,7 @@ class Cloud:
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         large = self.large_values = LargeValues(database, uploads, clock, disk)
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
-        group_outcomes = GroupOutcomes(database, blobs)
+        group_outcomes = GroupOutcomes(database, blobs, clock)
         groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)

@@ -22,6 +22,15 @@ ITEMS_MAX = 10_000_000
 ITEMS, SPREAD = "items", "spread"
 """How the arguments of a row are encoded: inputs of a group, each the only argument, or all positional ones."""
 
+SILENCE_S = 3_600.0
+"""A group that takes items still is cancelled when nobody added any, nor read outcomes, for so long."""
+
+SILENCE_KEYED_S = 7 * 86_400.0
+"""The same for one with a key, which waits for somebody who goes on with it."""
+
+NOTED_S = 300.0
+"""That a group is heard of is noted so often: much more often than in `SILENCE_S`."""
+
 _JOB_KEY = re.compile(r"([0-9a-z]{26})(?:\.(0|[1-9][0-9]{0,7})(-[1-9][0-9]{0,18})?)?")
 
 
@@ -53,6 +62,7 @@ class Group:
         counts: Items by status, once it has ended.
         parent: The job whose user code made it.
         depth: Jobs above its items; 0 without a parent.
+        heard_at: When somebody last added items or read outcomes, or up to `NOTED_S` before.
     """
 
     id: GroupId
@@ -74,6 +84,12 @@ class Group:
     depth: int
     created_at: datetime
     finished_at: datetime | None
+    heard_at: datetime
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds of silence after which it is cancelled while it takes items still."""
+        return SILENCE_S if self.key is None else SILENCE_KEYED_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,16 @@ class GroupInputs:
         if actor.attempt is not None:
             self._waits.check(caller(self._board, actor.attempt), key, is_growing=True)
         blob = await self._stored(actor, key, inputs)
+        try:
+            return await self._add(actor, key, inputs, blob, keep)
+        except TooMany:  # who waits for room is there
+            async with self._database.request_unit(actor.org) as unit:
+                await rows.hear(unit, actor.org, key, now=self._clock.now())
+            raise
+
+    async def _add(
+        self, actor: Actor, key: GroupId, inputs: Inputs, blob: str | None, keep: Keep[int] | None
+    ) -> int | KeptAnswer:
         async with self._database.request_unit(actor.org) as unit:
             kept = await held(unit, actor, keep)
             if kept is not None:
@@ -73,7 +83,7 @@ class GroupInputs:
                 uploaded = group.uploaded
             else:
                 await self._check_next(unit, group, inputs)
-                await rows.add_inputs(unit, actor.org, key, inputs, blob)
+                await rows.add_inputs(unit, actor.org, key, inputs, blob, now=self._clock.now())
                 data = inputs.data if blob is None else b""
                 segment = Segment(inputs.first, inputs.count, inputs.python, data, blob)
             await keep_result(unit, actor, keep, uploaded, self._clock)

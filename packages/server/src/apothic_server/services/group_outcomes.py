@@ -15,9 +15,10 @@ from apothic.wire.limits import CHUNK_ITEMS_MAX, CHUNK_OUTCOMES_MAX, MIB, VALUE_
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import TooMany
 from apothic_server.domain.group_views import OutcomeRun
-from apothic_server.domain.groups import Group
+from apothic_server.domain.groups import NOTED_S, Group
 from apothic_server.domain.ranges import END, Missing, Range
 from apothic_server.ports.blobs import Blobs
+from apothic_server.ports.clock import Clock
 from apothic_server.services.alarm import Alarm
 from apothic_server.services.group_runs import Runs, rest_of
 from apothic_server.services.tails import REREAD_S, resolve
@@ -47,9 +48,10 @@ class GroupOutcomes:
         reread_s: As `REREAD_S`, for readers that come.
     """
 
-    def __init__(self, database: Database, blobs: Blobs) -> None:
+    def __init__(self, database: Database, blobs: Blobs, clock: Clock) -> None:
         self.database = database
         self.blobs = blobs
+        self.clock = clock
         self._readers: dict[GroupId, list[Reader]] = {}
         self._counts: dict[OrgId, int] = {}
         self.reread_s = REREAD_S
@@ -113,6 +115,7 @@ class Reader:
         self._todo: list[Range] = [(first, END)]
         self._look: list[Range] = []
         self._place = rows.BEGIN
+        self._heard_at = group.heard_at if group.total is None else None
         self._asks_group = not group.status.is_final
         self._ended = group if group.status.is_final else None
         self._is_open = True
@@ -156,6 +159,7 @@ class Reader:
         while True:
             if loop.time() - self._read_at >= self._owner.reread_s:
                 self._todo, self._asks_group = [(0, END)], True
+            await self._note()
             await self._ask_group()
             while self._look or self._todo:
                 runs = await self._read()
@@ -174,6 +178,15 @@ class Reader:
         self._waiter = asyncio.get_running_loop().create_future()
         self._alarm.set(until)
         await self._waiter
+
+    async def _note(self) -> None:
+        """Let the group know now and then that somebody reads, while it takes items still."""
+        now = self._owner.clock.now()
+        if self._heard_at is None or (now - self._heard_at).total_seconds() < NOTED_S or self._ended is not None:
+            return
+        self._heard_at = now
+        async with self._owner.database.request_unit(self.org) as unit:
+            await rows.hear(unit, self.org, self.group, now=now)
 
     async def _ask_group(self) -> None:
         """Read the group's row; once it has ended, all that is missing is looked at once more."""

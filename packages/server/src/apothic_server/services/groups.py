@@ -107,6 +107,7 @@ class Groups:
                 await streams.append(unit, group.org, StreamRef(StreamKind.GROUP, group.id), [created])
                 view = GroupView(group, found.app_name, found.spec.name, Counts().as_json(), is_new=True)
             else:
+                await rows.hear(unit, actor.org, earlier.id, now=self._clock.now())
                 view = await self._view(unit, earlier)
             await keep_result(unit, actor, keep, view, self._clock)
         if view.is_new:
@@ -230,7 +231,7 @@ class Groups:
         return OutcomeReader(self, actor, reader)
 
     def _new(self, actor: Actor, function: Function, new: NewGroup) -> Group:
-        attempt = actor.attempt
+        attempt, now = actor.attempt, self._clock.now()
         return Group(
             id=GroupId(self._new_key()),
             org=actor.org,
@@ -249,13 +250,14 @@ class Groups:
             created_by=actor.key,
             parent=None if attempt is None else attempt.job,
             depth=0 if attempt is None else attempt.depth + 1,
-            created_at=self._clock.now(),
+            created_at=now,
             finished_at=None,
+            heard_at=now,
         )
 
     def _made(self, group: Group, function: Function) -> None:
         if self._board.dispatches:
-            self._maps.open(live_group(group, function))
+            self._maps.open(live_group(group, function, self._clock.monotonic()))
         self._board.hints.changed(group.id)
 
     async def _function(self, actor: Actor, function: FunctionId | tuple[str, str]) -> Function:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, OrgId
 from apothic.wire.values import Value
 from apothic_server.domain.group_views import GroupFilter, Inputs
-from apothic_server.domain.groups import Counts, Group, GroupStatus, Segment
+from apothic_server.domain.groups import NOTED_S, Counts, Group, GroupStatus, Segment
 from apothic_server.domain.jobs import JobStatus, StoredValue
 from apothic_server.store.connection import Connection, Record
 from apothic_server.store.statements import load
@@ -155,11 +155,18 @@ async def waiting_bytes(connection: Connection, group: Group) -> int:
     return int(await connection.fetchval(SQL["waiting_bytes"], group.org, group.id, group.uploaded_bytes))
 
 
-async def add_inputs(connection: Connection, org: OrgId, group: GroupId, inputs: Inputs, blob: str | None) -> None:
+async def add_inputs(
+    connection: Connection, org: OrgId, group: GroupId, inputs: Inputs, blob: str | None, *, now: datetime
+) -> None:
     """Append items to a group that is held; `blob` is where their data lies when it is not to lie in the row."""
     data = inputs.data if blob is None else None
     columns = (inputs.first, inputs.count, inputs.python, len(inputs.data), data, blob)
-    await connection.execute(SQL["add_inputs"], org, group, *columns)
+    await connection.execute(SQL["add_inputs"], org, group, *columns, now)
+
+
+async def hear(connection: Connection, org: OrgId, group: GroupId, *, now: datetime) -> None:
+    """Note that somebody cares for a group that takes items still; a note that is younger than `NOTED_S` is enough."""
+    await connection.execute(SQL["hear"], org, group, now, now - timedelta(seconds=NOTED_S))
 
 
 async def close_group(connection: Connection, org: OrgId, group: GroupId) -> None:

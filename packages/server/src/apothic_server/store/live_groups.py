@@ -105,9 +105,22 @@ async def inputs(connection: Connection, org: OrgId, group: GroupId, *, item: in
     return found if found and found[0].end > item else []
 
 
-async def stop_group(connection: Connection, org: OrgId, group: GroupId, error: dict[str, Any], *, term: int) -> bool:
+async def stop_group(
+    connection: Connection, org: OrgId, group: GroupId, error: dict[str, Any] | None, *, term: int
+) -> bool:
     """Write that a running group is being cancelled; return whether it was."""
-    return await connection.fetchval(SQL["stop_group"], group, org, _json(error), term) is not None
+    told = None if error is None else _json(error)
+    return await connection.fetchval(SQL["stop_group"], group, org, told, term) is not None
+
+
+async def stop_silent(
+    connection: Connection, org: OrgId, group: GroupId, error: dict[str, Any], *, heard_before: datetime, term: int
+) -> bool:
+    """Write that a running group is being cancelled, unless it has all its items or was heard of since; return whether
+    it was.
+    """
+    found = await connection.fetchval(SQL["stop_silent"], group, org, _json(error), heard_before, term)
+    return found is not None
 
 
 async def end_group(

@@ -12,7 +12,7 @@ from apothic.wire.runner import error_from_json
 from apothic.wire.values import RemoteError, Value
 from apothic_server.domain.apps import Function, python_of
 from apothic_server.domain.decide.placement import Need
-from apothic_server.domain.groups import ITEMS, Counts, Group, GroupStatus, Segment, Slice
+from apothic_server.domain.groups import ITEMS, SILENCE_S, Counts, Group, GroupStatus, Segment, Slice
 from apothic_server.domain.jobs import StoredValue
 
 WINDOW_BYTES = 1024 * 1024
@@ -101,6 +101,8 @@ class LiveGroup:
         size: Items of the chunk that was cut last.
         is_single: No chunks: each item travels alone.
         told: What its stream was told last, and when in monotonic seconds.
+        heard_at: Monotonic seconds at which somebody last added items or read outcomes, as far as is known here.
+        patience_s: As `Group.patience_s`.
     """
 
     id: GroupId
@@ -133,6 +135,8 @@ class LiveGroup:
     is_single: bool = False
     told: Counts = field(default_factory=Counts)
     told_at: float = 0.0
+    heard_at: float = 0.0
+    patience_s: float = SILENCE_S
 
     @property
     def is_stopping(self) -> bool:
@@ -163,8 +167,8 @@ class LiveGroup:
         return StoredValue(Value(ITEMS, data, segment.python))
 
 
-def live_group(group: Group, function: Function) -> LiveGroup:
-    """Return the memory of a group of which nothing was cut yet."""
+def live_group(group: Group, function: Function, heard_at: float) -> LiveGroup:
+    """Return the memory of a group of which nothing was cut yet; `heard_at` in monotonic seconds."""
     spec = function.spec
     made = LiveGroup(
         id=group.id,
@@ -179,6 +183,8 @@ def live_group(group: Group, function: Function) -> LiveGroup:
         uploaded=group.uploaded,
         total=group.total,
         is_single=spec.at_most_once or spec.is_generator,
+        heard_at=heard_at,
+        patience_s=group.patience_s,
     )
     made.to_cut.add(0, group.uploaded)
     made.error = None if group.error is None else error_from_json(group.error)

@@ -27,6 +27,7 @@ from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.live_groups import LiveGroup, Ranges, live_group
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.own_rows import OwnRows, entries_of
+from apothic_server.services.dispatch.silence import Silence
 from apothic_server.store import live_groups as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
@@ -65,6 +66,7 @@ class MapUpkeep:
         self._calls = calls
         self._blobs = blobs
         self._own = OwnRows(board)
+        self._silence = Silence(database, board, maps)
         self.met = maps.met
         self.begin = maps.begin
 
@@ -104,6 +106,8 @@ class MapUpkeep:
             await self._feed(next(iter(maps.hungry)))
         for group_id in list(maps.stopped):
             await self._write_stop(group_id)
+        if heard := await self._silence.end_silent():
+            await self.look_at(heard)
         for group_id in list(maps.over):
             await self._write_end(group_id)
         await self._tell_progress()
@@ -141,11 +145,12 @@ class MapUpkeep:
             if function is None:
                 log.error("group.without_function", group=group.id)
                 return
-            live = live_group(group, function)
+            live = live_group(group, function, self._monotonic(group.heard_at))
             live.is_stale = True
             maps.open(live)
             self._board.hints.maps()
             return
+        live.heard_at = max(live.heard_at, self._monotonic(group.heard_at))
         maps.grew(group.id, group.uploaded)
         if group.total is not None and live.total is None:
             maps.close(group.id, group.total)
@@ -225,9 +230,10 @@ class MapUpkeep:
 
     async def _write_stop(self, group_id: GroupId) -> None:
         group, term = self._maps.groups.get(group_id), self._board.term
-        if group is not None and group.error is not None and term is not None:
+        if group is not None and term is not None:
+            error = None if group.error is None else error_to_json(group.error)
             async with self._database.system_unit() as unit:
-                await rows.stop_group(unit, group.need.org, group_id, error_to_json(group.error), term=term)
+                await rows.stop_group(unit, group.need.org, group_id, error, term=term)
         self._maps.stopped.pop(group_id, None)
 
     async def _write_end(self, group_id: GroupId) -> None:
@@ -263,7 +269,8 @@ class MapUpkeep:
             if counts == group.told:
                 continue
             group.told, group.told_at = counts, now
-            told = StreamEvent("group.progress", self._board.clock.now(), {"counts": counts.as_json()})
+            data = {"counts": counts.as_json(), "items": group.uploaded, "total": group.total}
+            told = StreamEvent("group.progress", self._board.clock.now(), data)
             async with self._database.system_unit() as unit:
                 await append(unit, group.need.org, StreamRef(StreamKind.GROUP, group.id), [told])
             self._board.hints.changed(group.id)

@@ -88,7 +88,7 @@ class Maps:
         if segment is not None and segment.first == group.uploaded:
             group.keep(segment)
         group.to_cut.add(group.uploaded, uploaded)
-        group.uploaded = uploaded
+        group.uploaded, group.heard_at = uploaded, self._board.clock.monotonic()
         group.version += 1
         self.go_on(group)
 

@@ -3,9 +3,10 @@
 -- name: add_group
 -- Nothing when the function has a group with this key.
 INSERT INTO groups (
-    id, org, app, deployment, function, status, spread, key, stop_after, created_by, parent, depth, created_at
+    id, org, app, deployment, function, status, spread, key, stop_after, created_by, parent, depth, created_at,
+    heard_at
 )
-VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12)
+VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12, $12)
 ON CONFLICT (org, function, key) DO NOTHING
 RETURNING id;
 
@@ -22,13 +23,13 @@ SELECT count(*) FROM (
 
 -- name: get_group
 SELECT id, org, app, deployment, function, status, spread, key, stop_after, uploaded, uploaded_bytes, total, counts,
-    error, created_by, parent, depth, created_at, finished_at
+    error, created_by, parent, depth, created_at, finished_at, heard_at
 FROM groups WHERE org = $1 AND id = $2;
 
 -- name: hold_group
 -- The same, and nobody else changes the row before this transaction ends.
 SELECT id, org, app, deployment, function, status, spread, key, stop_after, uploaded, uploaded_bytes, total, counts,
-    error, created_by, parent, depth, created_at, finished_at
+    error, created_by, parent, depth, created_at, finished_at, heard_at
 FROM groups WHERE org = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: list_groups
@@ -38,7 +39,7 @@ WITH looked AS (
 )
 SELECT looked.id, looked.org, looked.app, looked.deployment, looked.function, looked.status, looked.spread, looked.key,
     looked.stop_after, looked.uploaded, looked.uploaded_bytes, looked.total, looked.counts, looked.error,
-    looked.created_by, looked.parent, looked.depth, looked.created_at, looked.finished_at,
+    looked.created_by, looked.parent, looked.depth, looked.created_at, looked.finished_at, looked.heard_at,
     app.name AS app_name, function.name AS function_name
 FROM looked JOIN apps AS app ON app.id = looked.app AND app.org = $1
     JOIN functions AS function ON function.id = looked.function AND function.org = $1
@@ -74,11 +75,16 @@ SELECT $3::bigint - coalesce((
 -- name: add_inputs
 -- Only while the group's row is held.
 WITH grown AS (
-    UPDATE groups SET uploaded = uploaded + $4, uploaded_bytes = uploaded_bytes + $6 WHERE org = $1 AND id = $2
+    UPDATE groups SET uploaded = uploaded + $4, uploaded_bytes = uploaded_bytes + $6, heard_at = $9
+    WHERE org = $1 AND id = $2
     RETURNING uploaded_bytes
 )
 INSERT INTO group_inputs (group_id, first, count, org, python, size_bytes, end_bytes, data, blob)
 SELECT $2, $3, $4, $1, $5, $6, uploaded_bytes, $7, $8 FROM grown;
+
+-- name: hear
+-- Of one that takes items still, unless somebody was heard of not long ago.
+UPDATE groups SET heard_at = $3 WHERE org = $1 AND id = $2 AND total IS NULL AND finished_at IS NULL AND heard_at < $4;
 
 -- name: close_group
 UPDATE groups SET total = uploaded WHERE org = $1 AND id = $2;

@@ -3,12 +3,12 @@
 
 -- name: list_unfinished
 SELECT id, org, app, deployment, function, status, spread, key, stop_after, uploaded, uploaded_bytes, total, counts, error,
-    created_by, parent, depth, created_at, finished_at
+    created_by, parent, depth, created_at, finished_at, heard_at
 FROM groups WHERE finished_at IS NULL AND id > $1 ORDER BY id LIMIT $2;
 
 -- name: get_groups
 SELECT id, org, app, deployment, function, status, spread, key, stop_after, uploaded, uploaded_bytes, total, counts, error,
-    created_by, parent, depth, created_at, finished_at
+    created_by, parent, depth, created_at, finished_at, heard_at
 FROM groups WHERE id = ANY ($1::text[]);
 
 -- name: one_snapshot
@@ -67,6 +67,13 @@ WHERE group_id = $1 AND org = $2 AND first >= (
     SELECT max(first) FROM group_inputs WHERE group_id = $1 AND org = $2 AND first <= $3
 )
 ORDER BY first LIMIT $4;
+
+-- name: stop_silent
+-- Not when all its items were sent, or somebody was heard of after $4.
+UPDATE groups SET status = 'cancelling', error = $3
+WHERE id = $1 AND org = $2 AND status = 'running' AND total IS NULL AND heard_at <= $4
+    AND $5 = (SELECT term FROM dispatcher FOR SHARE)
+RETURNING id;
 
 -- name: stop_group
 UPDATE groups SET status = 'cancelling', error = $3
