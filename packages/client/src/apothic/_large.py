@@ -100,6 +100,7 @@ def decode_large(descriptor: int, value: Value, *, main_alias: str | None = None
             if offset < pickle_size or offset + length > table:
                 raise ValueError("the large value is cut off")
             buffers.append(whole[offset : offset + length])
+        file.seek(0)
         return load(file, buffers, value.python, main_alias=main_alias)
 
 

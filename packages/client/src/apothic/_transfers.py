@@ -152,7 +152,6 @@ class _Fetched:
             return False
         if self.size > self._reference.size_bytes or self._digest.hexdigest() != self._reference.sha256:
             raise ProtocolError("The server sent other bytes of a large value than were named.")
-        os.lseek(self.descriptor, 0, os.SEEK_SET)
         return True
 
     def write(self, pieces: list[bytes]) -> None:

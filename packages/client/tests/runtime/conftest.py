@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 import apothic
+from apothic.wire.attempts import SOCKET_VARIABLE
 from apothic.wire.frames import FrameReader, decode_frame, encode_frame
 from apothic.wire.limits import MIB
 from apothic.wire.version import RUNNER_PROTOCOL
@@ -220,7 +221,12 @@ def start_zygote(tree: Path, tmp_path: Path) -> Iterator[Start]:
                 [executable, "-I", "-S", "-B", "-c", START, str(tree), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=root,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(tmp_path)},
+                env={
+                    "PATH": "/usr/bin:/bin",
+                    "LANG": "C.UTF-8",
+                    "HOME": str(tmp_path),
+                    SOCKET_VARIABLE: f"{tmp_path}/api.sock",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -66,7 +66,7 @@ from apothic_server.services.schedules import Schedules
 from apothic_server.services.stats import Stats
 from apothic_server.services.streams import Streams
 from apothic_server.services.turns import Turns
-from apothic_server.services.values import LargeValues
+from apothic_server.services.values import ORG_VALUES_MAX, LargeValues
 from apothic_server.services.workers import Workers
 from apothic_server.store.address import StoreAddress
 from apothic_server.store.database import Database
@@ -103,6 +103,7 @@ class Cloud:
         holder: Name under which the dispatcher's term is taken; given when the caller has proof that every process that
             used it before is dead, which spares the wait for the end of their term. None makes a new one.
         disk: Decides whether there is room for new work; None takes it always.
+        org_values_max: Bytes of large values that an org may keep.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Cloud:
         grace_s: float = GRACE_S,
         holder: str | None = None,
         disk: Disk | None = None,
+        org_values_max: int = ORG_VALUES_MAX,
     ) -> None:
         self._address = address
         self._data = data
@@ -124,6 +126,7 @@ class Cloud:
         self._commit_delay_s = commit_delay_s
         self._grace_s = grace_s
         self._holder = holder
+        self._org_values_max = org_values_max
         self.disk = disk or Disk(data, floor_bytes=0)
         self._stack = AsyncExitStack()
         self._is_stopped = False
@@ -256,7 +259,7 @@ class Cloud:
             grace_s=self._grace_s,
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
-        large = self.large_values = LargeValues(database, uploads, clock, disk)
+        large = self.large_values = LargeValues(database, uploads, clock, disk, org_bytes_max=self._org_values_max)
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs, clock)
         groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, new_key=key)

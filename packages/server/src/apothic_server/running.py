@@ -18,6 +18,7 @@ from apothic_server.settings import Settings
 from apothic_server.store.disk import MIB, Disk
 
 EMBEDDED_HOLDER = "local"
+GIB = 1024 * MIB
 
 
 class WorkerFailed(PlatformError):
@@ -69,6 +70,7 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
             grace_s=settings.disconnect_grace_s,
             holder=holder,
             disk=disk,
+            org_values_max=settings.large_values_gb * GIB,
         )
         stack.push_async_callback(cloud.stop)
         await cloud.start()

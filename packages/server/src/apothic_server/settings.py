@@ -7,12 +7,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from apothic.wire.limits import DISK_FLOOR_MB
+from apothic.wire.limits import DISK_FLOOR_MB, LARGE_VALUES_GB
 
 DEFAULT_PORT = 8400
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_GRACE_S = 30.0
 DEFAULT_DISK_FLOOR_MB = DISK_FLOOR_MB
+DEFAULT_LARGE_VALUES_GB = LARGE_VALUES_GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class Settings:
         has_worker: Run a worker beside the server.
         disk_floor_mb: Free MiB of the store's disk below which no new work is taken, and of the worker's below which
             the runner that writes most is stopped; 0 for neither.
+        large_values_gb: GiB of large values that each org may keep.
         commit_delay_s: Delay before each commit of the batching writer; for benchmarks.
     """
 
@@ -55,6 +57,7 @@ class Settings:
     public_url: str | None = None
     has_worker: bool = True
     disk_floor_mb: int = DEFAULT_DISK_FLOOR_MB
+    large_values_gb: int = DEFAULT_LARGE_VALUES_GB
     commit_delay_s: float = 0.0
 
     @property

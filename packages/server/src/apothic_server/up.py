@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from apothic.wire.limits import CPU_MAX, MEMORY_MB_MAX
+from apothic.wire.limits import CPU_MAX, LARGE_VALUES_GB_MAX, MEMORY_MB_MAX
 from apothic.wire.version import VERSION
 from apothic_server import identity
 from apothic_server.detached import detach_cloud
@@ -31,7 +31,14 @@ from apothic_server.options import (
     public_address,
     shared_folder,
 )
-from apothic_server.settings import DEFAULT_DISK_FLOOR_MB, DEFAULT_GRACE_S, DEFAULT_HOST, DEFAULT_PORT, Settings
+from apothic_server.settings import (
+    DEFAULT_DISK_FLOOR_MB,
+    DEFAULT_GRACE_S,
+    DEFAULT_HOST,
+    DEFAULT_LARGE_VALUES_GB,
+    DEFAULT_PORT,
+    Settings,
+)
 from apothic_server.telling import Form, tell, telling_failure
 
 if TYPE_CHECKING:
@@ -88,6 +95,13 @@ LOG_MAX = 16 * 1024 * 1024
     type=click.IntRange(0, 1_048_576),
     help="Take no new work, and stop what writes most, while less is free on the disk of the data folder.",
 )
+@click.option(
+    "--large-values-gb",
+    default=DEFAULT_LARGE_VALUES_GB,
+    show_default=True,
+    type=click.IntRange(5, LARGE_VALUES_GB_MAX),
+    help="GiB of large arguments and results that each organisation may keep.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Return when the cloud is ready and leave it running.")
 @click.option("--commit-delay-ms", type=FiniteRange(0, 60_000), default=0.0, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
@@ -111,6 +125,7 @@ def up(
     no_endpoint: bool,
     disconnect_grace_s: float,
     disk_floor_mb: int,
+    large_values_gb: int,
     detach: bool,
     commit_delay_ms: float,
     ready_fd: int | None,
@@ -140,6 +155,7 @@ def up(
         endpoint=None if no_endpoint else (endpoint or home() / "endpoint.json").absolute(),
         disconnect_grace_s=disconnect_grace_s,
         disk_floor_mb=disk_floor_mb,
+        large_values_gb=large_values_gb,
         commit_delay_s=commit_delay_ms / 1000,
     )
     with telling_failure(ready_fd):

@@ -12,9 +12,11 @@ from apothic.wire.large import LARGE, Reference
 from apothic.wire.link import Finished
 from apothic.wire.values import CALL_TYPE, Value
 from apothic_server.domain.errors import NotFound
+from apothic_server.services import values
 from apothic_server.services.values import LargeValues
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
+from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import OCTETS
 
 pytestmark = pytest.mark.anyio
@@ -166,12 +168,28 @@ async def test_what_no_job_names_is_removed_a_day_after_its_last_use(client, clo
 
 
 async def test_an_org_keeps_no_more_than_it_may(client, cloud):
-    values: LargeValues = cloud.inner.large_values
-    values._org_bytes_max = len(DATA)
+    kept: LargeValues = cloud.inner.large_values
+    kept._org_bytes_max = len(DATA)
     assert (await put(client)).status == 201
     other = hashlib.sha256(b"more").hexdigest()
     refused = await client.request("PUT", f"/v1/blobs/{other}", headers=OCTETS, body=b"more")
 
     assert (refused.status, refused.json["code"]) == (507, "large_values_full")
     with pytest.raises(NotFound):
-        await values.use(cloud.actor.org, Value(LARGE, Reference(other, 4).encode()))
+        await kept.use(cloud.actor.org, Value(LARGE, Reference(other, 4).encode()))
+
+
+@guarantee("G15.1", "limits_table")
+async def test_a_value_above_5_gib_is_refused(client, monkeypatch):
+    five = 5 * 1024**3
+    announced = await client.request("PUT", PATH, headers={**OCTETS, "content-length": str(five + 1)}, body=b"")
+    behind = await client.request("PUT", f"{PATH}?offset={five}", headers=OCTETS, body=b"!")
+    offset = await client.request("PUT", f"{PATH}?offset={five + 1}", headers=OCTETS, body=b"!")
+    monkeypatch.setattr(values, "LARGE_VALUE_MAX", len(DATA) - 1)
+    async with client.open("PUT", PATH, headers=OCTETS, body=None) as counted:
+        counted.send_body(DATA, more=False)
+        assert await counted.start() == 413
+
+    assert [(answer.status, answer.json["code"]) for answer in (announced, behind)] == [(413, "too_large")] * 2
+    assert offset.status == 422
+    assert (await state(client))[0] == 404

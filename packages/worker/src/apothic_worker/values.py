@@ -1,21 +1,17 @@
 """Large values on this machine: arguments fetched once for the runners of a zygote, results uploaded from files.
 
 Every file is one without a name in the scratch folder, so none is left behind however this process ends. Runners get
-descriptors over the socket `values.sock` beside the one to the control plane; requests are made as their attempts. A
-transfer goes on after a broken connection where it was, and is tried until it succeeds, is refused, or the runner is
-gone: what ends an attempt ends its transfers.
+descriptors over the socket `values.sock` beside the one to the control plane; requests are made as their attempts, and
+what ends an attempt ends its transfers (`apothic_worker.transfers`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import http.client
 import os
 import socket
 import threading
-import urllib.parse
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,28 +20,18 @@ from typing import Any
 
 from apothic.wire.attempts import VALUES_SOCKET
 from apothic.wire.frames import FrameError, decode_frame, encode_frame
-from apothic.wire.large import BLOB_TYPE, UPLOAD_COMPLETE, UPLOAD_OFFSET, Reference
+from apothic.wire.large import Reference
 from apothic_worker import journal
-from apothic_worker.archives import connect
 from apothic_worker.attempt import Caller, Key
 from apothic_worker.door import BACKLOG, Door, bind_below, peer_pid
-from apothic_worker.heads import Refused
-from apothic_worker.relay import Relay, credential
+from apothic_worker.transfers import TransferRefused, Transfers
 
 KEPT_BYTES_MAX = 8 * 1024**3
 """Fetched values beyond this are forgotten, those used longest ago first; runners that have one keep it."""
 
-AT_ONCE = 4
-PAUSE_S = 1.0
+AT_ONCE = 16
 PER_CALLER_MAX = 16
 MESSAGE_MAX = 4096
-CHUNK = 1024 * 1024
-SEND_CHUNK = 16 * CHUNK
-_FINAL = range(400, 500)
-
-
-class TransferRefused(Exception):
-    """The control plane does not take or give this value; another try is in vain."""
 
 
 class Values:
@@ -53,13 +39,13 @@ class Values:
 
     Args:
         scratch: Folder on a disk; nothing in it gets a name.
-        relay: Knows the control plane.
+        transfers: Moves what has to come here or to go.
         floor_bytes: A value is not fetched when less than this would be free on the disk afterwards.
     """
 
-    def __init__(self, scratch: Path, relay: Relay, *, floor_bytes: int = 0) -> None:
+    def __init__(self, scratch: Path, transfers: Transfers, *, floor_bytes: int = 0) -> None:
         self._scratch = scratch
-        self._relay = relay
+        self._transfers = transfers
         self._floor_bytes = floor_bytes
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="values")
         self._kept: OrderedDict[tuple[Door, str], tuple[int, int]] = OrderedDict()
@@ -92,7 +78,7 @@ class Values:
         Raises:
             TransferRefused: It does not take them.
         """
-        await self._run(self._send, descriptor, attempt, reference, stop)
+        await self._run(self._transfers.send, descriptor, attempt, reference, stop)
 
     def forget(self, door: Door) -> None:
         """Forget what was fetched for the runners behind a door."""
@@ -113,101 +99,12 @@ class Values:
             raise TransferRefused("the disk of this machine has no room for the value")
         descriptor = self.make()
         try:
-            digest = hashlib.sha256()
-            self._until_done(lambda: self._receive(descriptor, digest, attempt, reference, stop), stop)
-            if digest.hexdigest() != reference.sha256:
-                raise TransferRefused("the control plane sent other bytes than it named")
+            self._transfers.fetch(descriptor, attempt, reference, stop)
             os.fchmod(descriptor, 0o400)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
-
-    def _until_done(self, step: Callable[[], bool], stop: threading.Event) -> None:
-        while True:
-            try:
-                if step():
-                    return
-            except (OSError, http.client.HTTPException, Refused, ValueError) as error:
-                journal.warning("value.interrupted", reason=repr(error))
-            if stop.wait(PAUSE_S):
-                raise TransferRefused("the runner is gone")
-
-    def _receive(self, descriptor: int, digest: Any, attempt: Key, reference: Reference, stop: threading.Event) -> bool:
-        at = os.fstat(descriptor).st_size
-        headers = {"Range": f"bytes={at}-"} if at else {}
-        connection, response = self._ask("GET", attempt, reference, headers)
-        with contextlib.closing(connection):
-            _check(response)
-            if response.status != (206 if at else 200):
-                return False
-            while at < reference.size_bytes and not stop.is_set():
-                piece = response.read(min(CHUNK, reference.size_bytes - at))
-                if not piece:
-                    break
-                digest.update(piece)
-                _write(descriptor, piece)
-                at += len(piece)
-        return at == reference.size_bytes
-
-    def _send(self, descriptor: int, attempt: Key, reference: Reference, stop: threading.Event) -> None:
-        if os.fstat(descriptor).st_size != reference.size_bytes:
-            raise TransferRefused("the file does not have the size that was told")
-        self._until_done(lambda: self._send_rest(descriptor, attempt, reference, stop), stop)
-
-    def _send_rest(self, descriptor: int, attempt: Key, reference: Reference, stop: threading.Event) -> bool:
-        connection, known = self._ask("HEAD", attempt, reference, {})
-        connection.close()
-        if known.status != 404:
-            _check(known)
-        if known.status == 200 and known.getheader(UPLOAD_COMPLETE) == "?1":
-            return True
-        at = int(known.getheader(UPLOAD_OFFSET) or "0") if known.status == 200 else 0
-        at = at if at < reference.size_bytes else 0
-        connection, path, sent = self._connection(attempt, reference)
-        with contextlib.closing(connection), os.fdopen(os.dup(descriptor), "rb") as file:
-            connection.putrequest("PUT", f"{path}?offset={at}")
-            size = reference.size_bytes - at
-            for name, value in {**sent, "Content-Type": BLOB_TYPE, "Content-Length": str(size)}.items():
-                connection.putheader(name, value)
-            connection.endheaders()
-            while at < reference.size_bytes and not stop.is_set():
-                at += connection.sock.sendfile(file, at, min(SEND_CHUNK, reference.size_bytes - at))
-            if stop.is_set():
-                return False
-            response = connection.getresponse()
-            if response.status != 409:  # it has fewer bytes than it said
-                _check(response)
-            return response.status in (200, 201)
-
-    def _ask(
-        self, method: str, attempt: Key, reference: Reference, headers: dict[str, str]
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection, path, sent = self._connection(attempt, reference)
-        try:
-            connection.request(method, path, headers={**sent, **headers})
-            return connection, connection.getresponse()
-        except BaseException:
-            connection.close()
-            raise
-
-    def _connection(self, attempt: Key, reference: Reference) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-        control_plane = self._relay.control_plane()
-        parts = urllib.parse.urlsplit(control_plane.url)
-        headers = {name.decode(): value.decode() for name, value in credential(control_plane, attempt)}
-        return connect(parts), f"{parts.path.rstrip('/')}/v1/blobs/{reference.sha256}", headers
-
-
-def _check(response: http.client.HTTPResponse) -> None:
-    """Raise TransferRefused for an answer that stands; others may be followed by better ones."""
-    if response.status in _FINAL and response.status not in (408, 429):
-        raise TransferRefused(f"the control plane answered {response.status} for a large value")
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 class ValuesDoor:

@@ -31,6 +31,7 @@ from apothic_worker.relay import Relay
 from apothic_worker.supervisor import Supervisor
 from apothic_worker.survivors import end_survivors
 from apothic_worker.tidying import Tidying
+from apothic_worker.transfers import Transfers
 from apothic_worker.tree import build_tree
 from apothic_worker.values import Values
 from apothic_worker.zygote import Site
@@ -131,7 +132,7 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str, forerunn
     link = ControlLink(_dial(config), make_state)
     archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))
     relay, scratch = Relay(link.control_plane), prepared.folders.scratch
-    values = Values(scratch, relay, floor_bytes=config.disk_floor_mb * MIB)
+    values = Values(scratch, Transfers(relay), floor_bytes=config.disk_floor_mb * MIB)
     site = Site(prepared.executor, prepared.limits, prepared.tree, relay, scratch, values)
     environments = Environments(prepared.folders.environments, prepared.folders.scratch, prepared.interpreters)
     zygotes = Zygotes(site, prepared.interpreters, archives, environments)

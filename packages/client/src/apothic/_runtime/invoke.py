@@ -10,11 +10,11 @@ from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, cast
 
-from apothic._large import decode_large, encode_large_result
+from apothic._large import LargeBody, decode_large, encode_large_result
 from apothic._runtime.errors import describe
 from apothic._runtime.generate import ItemRefused, run_async_generator, run_generator
 from apothic._runtime.items import ItemStream
-from apothic._runtime.large import TransferFailed, keep, open_value
+from apothic._runtime.large import TransferFailed, keep, keep_async, open_value, open_value_async
 from apothic._runtime.output import flush_streams
 from apothic._serialize import NotSerializable, PythonMismatch, ValueTooLarge, decode, encode_result
 from apothic.wire.chunks import ENCODINGS, unpack
@@ -110,11 +110,13 @@ def run_item(
         open_items: Makes the way of the items, for a generator; None refuses generators.
     """
     process = os.getpid()
-    arguments = _read_arguments(call)
+    arguments = _read_arguments(call, _opened(call))
     if isinstance(arguments, Outcome):
         return arguments
     try:
         outcome = _encoded(_result(function, call, arguments, drive, open_items), call)
+        if isinstance(outcome, LargeBody):
+            outcome = _kept(outcome)
     except BaseException as error:
         _leave_if_forked(process, error)
         outcome = _failed(error)
@@ -147,7 +149,11 @@ async def run_call_async(function: Callable[..., Any], call: Call, open_items: O
 async def run_item_async(function: Callable[..., Any], call: Call, open_items: OpenItems | None = None) -> Outcome:
     """Run an `async def` function and return its outcome, like `run_item`."""
     process = os.getpid()
-    arguments = _read_arguments(call)
+    try:
+        opened = await _opened_async(call)
+    except BaseException as error:  # cancelled meanwhile
+        return _failed(error)
+    arguments = _read_arguments(call, opened)
     if isinstance(arguments, Outcome):
         return arguments
     try:
@@ -155,6 +161,8 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
         if open_items is not None and _is_own(AsyncGeneratorType, isasyncgenfunction, function, result):
             result = run_async_generator(result, open_items(call.id))
         outcome = _encoded(await result if isawaitable(result) else result, call)
+        if isinstance(outcome, LargeBody):
+            outcome = await _kept_async(outcome)
     except BaseException as error:
         _leave_if_forked(process, error)
         outcome = _failed(error)
@@ -162,9 +170,37 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
     return outcome
 
 
-def _read_arguments(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
+def _opened(call: Call) -> int | Outcome | None:
+    """Return the file of large arguments, None for small ones."""
+    if call.arguments.encoding != LARGE:
+        return None
     try:
-        pair = _decoded(call.arguments)
+        return open_value(Reference.parse(call.arguments.data))
+    except (TransferFailed, ValueError) as error:
+        return _not_opened(error)
+
+
+async def _opened_async(call: Call) -> int | Outcome | None:
+    """As `_opened`; the event loop goes on meanwhile."""
+    if call.arguments.encoding != LARGE:
+        return None
+    try:
+        return await open_value_async(Reference.parse(call.arguments.data))
+    except (TransferFailed, ValueError) as error:
+        return _not_opened(error)
+
+
+def _not_opened(error: Exception) -> Outcome:
+    return Outcome(
+        error=describe(error, "transfer_failed" if isinstance(error, TransferFailed) else "arguments_unreadable")
+    )
+
+
+def _read_arguments(call: Call, opened: int | Outcome | None) -> tuple[list[Any], dict[str, Any]] | Outcome:
+    if isinstance(opened, Outcome):
+        return opened
+    try:
+        pair = decode(call.arguments) if opened is None else decode_large(opened, call.arguments)
     except PythonMismatch as error:
         return Outcome(error=describe(error, "python_mismatch"))
     except BaseException as error:  # unpickling runs user code
@@ -177,12 +213,6 @@ def _read_arguments(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
     if not _is_pair(pair):
         return _unreadable("the arguments are not a list and an object with text keys")
     return cast("tuple[list[Any], dict[str, Any]]", tuple(pair))
-
-
-def _decoded(value: Value) -> Any:
-    if value.encoding != LARGE:
-        return decode(value)
-    return decode_large(open_value(Reference.parse(value.data)), value)
 
 
 def _is_pair(pair: Any) -> bool:
@@ -209,7 +239,8 @@ def _failed(error: BaseException) -> Outcome:
     return Outcome(error=describe(error))
 
 
-def _encoded(result: object, call: Call) -> Outcome:
+def _encoded(result: object, call: Call) -> Outcome | LargeBody:
+    """Return what to answer, or a value that is too large for an answer."""
     if isinstance(result, _GENERATORS):
         return _generator_refused(cast("Any", result))
     try:
@@ -217,16 +248,28 @@ def _encoded(result: object, call: Call) -> Outcome:
     except NotSerializable as error:
         return Outcome(error=describe(error, "result_unserializable"))
     except ValueTooLarge as error:
-        return _large(result) if call.form == "call" else Outcome(error=describe(error, "result_too_large"))
-
-
-def _large(result: object) -> Outcome:
+        if call.form != "call":
+            return Outcome(error=describe(error, "result_too_large"))
     try:
-        return Outcome(value=keep(encode_large_result(result)))
+        return encode_large_result(result)
     except NotSerializable as error:
         return Outcome(error=describe(error, "result_unserializable"))
-    except (ValueTooLarge, TransferFailed) as error:
+    except ValueTooLarge as error:
         return Outcome(error=describe(error, "result_too_large"))
+
+
+def _kept(body: LargeBody) -> Outcome:
+    try:
+        return Outcome(value=keep(body))
+    except TransferFailed as error:
+        return Outcome(error=describe(error, "transfer_failed"))
+
+
+async def _kept_async(body: LargeBody) -> Outcome:
+    try:
+        return Outcome(value=await keep_async(body))
+    except TransferFailed as error:
+        return Outcome(error=describe(error, "transfer_failed"))
 
 
 def _generator_refused(result: Any) -> Outcome:

@@ -1,15 +1,19 @@
 """Large values inside a runner: files of the worker, got and given as descriptors over its socket beside the API's.
 
 User code may do so too; it gets no more than the same bytes by HTTP.
+
+What is done with the worker is a generator that yields what it waits for: one that blocks and one for an event loop
+that other calls run on both go through the same steps.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from apothic._runtime.context import call_name
 from apothic.wire.attempts import SOCKET_VARIABLE, VALUES_SOCKET
@@ -18,9 +22,11 @@ from apothic.wire.large import Reference
 from apothic.wire.values import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from apothic._large import LargeBody
+
+T = TypeVar("T")
+Steps = Generator["socket.socket | Callable[[], None]", None, T]
+"""Yields a socket to wait until it can be read, or a function that blocks on files."""
 
 MESSAGE_MAX = 4096
 _FOLDER = Path(os.environ.get(SOCKET_VARIABLE, "")).parent
@@ -36,9 +42,12 @@ def open_value(reference: Reference) -> int:
     Raises:
         TransferFailed: They cannot be fetched.
     """
-    with _worker() as sock:
-        _, descriptor = _ask(sock, {"kind": "open", "sha256": reference.sha256, "size_bytes": reference.size_bytes})
-        return _needed(descriptor)
+    return _blocking(_opening(reference))
+
+
+async def open_value_async(reference: Reference) -> int:
+    """As `open_value`; the event loop goes on meanwhile."""
+    return await _awaited(_opening(reference))
 
 
 def keep(body: LargeBody) -> Value:
@@ -47,18 +56,76 @@ def keep(body: LargeBody) -> Value:
     Raises:
         TransferFailed: It cannot be uploaded.
     """
+    return _blocking(_keeping(body))
+
+
+async def keep_async(body: LargeBody) -> Value:
+    """As `keep`; the event loop goes on meanwhile."""
+    return await _awaited(_keeping(body))
+
+
+def _opening(reference: Reference) -> Steps[int]:
     with _worker() as sock:
-        descriptor = _needed(_ask(sock, {"kind": "make"})[1])
-        try:
-            for piece in body.pieces():
-                view = piece
-                while view:
-                    view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
+        asked = {"kind": "open", "sha256": reference.sha256, "size_bytes": reference.size_bytes}
+        return _needed((yield from _ask(sock, asked)))
+
+
+def _keeping(body: LargeBody) -> Steps[Value]:
+    with _worker() as sock:
+        descriptor = _needed((yield from _ask(sock, {"kind": "make"})))
+        yield lambda: _fill(descriptor, body)
         reference = body.reference
-        _ask(sock, {"kind": "upload", "sha256": reference.sha256, "size_bytes": reference.size_bytes})
+        yield from _ask(sock, {"kind": "upload", "sha256": reference.sha256, "size_bytes": reference.size_bytes})
     return body.value
+
+
+def _blocking(steps: Steps[T]) -> T:
+    try:
+        while True:
+            step = next(steps)
+            if not isinstance(step, socket.socket):
+                step()
+    except StopIteration as end:
+        return end.value
+
+
+async def _awaited(steps: Steps[T]) -> T:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            step = next(steps)
+            if isinstance(step, socket.socket):
+                await _readable(loop, step)
+            else:
+                await loop.run_in_executor(None, step)
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+async def _readable(loop: Any, sock: socket.socket) -> None:
+    readable = loop.create_future()
+    loop.add_reader(sock, lambda: readable.done() or readable.set_result(None))
+    try:
+        await readable
+    finally:
+        loop.remove_reader(sock)
+
+
+def _fill(descriptor: int, body: LargeBody) -> None:
+    """Write the value into a file, which is closed in any case."""
+    try:
+        for piece in body.pieces():
+            view = piece
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise TransferFailed(f"the value cannot be written to the disk of this machine: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -76,15 +143,17 @@ def _worker() -> Generator[socket.socket]:
             raise TransferFailed(f"the worker cannot be reached: {error}") from error
 
 
-def _ask(sock: socket.socket, head: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+def _ask(sock: socket.socket, head: dict[str, Any]) -> Steps[int | None]:
+    """Return the descriptor that comes with the answer, if one does."""
     sock.send(encode_frame({**head, "call": call_name()}))
+    yield sock
     data, descriptors, _, _ = socket.recv_fds(sock, MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
     answer = decode_frame(data)[0] if data else {"kind": "refused", "reason": "the worker ended the connection"}
     if answer.get("kind") != "done":
         for descriptor in descriptors:
             os.close(descriptor)
         raise TransferFailed(str(answer.get("reason")))
-    return answer, descriptors[0] if descriptors else None
+    return descriptors[0] if descriptors else None
 
 
 def _needed(descriptor: int | None) -> int:

@@ -15,8 +15,8 @@ VALUE_MAX = 1 * MIB
 LARGE_VALUE_MAX = 5 * 1024 * MIB
 """Largest value that is uploaded."""
 
-LARGE_VALUES_PER_ORG_MAX = 200 * 1024 * MIB
-"""Bytes of large values that an org may keep; more answer 507 `large_values_full` until old ones were removed."""
+LARGE_VALUES_GB, LARGE_VALUES_GB_MAX = 200, 1_048_576
+"""GiB of large values that an org may keep; more answer 507 `large_values_full` until old ones were removed."""
 
 VALUE_INLINE_MAX = 64 * KIB
 """Values up to here live in the job's row; above, in the blob store."""

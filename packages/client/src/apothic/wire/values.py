@@ -42,7 +42,7 @@ class RemoteError:
         message: `str()` of the exception; at most `ERROR_MESSAGE_MAX` bytes.
         traceback: The formatted traceback of user frames; at most `ERROR_TEXT_MAX` bytes.
         code: Why the attempt failed: `exception`, `load_failed`, `result_unserializable`, `result_too_large`,
-            `python_not_available`, `image_build_failed`, `arguments_unreadable`, `python_mismatch`,
+            `transfer_failed`, `python_not_available`, `image_build_failed`, `arguments_unreadable`, `python_mismatch`,
             `generator_not_supported`, `cancelled`, `killed_by_signal`,
             `exited`, `out_of_memory`, `disk_limit`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
             `isolation_refused`.

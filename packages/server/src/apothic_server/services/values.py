@@ -8,10 +8,10 @@ from datetime import timedelta
 
 from apothic.wire.ids import OrgId
 from apothic.wire.large import LARGE, Reference
-from apothic.wire.limits import LARGE_VALUE_MAX, LARGE_VALUES_PER_ORG_MAX, MIB
+from apothic.wire.limits import LARGE_VALUE_MAX, LARGE_VALUES_GB, MIB
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
-from apothic_server.domain.errors import DiskLow, NotFound, Unavailable
+from apothic_server.domain.errors import DiskLow, NotFound, TooLarge, Unavailable
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
 from apothic_server.store import values as rows
@@ -20,6 +20,8 @@ from apothic_server.store.disk import Disk
 
 KEPT_UNUSED = timedelta(days=1)
 """An upload that no job names yet, or any more, is kept this long."""
+
+ORG_VALUES_MAX = LARGE_VALUES_GB * 1024 * MIB
 
 LOOK_BYTES = 64 * MIB
 """So often an upload is stopped when the disk has become nearly full."""
@@ -50,7 +52,7 @@ class LargeValues:
         clock: Clock,
         disk: Disk,
         *,
-        org_bytes_max: int = LARGE_VALUES_PER_ORG_MAX,
+        org_bytes_max: int = ORG_VALUES_MAX,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -83,6 +85,8 @@ class LargeValues:
             DiskLow: The disk is nearly full, or the org keeps as much as it may (`large_values_full`).
         """
         org = actor.org
+        if offset + announced > LARGE_VALUE_MAX:
+            raise TooLarge(f"A value has at most {LARGE_VALUE_MAX} bytes.")
         self._disk.require_room()
         async with self._database.request_unit(org) as unit:
             kept = await rows.bytes_of_values(unit, org)
