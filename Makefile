@@ -56,9 +56,13 @@ format: $(READY) ## format the code and sort the imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## run every benchmark against its peers
+# A run that breaks leaves no result, and the others go on.
+bench: $(READY) ## run every benchmark against its peers, and print all goals in one table
 	@tools/system-packages bench
-	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done
+	@rm -rf .bench/results
+	@broken=; for file in $(BENCHMARKS); do $(BIN)/python $$file || broken="$$broken $$file"; done; \
+		$(BIN)/python benchmarks/_table.py; \
+		[ -z "$$broken" ] || { echo "broken:$$broken" >&2; exit 1; }
 
 chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b, c or s, SEED=number, PLANT=bug)
 	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant "$(PLANT)")

@@ -16,6 +16,7 @@ from typing import Any
 from _environments import NotMeasured, environment, redis_server
 
 DRIVERS = Path(__file__).with_name("_drivers")
+sys.path.append(str(DRIVERS))  # what drivers share, such as a cloud, serves benchmarks without contenders too
 STOP_S = 45
 ERROR_LINES = 15
 
@@ -44,18 +45,8 @@ class Contender:
     f_us: float = 135
 
 
-CONTENDERS = (
-    Contender("ours", "Apothic, warm no-op `remote()`", "commit in PostgreSQL before the reply", "cloud"),
-    Contender("E", "HTTP echo: asyncio, uvloop, httptools", "none", "httptools"),
-    Contender("U", "HTTP echo: uvicorn, Starlette", "none", "starlette", reference_us=98, e_us=26),
-    Contender("F", "4 KiB append + fdatasync", "on disk", "disk"),
-    Contender("T", "commit of one small row, asyncpg", "commit in PostgreSQL", "postgres", reference_us=470, f_us=150),
-    Contender("C", "Celery + Redis, `acks_late`", "in Redis' memory", "celery", reference_us=1963),
-    Contender("C*", "Celery + Redis, `acks_late`, AOF always", "on disk in Redis", "celery-aof", reference_us=2597),
-    Contender("RT", "Ray, task", "memory only", "ray", "task", reference_us=1462),
-    Contender("RA", "Ray, call of an actor", "memory only", "ray", "actor", reference_us=718),
-)
-QUICK = ("ours", "E", "F", "T")
+INSTALLED = ("starlette", "broadcast-starlette", "celery", "celery-aof", "redeploy-celery", "ray", "taskiq", "dbos")
+"""Drivers in environments of their own, which a quick run leaves out; any other one that fails breaks the run."""
 
 
 def commands(folder: Path) -> dict[str, Callable[[], list[str]]]:
@@ -70,6 +61,11 @@ def commands(folder: Path) -> dict[str, Callable[[], list[str]]]:
 
     return {
         "cloud": lambda: [ours, *driver("cloud", _sub(folder, "cloud"))],
+        "map": lambda: [ours, *driver("map_cloud", _sub(folder, "map"))],
+        "map-slow": lambda: [ours, *driver("map_cloud", _sub(folder, "map-slow"), "--commit-delay-ms", "5")],
+        "pool": lambda: [ours, *driver("pool_calls")],
+        "taskiq": lambda: [python("taskiq"), *driver("taskiq_calls", _sub(folder, "taskiq"), redis_server())],
+        "dbos": lambda: [python("dbos"), *driver("dbos_calls", _sub(folder, "dbos"), ours)],
         "redeploy": lambda: [ours, *driver("redeploy_cloud", _sub(folder, "redeploy"))],
         "redeploy-celery": lambda: [
             python("celery"),
@@ -172,7 +168,7 @@ def start(
         except NotMeasured as reason:
             started.reasons[name] = str(reason)
         except Broken as error:
-            if contender.key in QUICK:
+            if name not in INSTALLED:
                 raise
             started.reasons[name] = str(error).replace("\n", " ")[:200]
         else:

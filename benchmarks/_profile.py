@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from _contenders import Driver
 from _environments import NotMeasured, environment
+from _processes import roles, schedule
 
 SAMPLED_S, RATE = 20, 500
 SHARE_MIN = 0.5
@@ -37,35 +37,21 @@ def profile(cloud: Driver, calls: int, folder: Path) -> dict[str, Any]:
 
 
 def _processes(cloud: Driver) -> dict[str, list[int]]:
-    """Return the processes of the running cloud by role."""
-    found: dict[str, list[int]] = {"client": [cloud.pid], "server": [cloud.ready["pid"]]}
-    for pid in _descendants(cloud.ready["pid"]):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        role = "postgres" if "postgres" in command else "worker" if "apothic_worker" in command else "runner"
-        found.setdefault(role, []).append(pid)
-    return found
+    """Return the processes of client and running cloud by role."""
+    return {"client": [cloud.pid], **roles(cloud.ready["pid"])}
 
 
 def _split(cloud: Driver, calls: int) -> dict[str, tuple[float, float, float]]:
     """Return microseconds on a processor, microseconds ready, and switches, for each call and role."""
     cloud.round("call", 50, 0)
     roles = _processes(cloud)
-    before = {role: _schedule(pids) for role, pids in roles.items()}
+    before = {role: schedule(pids) for role, pids in roles.items()}
     cloud.round("call", calls, 0)
     spent: dict[str, tuple[float, float, float]] = {}
     for role, pids in roles.items():
-        ran, waited, switches = (late - early for late, early in zip(_schedule(pids), before[role], strict=True))
+        ran, waited, switches = (late - early for late, early in zip(schedule(pids), before[role], strict=True))
         spent[role] = (ran / calls / 1000, waited / calls / 1000, switches / calls)
     return spent
-
-
-def _schedule(pids: Iterable[int]) -> tuple[int, int, int]:
-    ran = waited = switches = 0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            values = [int(value) for value in task.read_text().split()]
-            ran, waited, switches = ran + values[0], waited + values[1], switches + values[2]
-    return ran, waited, switches
 
 
 def _sampled(cloud: Driver, pid: int, call_us: float, folder: Path) -> dict[str, float]:
@@ -143,18 +129,3 @@ def _path(frame: str) -> str:
     for mark in ("site-packages/", "/src/"):
         path = path.rpartition(mark)[2]
     return re.sub(r"^.*lib/python3\.\d+/", "python: ", path)
-
-
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    found = list(children.get(pid, []))
-    for one in found:
-        found += children.get(one, [])
-    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from _contenders import CONTENDERS, Contender
+from _contenders import Contender
 
 REFERENCE_SHARE = 0.7
 """A peer that is slower than this share of its reference ratio was not measured fairly."""
+
+GOAL_HEAD = "| goal | what | measured | beside | times that | goal | stretch | |\n|---|---|---|---|---|---|---|---|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,130 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A goal and what came of it; `is_met` is None when a yardstick is missing."""
+    """One line of the last table: what was measured, beside what, and what came of its goals.
+
+    Attributes:
+        name: Id of the goal, or `peer`.
+        what: What was measured.
+        figure: How much it was.
+        beside: The peer or yardstick and its figure; empty when the goal is a plain number.
+        ratio: The figure as a multiple of that.
+        bound: What is asked, of the ratio when there is one; empty when only a stretch goal is.
+        stretch: The stretch goal, or nothing.
+        is_met: Whether the goal is met; None when there is none or its yardstick is missing.
+        is_stretch_met: The same of the stretch goal.
+    """
 
     name: str
+    what: str
+    figure: str
+    beside: str
+    ratio: str
     bound: str
-    measured: str
+    stretch: str
     is_met: bool | None
+    is_stretch_met: bool | None
+
+    @property
+    def word(self) -> str:
+        """What came of it."""
+        if self.is_met is None and self.is_stretch_met is None:
+            return "not measured"
+        if self.is_met is False or (self.is_met is None and not self.is_stretch_met):
+            return "**missed**"
+        return "met, the stretch too" if self.stretch and self.is_stretch_met and self.bound else "met"
+
+    def row(self) -> str:
+        """Return it as a row of a Markdown table."""
+        cells = (self.name, self.what, self.figure, self.beside, self.ratio, self.bound, self.stretch, self.word)
+        return "| " + " | ".join(cells) + " |"
+
+
+Beside = tuple[str, float | None]
+"""Name and figure of what is compared with; None when it could not be measured."""
+
+
+def micros(value: float) -> str:
+    """Write microseconds for people."""
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:,.2f} s"
+    return f"{value:,.0f} µs" if value < 10_000 else f"{value / 1_000:,.1f} ms"
+
+
+def seconds(value: float) -> str:
+    """Write seconds for people."""
+    return f"{value:,.2f} s"
+
+
+def per_second(value: float) -> str:
+    """Write a rate for people."""
+    return f"{value:,.0f}/s"
+
+
+def megabytes(value: float) -> str:
+    """Write bytes for people."""
+    return f"{value / 1_000_000:,.1f} MB"
+
+
+def plain(value: float) -> str:
+    """Write a number for people."""
+    return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def at_most(
+    name: str,
+    what: str,
+    figure: float,
+    goal: float | None,
+    stretch: float | None = None,
+    *,
+    beside: Beside | None = None,
+    show: Callable[[float], str] = micros,
+) -> Goal:
+    """Return a goal that is met by few: by the figure, or beside something by its multiple of that."""
+    return _goal(name, what, figure, ("≤", goal, stretch), beside, show)
+
+
+def at_least(
+    name: str,
+    what: str,
+    figure: float,
+    goal: float | None,
+    stretch: float | None = None,
+    *,
+    beside: Beside | None = None,
+    show: Callable[[float], str] = per_second,
+) -> Goal:
+    """Return a goal that is met by many: by the figure, or beside something by its multiple of that."""
+    return _goal(name, what, figure, ("≥", goal, stretch), beside, show)
+
+
+def _goal(
+    name: str,
+    what: str,
+    figure: float,
+    asked: tuple[str, float | None, float | None],
+    beside: Beside | None,
+    show: Callable[[float], str],
+) -> Goal:
+    sign, *bounds = asked
+    show_bound, value, label, ratio = show, figure, "", ""
+    if beside is not None:
+        label, base = beside
+        show_bound = plain
+        if base is None:
+            texts = ["" if bound is None else f"{sign} {plain(bound)}" for bound in bounds]
+            return Goal(name, what, show(figure), f"{label}: not measured", "", texts[0], texts[1], None, None)
+        value = figure / base if base else 0.0
+        label, ratio = f"{label}: {show(base)}", f"{value:,.2f}"
+    texts = ["" if bound is None else f"{sign} {show_bound(bound)}" for bound in bounds]
+    met = [None if bound is None else (value <= bound if sign == "≤" else value >= bound) for bound in bounds]
+    return Goal(name, what, show(figure), label, ratio, texts[0], texts[1], met[0], met[1])
+
+
+def goal_table(found: Sequence[Goal]) -> str:
+    """Return the goals as a Markdown table."""
+    return "\n".join([GOAL_HEAD, *(goal.row() for goal in found)])
 
 
 def figures(rounds: list[list[int]]) -> Figures:
@@ -40,15 +159,20 @@ def figures(rounds: list[list[int]]) -> Figures:
     return Figures(statistics.median(p50s), statistics.median(p99s), min(p50s), max(p50s))
 
 
-def invalid_reasons(found: Mapping[str, Figures]) -> list[str]:
-    """Name the peers that fall below `REFERENCE_SHARE` of their reference ratio to both E and F."""
+def invalid_reasons(found: Mapping[str, float], contenders: Sequence[Contender]) -> list[str]:
+    """Name the peers that fall below `REFERENCE_SHARE` of their reference ratio to both E and F.
+
+    Args:
+        found: Microseconds of a call or an item by contender, those of E and F among them.
+        contenders: Who was measured, with their references.
+    """
     reasons: list[str] = []
-    for contender in CONTENDERS:
+    for contender in contenders:
         reference, measured = contender.reference_us, found.get(contender.key)
         if reference is None or measured is None:
             continue
         shares = {
-            name: (found[name].p50 / measured.p50) / (base / reference)
+            name: (found[name] / measured) / (base / reference)
             for name, base in (("E", contender.e_us), ("F", contender.f_us))
         }
         if max(shares.values()) < REFERENCE_SHARE:
@@ -57,25 +181,8 @@ def invalid_reasons(found: Mapping[str, Figures]) -> list[str]:
     return reasons
 
 
-def goals(found: Mapping[str, Figures], counted: Mapping[str, float]) -> list[Goal]:
-    """Return P1, P2 and P6 with their stretch goals."""
-    ours = found["ours"]
-    p50 = {key: value.p50 for key, value in found.items()}
-    fsync_p99 = found["F"].p99
-    return [
-        _at_most("P1", "5 U + 3 T", ours.p50, _sum(p50, U=5, T=3)),
-        _at_most("P1", "0.6 C", ours.p50, _sum(p50, C=0.6)),
-        _at_most("P1", "1 RT", ours.p50, _sum(p50, RT=1)),
-        _at_most("P1 stretch", "2 U + 1.5 T", ours.p50, _sum(p50, U=2, T=1.5)),
-        _at_most("P1 stretch", "1 RA", ours.p50, _sum(p50, RA=1)),
-        _at_most("P2", "4 p50 + 2 p99 of F", ours.p99, 4 * ours.p50 + 2 * fsync_p99),
-        _at_most("P2 stretch", "2.5 p50", ours.p99, 2.5 * ours.p50),
-        *_commit_goals(counted),
-    ]
-
-
-def table(found: Mapping[str, Figures], reasons: Mapping[str, str], contenders: tuple[Contender, ...]) -> str:
-    """Return the Markdown table."""
+def table(found: Mapping[str, Figures], reasons: Mapping[str, str], contenders: Sequence[Contender]) -> str:
+    """Return the Markdown table of contenders that make one call at a time."""
     lines = ["| | what | p50 | p99 | p50 of the rounds | times E | durability |", "|---|---|---|---|---|---|---|"]
     for contender in contenders:
         measured = found.get(contender.key)
@@ -89,45 +196,6 @@ def table(found: Mapping[str, Figures], reasons: Mapping[str, str], contenders: 
             f"{start} {micros(measured.p50)} | {micros(measured.p99)} | {spread} | {times_e} | {contender.durability} |"
         )
     return "\n".join(lines)
-
-
-def goal_table(found: list[Goal]) -> str:
-    """Return the goals as a Markdown table."""
-    words = {True: "met", False: "**missed**", None: "not measured"}
-    rows = [f"| {goal.name} | {goal.bound} | {goal.measured} | {words[goal.is_met]} |" for goal in found]
-    return "\n".join(["| goal | at most | measured | |", "|---|---|---|---|", *rows])
-
-
-def as_json(goal: Goal) -> dict[str, Any]:
-    """Return a goal for `--json`."""
-    return {"goal": goal.name, "bound": goal.bound, "measured": goal.measured, "met": goal.is_met}
-
-
-def micros(value: float) -> str:
-    """Write microseconds for people."""
-    return f"{value:,.0f} µs" if value < 10_000 else f"{value / 1000:,.1f} ms"
-
-
-def _commit_goals(counted: Mapping[str, float]) -> list[Goal]:
-    singles, many = counted["commits_per_job"], counted["commits_per_job_in_flight"]
-    return [
-        Goal("P6", "2 commits a job, one at a time", f"{singles:.2f}", singles <= 2),
-        Goal("P6 stretch", "1 commit a job, one at a time", f"{singles:.2f}", singles <= 1.02),
-        Goal("P6", "0.2 commits a job, 64 in flight", f"{many:.3f}", many <= 0.2),
-        Goal("P6 stretch", "0.05 commits a job, 64 in flight", f"{many:.3f}", many <= 0.05),
-    ]
-
-
-def _at_most(name: str, bound: str, measured: float, limit: float | None) -> Goal:
-    if limit is None:
-        return Goal(name, bound, micros(measured), None)
-    return Goal(name, f"{bound} = {micros(limit)}", micros(measured), measured <= limit)
-
-
-def _sum(p50: Mapping[str, float], **weights: float) -> float | None:
-    if any(key not in p50 for key in weights):
-        return None
-    return sum(p50[key] * weight for key, weight in weights.items())
 
 
 def _percentile(times: list[int], share: int) -> int:

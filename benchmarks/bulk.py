@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -24,51 +22,43 @@ from pathlib import Path
 from typing import Any
 
 from _contenders import Broken
-from _machine import machine_line, moment
-from _measuring import run
-from _verdict import Goal, as_json, goal_table
+from _measuring import Options, Report, run
+from _processes import resident, roles
+from _verdict import at_most, megabytes, seconds
+from clouds import APPS, cloud, deploy
 
-sys.path[:0] = [str(Path(__file__).with_name("_drivers")), str(Path(__file__).with_name("_noop"))]
-from children import child, wait_until  # noqa: E402
-
-APP = Path(__file__).with_name("_noop") / "blocks.py"
 MB = 1_000_000
-ROUNDS, SIZE = 5, 100 * MB
-COPIES_MAX = 3.0
 SHOWN_FROM = 1_000 * MB
 """From this size on the digests of what was sent and of what came back are printed."""
 
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    return run(_measure, _options())
+    options = Options(__doc__, "one round of 10 MB")
+    options.number("rounds", 5, 1, "calls")
+    options.add_argument("--size", type=_size, help="bytes each way, such as 4GiB (default 100MB)")
+    given = options.read()
+    given.size = given.size or (10 * MB if given.quick else 100 * MB)
+    return run(_measure, given)
 
 
-def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    for name in [name for name in os.environ if name.startswith("APOTHIC_")]:
-        del os.environ[name]
-    endpoint = folder / "endpoint.json"
-    program = str(Path(sys.executable).with_name("apothic"))
-    command = [program, "up", "--data", str(folder / "data"), "--port", "0", "--endpoint", str(endpoint)]
-    process = stack.enter_context(child(command, cwd=folder))
-    wait_until(endpoint.exists, "apothic up", process)
-    place = json.loads(endpoint.read_text())
-    os.environ.update(APOTHIC_BASE_URL=place["url"], APOTHIC_API_KEY=place["key"])
-    subprocess.run([sys.executable, str(APP)], check=True, stdout=sys.stderr, cwd=APP.parent)
-    before = moment()
-    result = _rounds(options, place["pid"])
-    print(machine_line(before, moment()))
-    goal = Goal(
-        "P21: argument and result against one socket copy of each",
-        f"≤ {COPIES_MAX:g} times",
-        f"{result['copies']:.1f} times",
-        result["copies"] <= COPIES_MAX,
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
+    place = stack.enter_context(cloud(folder))
+    deploy("blocks")
+    found = _rounds(options, place["pid"])
+    grown = " and ".join(f"{name} by {megabytes(size)}" for name, size in found["grown_bytes"].items())
+    call = (found["call_s"], 3, 1.5)
+    beside = ("two socket copies", found["copy_s"])
+    return Report(
+        title="Large values",
+        text=f"{options.size / MB:,.0f} MB each way, median of {options.rounds}. {' '.join(grown)}",
+        goals=[at_most("P21", "a large argument and result", *call, beside=beside, show=seconds)],
+        figures={"size_bytes": options.size, **found},
     )
-    print(goal_table([goal]))
-    return {**result, "goals": [as_json(goal)]}
 
 
 def _rounds(options: argparse.Namespace, pid: int) -> dict[str, Any]:
+    sys.path.append(str(APPS))
     from blocks import Block
 
     from apothic import RemoteFunction
@@ -92,11 +82,7 @@ def _rounds(options: argparse.Namespace, pid: int) -> dict[str, Any]:
         copies.append(_copied(data) + _copied(data))
     grown = {name: peak - memory.get(name, 0) for name, peak in _peaks(pid).items()}
     call_s, copy_s = statistics.median(calls), statistics.median(copies)
-    print(f"{options.size / MB:,.0f} MB each way, median of {options.rounds}:")
-    print(f"  call {call_s * 1000:,.0f} ms, two socket copies {copy_s * 1000:,.0f} ms")
-    for name, size in grown.items():
-        print(f"  memory of the {name} grew by {size / MB:.1f} MB")
-    return {"call_s": call_s, "copy_s": copy_s, "copies": call_s / copy_s, "grown_bytes": grown}
+    return {"call_s": call_s, "copy_s": copy_s, "grown_bytes": grown}
 
 
 def _copied(data: bytearray) -> float:
@@ -118,49 +104,14 @@ def _copied(data: bytearray) -> float:
 
 def _peaks(pid: int) -> dict[str, int]:
     """Return the greatest memory so far of server and worker, in bytes."""
-    found = {"server": _peak(pid)}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            is_worker = b"apothic_worker.cli" in command[:5] and _is_below(int(folder.name), pid)
-        except OSError:
-            continue
-        if is_worker:
-            found["worker"] = _peak(int(folder.name))
-    return found
-
-
-def _is_below(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        pid = int(_status(pid)["PPid"])
-    return pid == ancestor
-
-
-def _peak(pid: int) -> int:
-    return int(_status(pid)["VmHWM"].split()[0]) * 1024
-
-
-def _status(pid: int) -> dict[str, str]:
-    lines = Path("/proc", str(pid), "status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    found = roles(pid)
+    return {name: resident(found[name][0], peak=True) for name in ("server", "worker") if name in found}
 
 
 def _size(text: str) -> int:
     units = {"MB": MB, "GB": 1000 * MB, "MiB": 1024**2, "GiB": 1024**3}
     unit = next((unit for unit in units if text.endswith(unit)), "")
     return int(float(text.removesuffix(unit)) * units.get(unit, 1))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one round of 10 MB")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
-    parser.add_argument("--rounds", type=int, help=f"calls (default: {ROUNDS})")
-    parser.add_argument("--size", type=_size, help="bytes each way, such as 4GiB (default: 100MB)")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
-    options.size = options.size or (10 * MB if options.quick else SIZE)
-    return options
 
 
 if __name__ == "__main__":

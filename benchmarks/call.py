@@ -9,98 +9,91 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from _contenders import CONTENDERS, QUICK, Started, start
-from _machine import machine_line, moment
-from _measuring import run
+from _contenders import Contender, Driver
+from _measuring import Comparison, Options, Report, compare, run
 from _profile import profile
-from _verdict import as_json, figures, goal_table, goals, invalid_reasons, table
+from _verdict import Goal, at_most, invalid_reasons, plain
 
-CALLS, ROUNDS, WARM, BURST = 300, 7, 30, 2_000
-QUICK_CALLS, QUICK_ROUNDS, QUICK_BURST = 20, 2, 128
+WARM, CALLERS = 30, 64
+CONTENDERS = (
+    Contender("ours", "Apothic, warm no-op `remote()`", "commit in PostgreSQL before the reply", "cloud"),
+    Contender("E", "HTTP echo: asyncio, uvloop, httptools", "none", "httptools"),
+    Contender("U", "HTTP echo: uvicorn, Starlette", "none", "starlette", reference_us=98, e_us=26),
+    Contender("F", "4 KiB append + fdatasync", "on disk", "disk"),
+    Contender("T", "commit of one small row, asyncpg", "commit in PostgreSQL", "postgres", reference_us=470, f_us=150),
+    Contender("C", "Celery + Redis, `acks_late`", "in Redis' memory", "celery", reference_us=1963),
+    Contender("C*", "Celery + Redis, `acks_late`, AOF always", "on disk in Redis", "celery-aof", reference_us=2597),
+    Contender("RT", "Ray, task", "memory only", "ray", "task", reference_us=1462),
+    Contender("RA", "Ray, call of an actor", "memory only", "ray", "actor", reference_us=718),
+)
 
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    return run(_measure, _options())
+    options = Options(__doc__, "few calls, no peer that has to be installed")
+    options.add_argument("--profile", action="store_true", help="also print where the time of a call goes")
+    options.number("calls", 300, 20, "calls of a round")
+    options.number("rounds", 7, 2, "rounds")
+    options.number("burst", 2_000, 128, f"calls of the burst from {CALLERS} callers")
+    return run(_measure, options.read())
 
 
-def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    contenders = tuple(one for one in CONTENDERS if not options.quick or one.key in QUICK)
-    started = start(contenders, folder, stack.callback)
-    before = moment()
-    times, counted = _rounds(started, options)
-    line = machine_line(before, moment())
-    found = {key: figures(rounds) for key, rounds in times.items()}
-    reasons = {one.key: started.reasons.get(one.driver, "--quick") for one in CONTENDERS if one.key not in found}
-    invalid = invalid_reasons(found)
-    result: dict[str, Any] = {
-        "machine": line,
-        "calls": options.calls,
-        "rounds": options.rounds,
-        "figures_us": {key: asdict(value) for key, value in found.items()},
-        "not_measured": reasons,
-        "counted": counted,
-        "goals": [as_json(goal) for goal in goals(found, counted)],
-        "invalid": invalid,
-    }
-    print(f"\n## A warm call\n\n{line}\n\n{options.rounds} interleaved rounds of {options.calls} calls each.\n")
-    print(table(found, reasons, CONTENDERS))
-    print(f"\n{goal_table(goals(found, counted))}\n")
-    print(_standing(reasons, invalid, counted))
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
+    counted: Counter[str] = Counter()
+
+    def measured(one: Contender, driver: Driver) -> list[int]:
+        if one.key != "ours":
+            return driver.round(one.cell, options.calls, WARM)
+        before = driver.ask({"extra": "counters"})
+        times = driver.round(one.cell, options.calls, WARM)
+        after = driver.ask({"extra": "counters"})
+        counted.update(commits=int(after["commits"] - before["commits"]), jobs=options.calls + WARM)
+        return times
+
+    compared = compare(CONTENDERS, options, folder, stack, measured)
+    cloud = compared.started.drivers["cloud"]
+    burst = cloud.ask({"extra": "burst", "callers": CALLERS, "calls": options.burst})
+    commits = {"single": counted["commits"] / counted["jobs"], "in_flight": burst["commits"] / options.burst}
+    rate = options.burst / burst["seconds"]
+    figures = {**compared.figures(options), "commits_per_job": commits, "jobs_per_s_in_flight": rate}
     if options.profile:
-        result["profile"] = profile(started.drivers["cloud"], options.calls, folder)
-    return result
+        figures["profile"] = profile(cloud, options.calls, folder)
+    return Report(
+        title="A warm call",
+        text=f"{options.rounds} interleaved rounds of {options.calls} calls each.\n\n{compared.table()}\n\n"
+        f"{CALLERS} threads, one call at a time each: {rate:,.0f} jobs/s.",
+        goals=_goals(compared, commits),
+        figures=figures,
+        invalid=invalid_reasons({key: found.p50 for key, found in compared.found.items()}, CONTENDERS),
+        missing=compared.reasons,
+    )
 
 
-def _rounds(started: Started, options: argparse.Namespace) -> tuple[dict[str, list[list[int]]], dict[str, float]]:
-    measured = [one for one in CONTENDERS if one.driver in started.drivers]
-    times: dict[str, list[list[int]]] = {one.key: [] for one in measured}
-    cloud = started.drivers["cloud"]
-    commits = jobs = 0.0
-    for number in range(options.rounds):
-        for one in measured:
-            before = cloud.ask({"extra": "counters"}) if one.key == "ours" else {}
-            times[one.key].append(started.drivers[one.driver].round(one.cell, options.calls, WARM))
-            if one.key == "ours":
-                commits += cloud.ask({"extra": "counters"})["commits"] - before["commits"]
-                jobs += options.calls + WARM
-        print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr)
-    burst = cloud.ask({"extra": "burst", "calls": options.burst})
-    return times, {
-        "commits_per_job": commits / jobs,
-        "commits_per_job_in_flight": burst["commits"] / options.burst,
-        "jobs_per_s_64_callers": options.burst / burst["seconds"],
-    }
+def _goals(compared: Comparison, commits: Mapping[str, float]) -> list[Goal]:
+    ours, fsync = compared.found["ours"], compared.found["F"]
+    call, late = "a warm call, p50", "a warm call, p99"
+    tail = ("4 p50 + 2 p99 of F", 4 * ours.p50 + 2 * fsync.p99)
+    return [
+        at_most("P1", call, ours.p50, 1, beside=("5 U + 3 T", _sum(compared, U=5, T=3))),
+        at_most("P1", call, ours.p50, 0.6, beside=("C", compared.p50("C"))),
+        at_most("P1", call, ours.p50, 1, beside=("RT", compared.p50("RT"))),
+        at_most("P1", call, ours.p50, None, 1, beside=("2 U + 1.5 T", _sum(compared, U=2, T=1.5))),
+        at_most("P1", call, ours.p50, None, 1, beside=("RA", compared.p50("RA"))),
+        at_most("P2", late, ours.p99, 1, beside=tail),
+        at_most("P2", late, ours.p99, None, 2.5, beside=("its p50", ours.p50)),
+        at_most("P6", "commits a job, one at a time", round(commits["single"], 2), 2, 1, show=plain),
+        at_most("P6", f"commits a job, {CALLERS} in flight", commits["in_flight"], 0.2, 0.05, show=plain),
+    ]
 
 
-def _standing(reasons: dict[str, str], invalid: list[str], counted: dict[str, float]) -> str:
-    lines = [f"64 threads, one call at a time each: {counted['jobs_per_s_64_callers']:,.0f} jobs/s."]
-    if invalid:
-        lines.append(f"The run is **invalid**: {'; '.join(invalid)}.")
-    if reasons:
-        lines.append(f"The run is **incomplete**: {', '.join(sorted(reasons))} not measured.")
-    if not invalid and not reasons:
-        lines.append("The run is complete and valid.")
-    return "\n\n".join(lines)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How long a warm call takes, beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: few calls, no peer that has to be installed")
-    parser.add_argument("--profile", action="store_true", help="also print where the time of a call goes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    parser.add_argument("--calls", type=int, help=f"calls of a round (default {CALLS})")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS})")
-    options = parser.parse_args()
-    options.calls = options.calls or (QUICK_CALLS if options.quick else CALLS)
-    options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    options.burst = QUICK_BURST if options.quick else BURST
-    return options
+def _sum(compared: Comparison, **weights: float) -> float | None:
+    found = {key: compared.p50(key) for key in weights}
+    return sum(weights[key] * (value or 0.0) for key, value in found.items()) if all(found.values()) else None
 
 
 if __name__ == "__main__":

@@ -16,16 +16,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from _contenders import Broken
 from _environments import BENCH, NotMeasured, environment
-from _machine import machine_line, moment
-from _measuring import run
-from _verdict import Goal, as_json, goal_table
+from _measuring import Options, Report, run
+from _verdict import Goal, at_most
 
-ROUNDS = 15
 READY_S = 60.0
-HELP_MS, PS_MS = 150.0, 400.0
 BIN = Path(sys.executable).parent
 APP = Path(__file__).parent / "_noop" / "noop.py"
 
@@ -61,16 +58,17 @@ TAB = {"_APOTHIC_COMPLETE": "bash_complete", "COMP_LINE": "apothic logs ben"}
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    return run(_measure, _options())
+    options = Options(__doc__, "few rounds without peers")
+    options.number("rounds", 15, 3, "rounds")
+    return run(_measure, options.read())
 
 
-def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
     rows, reasons = _measurable(quick=options.quick)
     env = _cloud(folder, stack)
     for row in rows:
         if _run(row, env) is None and row.home is None:
-            sys.exit(f"broken: {row.label} fails")
-    before = moment()
+            raise Broken(f"{row.label} fails")
     times: dict[str, list[float]] = {row.key: [] for row in rows}
     for _ in range(options.rounds):
         for row in rows:
@@ -79,25 +77,22 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dic
                 reasons[row.key] = "it fails here"
             else:
                 times[row.key].append(took)
-    line = machine_line(before, moment())
     middle = {key: statistics.median(found) for key, found in times.items() if found}
-    goals = _goals(middle)
-    print(f"\n## The command line\n\n{line}; {options.rounds} interleaved rounds\n")
-    print("| what | p50 | fastest | slowest | times I |\n|---|---|---|---|---|")
+    lines = ["| what | p50 | fastest | slowest | times I |", "|---|---|---|---|---|"]
     for row in ROWS:
         if row.key in middle:
             found = times[row.key]
             low, high, many = min(found), max(found), middle[row.key] / middle["I"]
-            print(f"| {row.label} | {middle[row.key]:.0f} ms | {low:.0f} ms | {high:.0f} ms | {many:.1f} |")
+            lines.append(f"| {row.label} | {middle[row.key]:.0f} ms | {low:.0f} ms | {high:.0f} ms | {many:.1f} |")
         else:
-            print(f"| {row.label} | not measured: {reasons.get(row.key, 'left out')} | | | |")
-    print(f"\n{goal_table(goals)}\n")
-    return {
-        "machine": line,
-        "p50_ms": middle,
-        "not_measured": reasons,
-        "goals": [as_json(goal) for goal in goals],
-    }
+            lines.append(f"| {row.label} | not measured: {reasons.get(row.key, 'left out')} | | | |")
+    return Report(
+        title="The command line",
+        text=f"{options.rounds} interleaved rounds\n\n" + "\n".join(lines),
+        goals=_goals(middle),
+        figures={"p50_ms": middle},
+        missing=reasons,
+    )
 
 
 def _measurable(*, quick: bool) -> tuple[list[Row], dict[str, str]]:
@@ -130,7 +125,7 @@ def _cloud(folder: Path, stack: ExitStack) -> dict[str, str]:
         [str(BIN / "apothic"), "up", "--detach", *data], env=env, capture_output=True, text=True, timeout=READY_S
     )
     if up.returncode:
-        sys.exit(f"broken: apothic up ended\n{up.stderr[-2000:]}")
+        raise Broken(f"apothic up ended\n{up.stderr[-2000:]}")
     told = json.loads(place.read_text())
     env |= {"APOTHIC_BASE_URL": told["url"], "APOTHIC_API_KEY": told["key"]}
     subprocess.run([sys.executable, APP], env=env, check=True, cwd=APP.parent, capture_output=True)
@@ -151,25 +146,16 @@ def _run(row: Row, env: dict[str, str]) -> float | None:
 
 
 def _goals(middle: dict[str, float]) -> list[Goal]:
-    alone, helps, lists = middle["I"], middle["help"], middle["ps"]
-    imports = middle["import"]
     return [
-        Goal("P22", f"7 I = {7 * alone:.0f} ms for `import apothic`", f"{imports:.0f} ms", imports <= 7 * alone),
-        Goal("P22 stretch", f"4 I = {4 * alone:.0f} ms", f"{imports:.0f} ms", imports <= 4 * alone),
-        Goal("--help", f"{HELP_MS:.0f} ms", f"{helps:.0f} ms", helps <= HELP_MS),
-        Goal("ps", f"{PS_MS:.0f} ms", f"{lists:.0f} ms", lists <= PS_MS),
-        Goal("Tab", "100 ms", f"{middle['tab']:.0f} ms", middle["tab"] <= 100),
+        at_most("P22", "`import apothic`", middle["import"], 7, 4, beside=("I", middle["I"]), show=_ms),
+        at_most("--help", "`apothic --help`", middle["help"], 150, show=_ms),
+        at_most("ps", "`apothic ps`, local cloud", middle["ps"], 400, show=_ms),
+        at_most("Tab", "names after the Tab key", middle["tab"], 100, show=_ms),
     ]
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How long the command line takes, beside those of peers.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of a few rounds without peers")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else ROUNDS)
-    return options
+def _ms(value: float) -> str:
+    return f"{value:.0f} ms"
 
 
 if __name__ == "__main__":

@@ -21,12 +21,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from _contenders import Broken
-from _machine import machine_line, moment
-from _measuring import run
-from _verdict import Goal, as_json, goal_table
+from _measuring import Options, Report, run, told_round
+from _verdict import at_most
 
 from apothic.wire.images import ImageSpec
 from apothic_worker.builds import build_environment, uv_program
@@ -36,8 +34,6 @@ from apothic_worker.interpreters import find_interpreters
 
 PACKAGES = ("fastapi==0.115.6", "uvicorn==0.34.0", "httpx==0.28.1", "numpy==2.2.1")
 QUICK = ("idna==3.10",)
-ROUNDS = 5
-AGAIN_MS_MAX = 50.0
 LABELS = {
     "ours": "Apothic: a worker builds it, bytecode compiled",
     "again": "Apothic: the same again",
@@ -49,17 +45,19 @@ LABELS = {
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    return run(_measured, _options())
+    options = Options(__doc__, "one small package, without pip")
+    options.number("rounds", 5, 1, "rounds")
+    return run(_measured, options.read())
 
 
-def _measured(options: argparse.Namespace, folder: Path, _: ExitStack) -> dict[str, Any]:
+def _measured(options: argparse.Namespace, folder: Path, _: ExitStack) -> Report:
     try:
         return asyncio.run(_measure(options, folder))
     except StartFailed as error:
         raise Broken(str(error)) from error
 
 
-async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+async def _measure(options: argparse.Namespace, folder: Path) -> Report:
     packages = QUICK if options.quick else PACKAGES
     interpreters = find_interpreters()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -75,7 +73,6 @@ async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if options.quick:
         del plain["P"]
     times: dict[str, list[float]] = {key: [] for key in LABELS}
-    before = moment()
     for number in range(options.rounds + 1):  # the first fills the caches
         found = {key: _timed(partial(work, folder / f"{key}{number}")) for key, work in plain.items()}
         found["ours"] = await _taken(environments, f"o{number}", image)
@@ -83,26 +80,22 @@ async def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if number:
             for key, value in found.items():
                 times[key].append(value)
-        print(f"round {number} of {options.rounds} is done", file=sys.stderr)
+            told_round(number - 1, options)
     await environments.close()
-    line = machine_line(before, moment())
     medians = {key: statistics.median(values) for key, values in times.items() if values}
-    goals = _goals(medians)
-    print(f"\n## An environment\n\n{line}\n\n{options.rounds} interleaved rounds of {', '.join(packages)}.\n")
-    print("| | what | median | rounds |\n|---|---|---|---|")
+    lines = ["| | what | median | rounds |", "|---|---|---|---|"]
     for key, value in medians.items():
-        print(f"| {key} | {LABELS[key]} | {_ms(value)} | {_ms(min(times[key]))} to {_ms(max(times[key]))} |")
-    print(f"\n{goal_table(goals)}")
-    return {"machine": line, "packages": packages, "times_ms": times, "goals": [as_json(goal) for goal in goals]}
-
-
-def _goals(medians: dict[str, float]) -> list[Goal]:
-    ours, again = medians["ours"], medians["again"]
-    found = [
-        Goal(name, f"{factor} U = {_ms(factor * medians['U'])}", _ms(ours), ours <= factor * medians["U"])
-        for name, factor in (("P18", 1.5), ("P18 stretch", 1.1))
-    ]
-    return [*found, Goal("P18", f"{AGAIN_MS_MAX:.0f} ms, the same again", _ms(again), again <= AGAIN_MS_MAX)]
+        lines.append(f"| {key} | {LABELS[key]} | {_ms(value)} | {_ms(min(times[key]))} to {_ms(max(times[key]))} |")
+    uv = ("U", medians["U"])
+    return Report(
+        title="An environment",
+        text=f"{options.rounds} interleaved rounds of {', '.join(packages)}.\n\n" + "\n".join(lines),
+        goals=[
+            at_most("P18", "an environment, wheels cached", medians["ours"], 1.5, 1.1, beside=uv, show=_ms),
+            at_most("P18", "the same again", medians["again"], 50, show=_ms),
+        ],
+        figures={"packages": packages, "times_ms": times},
+    )
 
 
 async def _taken(environments: Environments, org: str, image: ImageSpec) -> float:
@@ -139,16 +132,6 @@ def _run(command: list[str]) -> None:
 
 def _ms(value: float) -> str:
     return f"{value:,.1f} ms" if value < 100 else f"{value / 1000:,.2f} s"
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How long a worker builds an environment, beside uv and pip.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: one small package, without pip")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS})")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
-    return options
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Exits with 0 also when a goal is missed, and with 1 when the run is broken.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import signal
@@ -28,24 +27,17 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from _machine import machine_line, moment
-from _measuring import run
-from _verdict import Goal, as_json, goal_table
+from _measuring import Options, Report, run
+from _processes import below
+from _verdict import at_most, plain, seconds
+from clouds import PROGRAM
+from filling import fill
 
-JOBS, IMPORTS, CALLERS = 10_000, 5, 16
+IMPORTS, CALLERS = 5, 16
 WAIT_S = 600.0
 APP = Path(__file__).parent / "_noop" / "visit.py"
 READY_S = 10.0
-COPY = """
-    INSERT INTO jobs (id, org, app, deployment, function, status, path, run_at, arguments, arguments_encoding,
-        arguments_python, next_index, created_by, created_at)
-    SELECT lpad(n::text, 26, '0'), org, app, deployment, function, status, path, run_at, arguments, arguments_encoding,
-        arguments_python, next_index, created_by, created_at
-    FROM (SELECT * FROM jobs WHERE status = 'queued' LIMIT 1) AS queued, generate_series(1, $1) AS n
-"""
-PROGRAM = Path(sys.executable).with_name("apothic")
 
 
 class Visits:
@@ -119,7 +111,7 @@ class Cloud:
 
     def kill(self) -> None:
         """Kill the server, the worker, the database and all they started, as the loss of the machine would."""
-        everything = [self._process.pid, *_below(self._process.pid), *self._of_folder()]
+        everything = [self._process.pid, *below(self._process.pid), *self._of_folder()]
         for pid in everything:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -140,7 +132,7 @@ class Cloud:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if str(self._folder).encode() in path.read_bytes():
-                    found += [int(path.parent.name), *_below(int(path.parent.name))]
+                    found += [int(path.parent.name), *below(int(path.parent.name))]
             except OSError:
                 continue
         return [pid for pid in found if pid != os.getpid()]
@@ -148,12 +140,14 @@ class Cloud:
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    options = _options()
-    return run(_measure if options.live is None else _measure_live, options)
+    options = Options(__doc__, "few jobs")
+    options.number("jobs", 10_000, 200, "jobs, one of which runs")
+    options.add_argument("--live", type=int, help="measure a start with so many further unfinished jobs instead")
+    given = options.read()
+    return run(_measure if given.live is None else _measure_live, given)
 
 
-def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    before = moment()
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
     imports = [_import_s() for _ in range(IMPORTS)]
     cloud, visits = Cloud(folder), Visits()
     stack.callback(cloud.stop)
@@ -169,70 +163,38 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dic
     visits.let_go()
     visits.wait_for_numbers(options.jobs)
     lost = options.jobs - len(visits.numbers)
-    twice = sorted(number for number, count in visits.numbers.items() if count > 1)
+    twice = sum(count > 1 for count in visits.numbers.values())
     import_s = statistics.median(imports)
-    goals = [
-        Goal("P23", f"3 imports of the server = {3 * import_s:.2f} s", f"{first_s:.2f} s", first_s <= 3 * import_s),
-        Goal("P23 stretch", f"1.5 imports = {1.5 * import_s:.2f} s", f"{first_s:.2f} s", first_s <= 1.5 * import_s),
-        Goal("P23", "0 jobs lost", str(lost), lost == 0),
-        Goal("P23", "1 job run twice, the one that ran", str(len(twice)), len(twice) <= 1),
-    ]
-    line = machine_line(before, moment())
-    print(f"\n## A restart with {options.jobs:,} jobs waiting\n\n{line}\n")
-    print(f"Import of the server {import_s:.2f} s; ready after {ready_s:.2f} s, first job after {first_s:.2f} s.\n")
-    print(goal_table(goals))
-    return {
-        "machine": line,
-        "jobs": options.jobs,
-        "import_s": import_s,
-        "ready_s": ready_s,
-        "first_dispatch_s": first_s,
-        "goals": [as_json(goal) for goal in goals],
-    }
+    beside = ("import of the server", import_s)
+    return Report(
+        title=f"A restart with {options.jobs:,} jobs waiting",
+        text=f"Import of the server {import_s:.2f} s; ready after {ready_s:.2f} s, first job after {first_s:.2f} s.",
+        goals=[
+            at_most("P23", "a restart to the first job", first_s, 3, 1.5, beside=beside, show=seconds),
+            at_most("P23", "jobs lost", lost, 0, show=plain),
+            at_most("P23", "jobs run twice; one ran", twice, 1, show=plain),
+        ],
+        figures={"jobs": options.jobs, "import_s": import_s, "ready_s": ready_s, "first_dispatch_s": first_s},
+    )
 
 
-def _measure_live(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    before = moment()
+def _measure_live(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
     cloud, visits = Cloud(folder), Visits()
     stack.callback(cloud.stop)
     cloud.start()
     subprocess.run([sys.executable, APP], check=True, cwd=APP.parent)
     _spawn(2, visits)
-    plain_s = asyncio.run(_fill(folder / "data" / "postgres", options.live))
+    plain_s = fill(folder / "data", options.live)
     cloud.kill()
     began = time.perf_counter()
     cloud.start()
     ready_s = time.perf_counter() - began
-    goals = [Goal("G14.3", f"ready in {READY_S:.0f} s", f"{ready_s:.2f} s", ready_s <= READY_S)]
-    line = machine_line(before, moment())
-    print(f"\n## A restart with {options.live:,} live jobs\n\n{line}\n")
-    print(f"Plain read of the rows {plain_s:.2f} s; ready after {ready_s:.2f} s, {ready_s / plain_s:.1f} times that.\n")
-    print(goal_table(goals))
-    told = {"machine": line, "live": options.live, "plain_read_s": plain_s, "ready_s": ready_s}
-    return {**told, "goals": [as_json(goal) for goal in goals]}
-
-
-async def _fill(folder: Path, count: int) -> float:
-    """Write so many copies of a queued job into the store of a running cloud, and time reading them."""
-    from apothic_server.store.address import StoreAddress
-    from apothic_server.store.connection import connect
-    from apothic_server.store.postmaster import find_postmaster
-    from apothic_server.store.recovery import SQL
-
-    server = find_postmaster(folder / "data")
-    assert server is not None, "the cloud runs"
-    password = (folder / "password").read_text().strip()
-    address = StoreAddress(host=server.socket_folder, user="apothic", password=password, database="apothic")
-    connection = await connect(address, name="benchmark", deadline_s=WAIT_S)
-    try:
-        await connection.execute(COPY, count)
-        read = SQL["list_unfinished_jobs"]
-        began = time.perf_counter()
-        rows = await connection.fetch(read, "", count)
-        assert len(rows) == count
-        return time.perf_counter() - began
-    finally:
-        await connection.close()
+    return Report(
+        title=f"A restart with {options.live:,} live jobs",
+        text=f"Plain read of the rows {plain_s:.2f} s; ready after {ready_s:.2f} s, {ready_s / plain_s:.1f} times.",
+        goals=[at_most("G14.3", "a restart until it is ready", ready_s, READY_S, show=seconds)],
+        figures={"live": options.live, "plain_read_s": plain_s, "ready_s": ready_s},
+    )
 
 
 def _spawn(jobs: int, visits: Visits) -> None:
@@ -250,29 +212,6 @@ def _import_s() -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import apothic_server.running"], check=True)
     return time.perf_counter() - began
-
-
-def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in thread.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *_below(child)]
-    return found
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How long after the death of a cloud its queued jobs go on.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run with few jobs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    parser.add_argument("--jobs", type=int, help=f"jobs, one of which runs (default {JOBS:,})")
-    parser.add_argument("--live", type=int, help="measure a start with so many further unfinished jobs instead")
-    options = parser.parse_args()
-    options.jobs = options.jobs or (200 if options.quick else JOBS)
-    return options
 
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from _contenders import Broken, Contender, Driver, start
-from _machine import machine_line, moment
-from _measuring import run
-from _verdict import Goal, as_json, figures, goal_table, micros
+from _contenders import Contender, Driver
+from _measuring import Options, Report, begin, left_out, run, told_round
+from _processes import pss
+from _verdict import Goal, at_most, figures, micros, plain
 
-WATCHERS, ROUNDS, EVENTS, WARM = 1_000, 3, 30, 3
-CALLS, WARM_CALLS = 200, 30
+WARM, WARM_CALLS = 3, 30
 FEW = 10
 SETTLE_S = 2.0
 """For a server to notice that its watchers have left."""
@@ -61,19 +59,21 @@ class Fanout:
 
 def main() -> int:
     """Measure, print, and return the exit code."""
-    return run(_measure, _options())
+    options = Options(__doc__, "few watchers, no peer that has to be installed")
+    options.number("watchers", 1_000, 50, f"watchers of one stream, more than {FEW}")
+    options.number("rounds", 3, 1, "rounds")
+    options.number("events", 30, 5, "events of a round")
+    options.number("calls", 200, 20, "calls of a round")
+    return run(_measure, options.read())
 
 
-def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, Any]:
-    started = start(CONTENDERS[:3] if options.quick else CONTENDERS, folder, stack.callback)
-    if "broadcast" in started.reasons:
-        raise Broken(started.reasons["broadcast"])
+def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> Report:
+    started = begin(CONTENDERS, options, folder, stack)
     drivers = {one.key: started.drivers[one.driver] for one in CONTENDERS if one.driver in started.drivers}
-    reasons = {one.key: started.reasons.get(one.driver, "--quick") for one in CONTENDERS if one.key not in drivers}
+    reasons = left_out(CONTENDERS, started)
     drivers["ours"].ask({"extra": "stream"})
     rounds: dict[str, list[Fanout]] = {key: [] for key in drivers if key != "E"}
     calls: dict[str, list[list[int]]] = {"E": [], "alone": [], "watched": []}
-    before = moment()
     for number in range(options.rounds):
         for key, found in rounds.items():
             found.append(_fanout(drivers[key], options))
@@ -84,34 +84,32 @@ def _measure(options: argparse.Namespace, folder: Path, stack: ExitStack) -> dic
             if key == "ours":
                 calls["alone"].append(drivers[key].round("call", options.calls, WARM_CALLS))
         calls["E"].append(drivers["E"].round("call", options.calls, WARM_CALLS))
-        print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr)
-    line = machine_line(before, moment())
+        told_round(number, options)
     medians = {key: _median(found) for key, found in rounds.items()}
     p50s = {key: figures(times).p50 for key, times in calls.items()}
-    goals = _goals(medians["ours"], p50s)
-    print(f"\n## Watchers\n\n{line}\n")
-    print(f"{options.rounds} interleaved rounds of {options.events} events to {options.watchers} watchers each.\n")
-    print(_table(medians, reasons, p50s["E"]))
-    print(f"\n{_call_table(p50s, options.watchers)}\n\n{goal_table(goals)}")
-    return {
-        "machine": line,
-        "watchers": options.watchers,
-        "events": options.events,
-        "rounds": options.rounds,
-        "fanout": {key: asdict(value) for key, value in medians.items()},
-        "call_p50_us": p50s,
-        "not_measured": reasons,
-        "goals": [as_json(goal) for goal in goals],
-    }
+    return Report(
+        title="Watchers",
+        text=f"{options.rounds} interleaved rounds of {options.events} events to {options.watchers} watchers each.\n\n"
+        f"{_table(medians, reasons, p50s['E'])}\n\n{_call_table(p50s, options.watchers)}",
+        goals=_goals(medians["ours"], p50s),
+        figures={
+            "watchers": options.watchers,
+            "events": options.events,
+            "rounds": options.rounds,
+            "fanout": {key: asdict(value) for key, value in medians.items()},
+            "call_p50_us": p50s,
+        },
+        missing=reasons,
+    )
 
 
 def _fanout(driver: Driver, options: argparse.Namespace) -> Fanout:
     """Measure one round; its watchers stay."""
-    empty = driver.ask({"extra": "memory"})["bytes"]
+    empty = pss([driver.ready["pid"]])
     driver.ask({"extra": "watch", "watchers": FEW})
     few = _events(driver, options.events)
     opening = driver.ask({"extra": "watch", "watchers": options.watchers})["seconds"]
-    full = driver.ask({"extra": "memory"})["bytes"]
+    full = pss([driver.ready["pid"]])
     many = _events(driver, options.events)
     first, last = (statistics.median(times) / 1000 for times in many)
     each = _each(many, options.watchers)
@@ -151,21 +149,11 @@ def _median(rounds: list[Fanout]) -> Fanout:
 
 
 def _goals(ours: Fanout, calls: dict[str, float]) -> list[Goal]:
-    slowdown = calls["watched"] / calls["alone"]
     return [
-        *_bounds("P9", [("50 ms to the last watcher", 50_000), ("15 ms to the last watcher", 15_000)], ours.last),
-        Goal("P9", "1.5 of each watcher's share among 10", f"{ours.growth:.2f}", ours.growth <= 1.5),
-        Goal("P9", "30 KiB a watcher", _kib(ours.memory), ours.memory <= 30 * 1024),
-        Goal("P9 stretch", "12 KiB a watcher", _kib(ours.memory), ours.memory <= 12 * 1024),
-        Goal("P10", "1.2 of a call's p50 without watchers", f"{slowdown:.2f}", slowdown <= 1.2),
-        Goal("P10 stretch", "1.05 of a call's p50 without watchers", f"{slowdown:.2f}", slowdown <= 1.05),
-    ]
-
-
-def _bounds(name: str, bounds: list[tuple[str, float]], measured: float) -> list[Goal]:
-    names = (name, f"{name} stretch")
-    return [
-        Goal(one, text, micros(measured), measured <= bound) for one, (text, bound) in zip(names, bounds, strict=True)
+        at_most("P9", "an event to the last watcher", ours.last, 50_000, 15_000),
+        at_most("P9", "each watcher's share, of that among 10", ours.growth, 1.5, show=plain),
+        at_most("P9", "memory a watcher", ours.memory, 30 * 1024, 12 * 1024, show=_kib),
+        at_most("P10", "a call while they wait", calls["watched"], 1.2, 1.05, beside=("alone", calls["alone"])),
     ]
 
 
@@ -197,22 +185,6 @@ def _call_table(p50s: dict[str, float], watchers: int) -> str:
 
 def _kib(size: float) -> str:
     return f"{size / 1024:.1f} KiB"
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="One event to many watchers, and what they cost a call.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: few watchers, no peer to be installed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    parser.add_argument("--watchers", type=int, help=f"watchers of one stream (default {WATCHERS:,})")
-    parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS})")
-    options = parser.parse_args()
-    options.watchers = options.watchers or (50 if options.quick else WATCHERS)
-    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
-    options.events = 5 if options.quick else EVENTS
-    options.calls = 20 if options.quick else CALLS
-    if options.watchers <= FEW:
-        parser.error(f"--watchers is more than {FEW}")
-    return options
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Usage: broadcast.py httptools | broadcast.py starlette
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def main() -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             watchers = Watchers(("127.0.0.1", port), WATCH)
-            serve(answer, {}, extra=watched(watchers, lambda text: _post(connection, text), process.pid))
+            publish = functools.partial(_post, connection)
+            serve(answer, {}, {"pid": process.pid}, watched(watchers, publish))
 
 
 def _post(connection: socket.socket, text: str) -> None:

@@ -6,12 +6,15 @@ Usage: celery_calls.py FOLDER REDIS-SERVER memory | aof
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from children import child, free_port, listens, wait_until
+from children import child
 from holding import cancelled
+from items import mapped
+from redis_store import redis
 from rounds import claim_output, serve, timed
 
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
@@ -20,16 +23,11 @@ QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 def main() -> None:
     """Measure until the input ends, then stop worker and Redis."""
     answer = claim_output()
-    folder, redis, kind = sys.argv[1:]
-    port = free_port()
-    os.environ["BENCH_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    folder, program, kind = sys.argv[1:]
     here = str(Path(__file__).parent)
-    storage = ["--appendonly", "yes", "--appendfsync", "always"] if kind == "aof" else ["--appendonly", "no"]
-    store = [redis, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", *storage]
     worker = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-c", "2", "-l", "ERROR", *QUIET]
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(child(store))
-        wait_until(lambda: listens(port), "redis-server", process)
+        stack.enter_context(redis(folder, program, is_on_disk=kind == "aof"))
         stack.enter_context(child(worker, cwd=here))
         from celery_tasks import hold, noop
 
@@ -38,7 +36,24 @@ def main() -> None:
             "call": timed(lambda number: noop.delay(number).get(timeout=60, interval=0.001)),
             "cancel": cancelled(hold.delay, lambda result: result.revoke(terminate=True, signal="SIGKILL")),
         }
-        serve(answer, cells)
+        serve(answer, cells, extra={"map": _mapped()})
+
+
+def _mapped() -> Any:
+    from celery_tasks import app, item
+
+    results: list[Any] = []
+
+    def run(numbers: Sequence[int]) -> list[Any]:
+        results[:] = [item.delay(number) for number in numbers]
+        return [result.get(timeout=120, interval=0.001, propagate=False) for result in results]
+
+    def look(chosen: list[int]) -> None:
+        for number in chosen:
+            if app.AsyncResult(results[number].id).state not in {"SUCCESS", "FAILURE"}:
+                raise RuntimeError("an item has not ended")
+
+    return mapped(run, look)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import holding
+import items
 from celery import Celery
 
 url = os.environ["BENCH_REDIS_URL"]
@@ -28,3 +29,9 @@ def noop(x: int) -> int:
 def hold(port: int) -> None:
     """Run until cancelled."""
     holding.hold(port)
+
+
+@app.task
+def item(x: int) -> int:
+    """Return `x`, as all items of a map do."""
+    return items.work(x)

@@ -9,8 +9,11 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 import holding
+from items import fails, mapped, work
 from rounds import claim_output, serve, timed
 
 STORE_BYTES = 200 << 20
@@ -47,9 +50,30 @@ def _measure(answer: object, folder: str) -> None:
             "actor": timed(lambda number: ray.get(actor.call.remote(number))),
             "cancel": holding.cancelled(hold.remote, lambda reference: ray.cancel(reference, force=True)),
         }
-        serve(answer, cells)
+        serve(answer, cells, extra={"map": _mapped(ray)})
     finally:
         ray.shutdown()
+
+
+def _mapped(ray: Any) -> Any:
+    task = ray.remote(work)
+
+    def run(numbers: Sequence[int]) -> list[Any]:
+        references = [task.remote(number) for number in numbers]
+        good = [one for number, one in zip(numbers, references, strict=True) if not fails(number)]
+        values = iter(ray.get(good))
+        return [
+            _error(ray, one) if fails(number) else next(values) for number, one in zip(numbers, references, strict=True)
+        ]
+
+    return mapped(run)
+
+
+def _error(ray: Any, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return error
 
 
 def _noop(x: int) -> int:

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from changing import change, lay_out
-from children import child, free_port, listens, wait_until
+from children import child
+from redis_store import redis
 from rounds import claim_output, serve, timed
 
 APP = """
@@ -37,30 +38,15 @@ QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 def main() -> None:
     """Measure until the input ends, then stop worker and Redis."""
     answer = claim_output()
-    folder, redis = Path(sys.argv[1]), sys.argv[2]
-    port = free_port()
-    os.environ.update(BENCH_REDIS_URL=f"redis://127.0.0.1:{port}/0", PYTHONDONTWRITEBYTECODE="1")
+    folder, program = Path(sys.argv[1]), sys.argv[2]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     project = folder / "project"
     lay_out(project, APP)
     sys.path.insert(0, str(project))
-    store = [
-        redis,
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        str(folder),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]
     worker = [sys.executable, "-m", "celery", "-A", "redeployed", "worker", "-c", "2", "-l", "ERROR", *QUIET]
     numbers = itertools.count(1)
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(child(store))
-        wait_until(lambda: listens(port), "redis-server", process)
+        stack.enter_context(redis(folder, program))
         from redeployed import number as task
 
         running = stack.enter_context(contextlib.ExitStack())

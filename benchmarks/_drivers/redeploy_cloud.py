@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from changing import change, lay_out
-from children import child, wait_until
+from clouds import cloud
 from rounds import claim_output, serve, timed
 
 APP = """
@@ -34,15 +32,7 @@ def main() -> None:
     """Measure until the input ends, then stop the cloud."""
     answer = claim_output()
     folder = Path(sys.argv[1])
-    for name in [name for name in os.environ if name.startswith("APOTHIC_")]:
-        del os.environ[name]
-    program = str(Path(sys.executable).with_name("apothic"))
-    endpoint = folder / "endpoint.json"
-    command = [program, "up", "--data", str(folder / "data"), "--port", "0", "--endpoint", str(endpoint)]
-    with child(command, cwd=folder) as process:
-        wait_until(endpoint.exists, "apothic up", process)
-        place = json.loads(endpoint.read_text())
-        os.environ.update(APOTHIC_BASE_URL=place["url"], APOTHIC_API_KEY=place["key"], APOTHIC_QUIET="1")
+    with cloud(folder):
         _serve(answer, folder / "project")
 
 

@@ -9,7 +9,6 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 DELIVERY_S = 60.0
@@ -86,13 +85,12 @@ class Watchers:
 Extra = Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]
 
 
-def watched(watchers: Watchers, publish: Callable[[str], object], pid: int) -> Extra:
+def watched(watchers: Watchers, publish: Callable[[str], object]) -> Extra:
     """Return the requests that measure a stream.
 
     Args:
         watchers: Its watchers, none open yet.
         publish: Lets one event with this text happen.
-        pid: The process that serves the stream.
     """
     count = 0
 
@@ -114,7 +112,7 @@ def watched(watchers: Watchers, publish: Callable[[str], object], pid: int) -> E
         watchers.close()
         return {}
 
-    return {"events": events, "watch": watch, "unwatch": unwatch, "memory": lambda _: {"bytes": _memory(pid)}}
+    return {"events": events, "watch": watch, "unwatch": unwatch}
 
 
 def _pause_s(head: bytes) -> float | None:
@@ -127,12 +125,6 @@ def _pause_s(head: bytes) -> float | None:
     if code != "429":
         raise ConnectionError(f"a watcher was answered with {status}")
     return float(fields["retry-after"])
-
-
-def _memory(pid: int) -> int:
-    """Return the bytes of a process; shared ones by its share."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 class Feeder:
