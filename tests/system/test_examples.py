@@ -39,7 +39,7 @@ def test_a_thousand_pictures_are_made_and_those_that_fail_are_told(cloud, person
 
 def test_the_nightly_report_counts_the_hours_that_a_day_has(cloud, person):
     ran = person.python(EXAMPLES / "nightly_report.py").ok()
-    status = person.apothic("schedule", "status", "nightly-report.report", "--json").ok().json
+    status = person.apothic("schedule", "status", "nightly-report::report", "--json").ok().json
 
     assert re.findall(r"'hours': (\d+)", ran.out) == ["24", "23", "25"]
     assert (status["cron"], status["timezone"], len(status["next"])) == ("30 2 * * *", "Europe/Berlin", 5)

@@ -43,7 +43,7 @@ def in_bash(connected, home: Path, run):
         ("apothic job status jobs:01", ["01jc5v0000000000000000job1"]),
         ("apothic deployment list --app ", ["hello-world"]),
         ("apothic run gr", ["greet"]),
-        ("apothic schedule pause hello-world.", ["hello-world.greet"]),
+        ("apothic schedule pause hello-world::", ["greet"]),
         ("apothic logs nothing", []),
     ],
 )

@@ -69,7 +69,7 @@ COMMANDS = {
     "completion install": ["completion install fish", "completion install bash"],
     "schedule list": ["schedule list"],
     "schedule status": ["schedule status SCHEDULE"],
-    "schedule pause": ["schedule pause hello-world.greet"],
+    "schedule pause": ["schedule pause hello-world::greet"],
     "schedule resume": ["schedule resume SCHEDULE"],
     "schedule run": ["schedule run SCHEDULE"],
     "worker token": ["worker token", "worker token --list", "worker token --revoke JOIN_TOKEN"],

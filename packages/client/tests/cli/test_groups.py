@@ -11,8 +11,8 @@ def test_groups_are_listed_with_what_ended_and_failed(connected, run, shapes):
     found = run("group", "list", "--app", "hello-world", "--status", "running", "--limit", "3")
 
     assert found.out.splitlines() == [
-        f"GROUP{' ' * 30}FUNCTION           STATUS   ENDED    FAILED  CREATED{' ' * 19}FINISHED",
-        f"{shapes.GROUP}  hello-world.greet  running  4 of 10  1       {shapes.TIME}  -",
+        f"GROUP{' ' * 30}FUNCTION            STATUS   ENDED    FAILED  CREATED{' ' * 19}FINISHED",
+        f"{shapes.GROUP}  hello-world::greet  running  4 of 10  1       {shapes.TIME}  -",
     ]
     assert connected.last("GET", "/v1/groups").query == "app=hello-world&status=running&limit=3"
 
@@ -30,7 +30,7 @@ def test_the_status_tells_how_far_it_is_and_why_it_waits(connected, run, shapes)
 
     assert run("group", "status", shapes.GROUP).out.splitlines() == [
         f"group          {shapes.GROUP}",
-        "function       hello-world.greet",
+        "function       hello-world::greet",
         "status         running",
         "items          4 of 10 ended, 1 running, 1 failed",
         "waits because  no worker",

@@ -26,7 +26,7 @@ def test_job_list_goes_on_over_empty_pages_up_to_the_limit(connected, run, shape
 
     found = run("job", "list", "--limit", "3", "--app", "hello-world", "--status", "running")
 
-    assert [line.split()[1:3] for line in found.out.splitlines()[1:]] == [["hello-world.greet", "running"]] * 3
+    assert [line.split()[1:3] for line in found.out.splitlines()[1:]] == [["hello-world::greet", "running"]] * 3
     assert connected.asked[0].query == "app=hello-world&status=running&limit=3"
     assert connected.asked[2].query.endswith("limit=2&cursor=b")
 

@@ -8,7 +8,7 @@ def test_list_shows_words_next_and_last(connected, run, shapes):
 
     line = " ".join(found.out.splitlines()[1].split())
     words = "at 02:30 every day (Europe/Berlin)"
-    assert line == f"hello-world.greet active {words} 2026-01-03T01:30:00.000Z succeeded {shapes.TIME}"
+    assert line == f"hello-world::greet active {words} 2026-01-03T01:30:00.000Z succeeded {shapes.TIME}"
     assert connected.asked[0].query == "app=hello-world&limit=200"
 
 
@@ -26,7 +26,7 @@ def test_no_schedules_say_how_to_make_one(connected, run, shapes):
     [("status", "2026-01-03T01:30:00.000Z"), ("pause", "paused"), ("resume", "active"), ("run", "jobs:")],
 )
 def test_a_schedule_is_named_by_app_and_function_or_id(connected, run, shapes, verb, says):
-    by_name = run("schedule", verb, "hello-world.greet")
+    by_name = run("schedule", verb, "hello-world::greet")
     by_id = run("schedule", verb, shapes.SCHEDULE)
 
     assert (by_name.code, by_name.out) == (0, by_id.out)
@@ -37,7 +37,7 @@ def test_an_unknown_name_is_not_found_and_near_ones_are_told(connected, run):
     found = run("schedule", "pause", "hello-world.great", "--json")
 
     assert (found.code, found.error["code"]) == (5, "not_found")
-    assert "Did you mean hello-world.greet?" in found.error["detail"]
+    assert "Did you mean hello-world::greet?" in found.error["detail"]
 
 
 def test_job_status_names_the_schedule_and_its_time(connected, run, shapes):

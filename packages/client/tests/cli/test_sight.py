@@ -29,7 +29,7 @@ def test_ps_lists_what_has_not_ended_with_its_reason(connected, run, shapes):
     assert connected.asked[-1].query == "app=hello-world&unfinished=true&limit=100"
     lines = [line.split() for line in found.out.splitlines()]
     assert lines[0] == ["JOB", "FUNCTION", "STATUS", "AGE", "WAITS", "BECAUSE"]
-    assert lines[1][:3] == [shapes.JOB, "hello-world.greet", "queued"]
+    assert lines[1][:3] == [shapes.JOB, "hello-world::greet", "queued"]
     assert lines[1][4:] == ["no", "worker", "is", "connected"]
     assert "running, attempt 2" in found.out
 

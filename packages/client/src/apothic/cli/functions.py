@@ -11,7 +11,7 @@ from apothic.cli import names
 from apothic.cli.console import print_fields
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
-from apothic.cli.targets import split_name
+from apothic.cli.targets import full_name, split_name
 from apothic.wire.functions import FunctionSpec
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def list_functions(settings: Settings, app: str | None, watches: bool) -> None:
         lambda: _functions(client, app),
         ("FUNCTION", "CPU", "MEMORY", "TIMEOUT", "RETRIES", "RUNNERS", "SCHEDULED", "ID"),
         lambda one: (
-            f"{one.app}::{one.name}", str(one.cpu), f"{one.memory_mb} MiB", f"{one.timeout_s} s", str(one.max_retries),
-            str(one.max_containers), "yes" if one.schedule else "", one.function_id,
+            full_name(one.app, one.name), str(one.cpu), f"{one.memory_mb} MiB", f"{one.timeout_s} s",
+            str(one.max_retries), str(one.max_containers), "yes" if one.schedule else "", one.function_id,
         ),
         empty="No functions: `apothic deploy FILE` makes some.",
         watches=watches,
@@ -63,14 +63,14 @@ def show(settings: Settings, target: str) -> None:
         return
     print_fields(
         {
-            "function": f"{found.app}::{found.name}",
+            "function": full_name(found.app, found.name),
             "id": found.function_id,
             "deployment": found.deployment_id,
             "processors": str(found.cpu),
             "memory": f"{found.memory_mb} MiB",
             "time": f"{found.timeout_s} s for an attempt",
             **({"packages": ", ".join(found.image.requirements) or "none"} if found.image else {}),
-            **({"runs by itself": f"`apothic schedule status {found.app}.{found.name}`"} if found.schedule else {}),
+            **({"runs by itself": f"`apothic schedule status {target}`"} if found.schedule else {}),
             **({"placement": ", ".join(f"{key}={value}" for key, value in found.placement.items())}
                if found.placement else {}),
             **_unusual(found),

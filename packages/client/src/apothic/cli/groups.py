@@ -13,6 +13,7 @@ from apothic.cli.console import is_rich, print_fields, print_json, print_text, s
 from apothic.cli.failures import Interrupted, Stopped
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
+from apothic.cli.targets import full_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def list_groups(settings: Settings, watches: bool, **filters: Any) -> None:
         lambda: client.list_groups(**filters),
         ("GROUP", "FUNCTION", "STATUS", "ENDED", "FAILED", "CREATED", "FINISHED"),
         lambda g: (
-            g.id, f"{g.app}.{g.function_name}", g.status, _ended(g), str(_failed(asdict(g.counts))), g.created_at,
+            g.id, full_name(g.app, g.function_name), g.status, _ended(g), str(_failed(asdict(g.counts))), g.created_at,
             g.finished_at or "-",
         ),
         empty="No such groups.",
@@ -65,7 +66,7 @@ def status(settings: Settings, group_id: str) -> None:
         return
     fields = {
         "group": found.id,
-        "function": f"{found.app}.{found.function_name}",
+        "function": full_name(found.app, found.function_name),
         "status": found.status,
         "items": _words({"counts": asdict(found.counts), "items": found.items, "total": found.total}),
         "waits because": found.waiting_reason,

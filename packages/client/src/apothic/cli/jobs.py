@@ -13,6 +13,7 @@ from apothic.cli.failures import Stopped
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.cli.since import moment
+from apothic.cli.targets import full_name
 
 
 @click.group()
@@ -38,10 +39,12 @@ def list_jobs(settings: Settings, watches: bool, **filters: Any) -> None:
         settings,
         lambda: client.list_jobs(**filters),
         ("JOB", "FUNCTION", "STATUS", "ATTEMPT", "CREATED", "FINISHED"),
-        lambda j: (j.job_id, f"{j.app}.{j.function}", j.status, str(j.attempt), j.created_at, j.finished_at or "-"),
+        lambda j: (
+            j.job_id, full_name(j.app, j.function), j.status, str(j.attempt), j.created_at, j.finished_at or "-",
+        ),
         empty="No such jobs.",
         watches=watches,
-    )
+    )  # fmt: skip
 
 
 @job.command()
@@ -56,7 +59,7 @@ def status(settings: Settings, job_id: str) -> None:
         return
     fields = {
         "job": found.job_id,
-        "function": f"{found.app}.{found.function}",
+        "function": full_name(found.app, found.function),
         "status": found.status,
         "attempt": str(found.attempt),
         "called by": found.parent_job_id,

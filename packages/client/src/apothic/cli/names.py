@@ -47,12 +47,6 @@ def functions_of_app(ctx: click.Context, __: click.Parameter, incomplete: str) -
     return _beginning(incomplete, sorted(names))
 
 
-def schedules(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """Return `APP.FUNCTION` of every function."""
-    known = cast("dict[str, list[str]]", _known()["apps"])
-    return _beginning(incomplete, (f"{app}.{name}" for app, names in known.items() for name in names))
-
-
 def jobs(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Return the ids of the newest jobs that begin so."""
     return _beginning(incomplete, _known()["jobs"])

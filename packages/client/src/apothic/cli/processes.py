@@ -11,6 +11,7 @@ from apothic.cli import names
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
 from apothic.cli.since import age
+from apothic.cli.targets import full_name
 
 if TYPE_CHECKING:
     from apothic._job_lists import JobEntry
@@ -40,6 +41,6 @@ def _cells(job: JobEntry) -> tuple[str, ...]:
     now = datetime.now(timezone.utc)  # noqa: UP017 - the client also runs on 3.10
     again = f", attempt {job.attempt}" if job.attempt > 1 else ""
     return (
-        job.job_id, f"{job.app}.{job.function}", f"{job.status}{again}", age(job.created_at, now),
+        job.job_id, full_name(job.app, job.function), f"{job.status}{again}", age(job.created_at, now),
         job.waiting_reason or "",
     )  # fmt: skip

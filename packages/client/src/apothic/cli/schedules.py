@@ -11,7 +11,7 @@ from apothic.cli import names
 from apothic.cli.console import print_fields, print_table, print_text
 from apothic.cli.refreshing import show_list, watch_option
 from apothic.cli.settings import Settings, common_options
-from apothic.cli.targets import nothing_named
+from apothic.cli.targets import full_name, nothing_named
 from apothic.wire.ids import parse_record_id
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.group()
 @common_options
 def schedule() -> None:
-    """Schedules: functions that run by themselves. TARGET is APP.FUNCTION or a schedule's id."""
+    """Schedules: functions that run by themselves. TARGET is APP::FUNCTION or a schedule's id."""
 
 
 @schedule.command("list")
@@ -36,14 +36,14 @@ def list_schedules(settings: Settings, app: str | None, watches: bool) -> None:
         settings,
         lambda: client.list_schedules(app),
         ("SCHEDULE", "STATUS", "RUNS", "NEXT", "LAST"),
-        lambda one: (f"{one.app}.{one.function}", one.status, one.words, _first(one.next), _last(one)),
+        lambda one: (full_name(one.app, one.function), one.status, one.words, _first(one.next), _last(one)),
         empty='No schedules: `@app.function(schedule=Cron("0 7 * * *"))` makes one with the next deploy.',
         watches=watches,
     )
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
+@click.argument("target", metavar="TARGET", shell_complete=names.functions_of_apps)
 @common_options
 @click.pass_obj
 def status(settings: Settings, target: str) -> None:
@@ -52,7 +52,7 @@ def status(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
+@click.argument("target", metavar="TARGET", shell_complete=names.functions_of_apps)
 @common_options
 @click.pass_obj
 def pause(settings: Settings, target: str) -> None:
@@ -61,7 +61,7 @@ def pause(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
+@click.argument("target", metavar="TARGET", shell_complete=names.functions_of_apps)
 @common_options
 @click.pass_obj
 def resume(settings: Settings, target: str) -> None:
@@ -70,7 +70,7 @@ def resume(settings: Settings, target: str) -> None:
 
 
 @schedule.command()
-@click.argument("target", metavar="TARGET", shell_complete=names.schedules)
+@click.argument("target", metavar="TARGET", shell_complete=names.functions_of_apps)
 @common_options
 @click.pass_obj
 def run(settings: Settings, target: str) -> None:
@@ -86,7 +86,7 @@ def _id(settings: Settings, target: str) -> str:
     """Return the id of a target, which is looked up when it is a name."""
     if parse_record_id(target, "schedules") is not None:
         return target
-    known = {f"{one.app}.{one.function}": one.schedule_id for one in settings.client().list_schedules()}
+    known = {full_name(one.app, one.function): one.schedule_id for one in settings.client().list_schedules()}
     if target in known:
         return known[target]
     raise nothing_named("schedule", target, known, "apothic schedule list")
@@ -97,7 +97,7 @@ def _show(settings: Settings, found: ScheduleInfo) -> None:
         settings.print_document(asdict(found))
         return
     fields = {
-        "schedule": f"{found.app}.{found.function}",
+        "schedule": full_name(found.app, found.function),
         "status": found.status,
         "runs": found.words,
         "next (UTC)": ", ".join(found.next) or "never",

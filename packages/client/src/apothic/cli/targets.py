@@ -12,6 +12,11 @@ from apothic.wire.names import near_matches
 BETWEEN = "::"
 
 
+def full_name(app: str, function: str) -> str:
+    """Return how a function of an app is written everywhere; `split_name` reads it."""
+    return f"{app}{BETWEEN}{function}"
+
+
 def split_name(target: str) -> tuple[str, str | None]:
     """Return the app and the function that `APP[::FUNCTION]` names.
 
