@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -24,6 +24,12 @@ UNIX_PATH_MAX = 100
 LOOK_AROUND_S = 0.5
 """Longest sleep in the kernel. A Ctrl-C that comes just before one, or in another thread, does not end it."""
 
+try:
+    _handlers: Any = importlib.import_module("_signal")
+    """The functions of `signal` without their search for an enum, which costs a call more than all its system calls."""
+except ImportError:
+    _handlers = signal
+
 
 class Interrupts:
     """Lets Ctrl-C interrupt waiting only.
@@ -43,17 +49,18 @@ class Interrupts:
             raise KeyboardInterrupt
         self.is_pending = True
 
-    @contextmanager
-    def waiting(self) -> Generator[None]:
-        """Let Ctrl-C interrupt the block, at once when one is kept."""
-        try:
-            self._is_waiting = True
-            if self.is_pending:
-                self.is_pending = False
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._is_waiting = False
+    def waiting(self) -> Interrupts:
+        """Return what lets Ctrl-C interrupt a `with` block, at once when one is kept."""
+        return self
+
+    def __enter__(self) -> None:
+        self._is_waiting = True
+        if self.is_pending:
+            self._is_waiting = self.is_pending = False
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        self._is_waiting = False
 
 
 def run(steps: Steps[T]) -> T:
@@ -66,15 +73,15 @@ def run_guarded(steps: Steps[T]) -> T:
 
     Outside the main thread, and when the program handles Ctrl-C in its own way, this is `run`.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.get_ident() == threading.main_thread().ident
+    if not is_main or _handlers.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return run(steps)
     interrupts = Interrupts()
-    signal.signal(signal.SIGINT, interrupts.handle)
+    _handlers.signal(signal.SIGINT, interrupts.handle)
     try:
         result = _run(steps, interrupts)
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _handlers.signal(signal.SIGINT, signal.default_int_handler)
     if interrupts.is_pending:
         raise KeyboardInterrupt
     return result
@@ -85,8 +92,7 @@ def perform(effect: Effect, interrupts: Interrupts) -> Any:
     if isinstance(effect, Receive):
         return _receive(effect, interrupts)
     if isinstance(effect, Send):
-        effect.line.socket.settimeout(effect.timeout_s)
-        return effect.line.socket.sendall(effect.data)
+        return _send(effect)
     if isinstance(effect, Say):
         return say(effect.text)
     with interrupts.waiting():
@@ -115,19 +121,31 @@ def _run(steps: Steps[T], interrupts: Interrupts) -> T:
         return end.value
 
 
+def _send(effect: Send) -> None:
+    sock, data = effect.line.socket, effect.data
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent == len(data):
+        return
+    sock.settimeout(effect.timeout_s)
+    try:
+        sock.sendall(memoryview(data)[sent:])
+    finally:
+        sock.setblocking(False)
+
+
 def _receive(effect: Receive, interrupts: Interrupts) -> bytes:
-    sock = effect.line.socket
-    sock.setblocking(False)
-    readable = select.poll()
-    readable.register(sock, select.POLLIN)
-    until = time.monotonic() + effect.timeout_s
-    left_s = effect.timeout_s
+    line, left_s = effect.line, effect.timeout_s
+    poll = line.readable.poll
+    until = time.monotonic() + left_s
     while True:
-        with interrupts.waiting():
-            found = readable.poll(min(left_s, LOOK_AROUND_S) * 1000)
+        with interrupts:
+            found = poll(min(left_s, LOOK_AROUND_S) * 1000)
         try:
             if found:
-                return sock.recv(RECEIVE_SIZE)
+                return line.socket.recv(RECEIVE_SIZE)
         except BlockingIOError:
             pass
         if (left_s := until - time.monotonic()) <= 0:
@@ -139,6 +157,7 @@ def _dial(effect: Dial) -> Line:
         return _dial_unix(effect.path, effect.timeout_s)
     sock = socket.create_connection((effect.host, effect.port), effect.timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)
     return Line(sock)
 
 
@@ -147,6 +166,7 @@ def _dial_unix(path: str, timeout_s: float) -> Line:
     line.socket.settimeout(timeout_s)
     with unix_address(path) as address:
         line.socket.connect(address)
+    line.socket.setblocking(False)
     return line
 
 

@@ -92,10 +92,10 @@ def call(core: Core, function_id: str, value: Value | LargeBody, *, timeout_s: f
     """
     sent = yield from uploaded(core, value)
     waiting = Waiting(core, None, timeout_s)
-    request = call_request(core, function_id, sent, _ACCEPT_STREAM)._replace(on_interrupt=waiting.defer_interrupt)
+    request = call_request(core, function_id, sent, _ACCEPT_STREAM, on_interrupt=waiting.defer_interrupt)
 
     def start(is_again: bool) -> Steps[Answer]:
-        return open_stream(core, request._replace(is_again=is_again), waiting.deadline)
+        return open_stream(core, request._replace(is_again=True) if is_again else request, waiting.deadline)
 
     try:
         return (yield from _wait(core, waiting, start))

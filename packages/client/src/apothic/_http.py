@@ -6,8 +6,9 @@ other transfer coding than chunked. Redirects and content codings are the caller
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from apothic.wire.limits import HEADER_BLOCK_MAX
@@ -16,10 +17,12 @@ CHUNK_LINE_MAX = 1024
 INFORMATIONAL_MAX = 8
 """Interim 1xx answers accepted before the real one."""
 
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -\xff]*)?")
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -\xff]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_HEADERS = re.compile(r"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*)*")
+_HEADER = re.compile(r"\r\n([^:]*):([^\r]*)")
+_DIGITS = re.compile(r"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t -~\x80-\xff]*)?")
 _METHOD = re.compile(r"[A-Z]{1,16}")
 _TARGET = re.compile(r"/[!-~]*")
@@ -87,22 +90,24 @@ def encode_head(request: Request, common: str) -> bytes:
     Raises:
         ValueError: A method, path or header cannot be sent.
     """
-    if not _METHOD.fullmatch(request.method) or not _TARGET.fullmatch(request.path):
+    head = _head_start(request.method, request.path, request.headers, common)
+    if request.key:
+        head += f"Idempotency-Key: {request.key}\r\nIdempotency-Try: {'again' if request.is_again else 'first'}\r\n"
+    size = _body_size(request)
+    return (f"{head}\r\n" if size is None else f"{head}Content-Length: {size}\r\n\r\n").encode()
+
+
+@functools.lru_cache(maxsize=64)
+def _head_start(method: str, path: str, headers: tuple[tuple[str, str], ...], common: str) -> str:
+    """Return the lines that requests of the same kind share; most calls of a process are of few kinds."""
+    if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(path):
         raise ValueError("a method is upper-case letters, a path begins with / and is percent-encoded")
-    lines = [f"{request.method} {request.path} HTTP/1.1\r\n", common]
-    for name, value in request.headers:
+    lines = [f"{method} {path} HTTP/1.1\r\n", common]
+    for name, value in headers:
         if not _NAME.fullmatch(name.encode()) or not _VALUE.fullmatch(value.encode("utf-8", "surrogatepass")):
             raise ValueError(f"header {name!r} cannot be sent")
         lines.append(f"{name}: {value}\r\n")
-    if request.key:
-        lines.append(
-            f"Idempotency-Key: {request.key}\r\nIdempotency-Try: {'again' if request.is_again else 'first'}\r\n"
-        )
-    size = _body_size(request)
-    if size is not None:
-        lines.append(f"Content-Length: {size}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode()
+    return "".join(lines)
 
 
 def _body_size(request: Request) -> int | None:
@@ -171,13 +176,13 @@ class AnswerReader:
             raise MalformedAnswerError("the header block is too large")
         if end < 0:
             return False
-        lines = bytes(self._buffer[:end]).split(b"\r\n")
+        head = self._buffer[:end].decode("latin-1")
         del self._buffer[: end + 4]
-        match = _STATUS.fullmatch(lines[0])
+        match = _STATUS.match(head)
         if match is None:
             raise MalformedAnswerError("no HTTP/1.1 status line")
-        status, is_old = int(match[2]), match[1] == b"0"
-        headers = _parse_headers(lines[1:])
+        status, is_old = int(match[2]), match[1] == "0"
+        headers = _parse_headers(head[match.end() :])
         if status < 200:
             return self._skip_informational(status)
         self.status, self.headers = status, headers
@@ -195,7 +200,7 @@ class AnswerReader:
         coding, length = self.headers.get("transfer-encoding"), self.headers.get("content-length")
         if coding is not None and (length is not None or coding.lower() != "chunked"):
             raise MalformedAnswerError("an unknown or contradictory body length")
-        size = _parse_length(length)
+        size = None if length is None else _parse_length(length)
         if self._method == "HEAD" or self.status in {204, 304} or size == 0:
             self.is_done = True
         elif coding is not None:
@@ -253,13 +258,13 @@ class AnswerReader:
             return False
         self._trailer_size += len(line) + 2
         if line:
-            _parse_headers([line])
+            _parse_headers("\r\n" + line.decode("latin-1"))
         self.is_done = not line
         return True
 
     def _take(self, body: list[bytes]) -> None:
-        piece = bytes(self._buffer[: self._missing])
-        del self._buffer[: self._missing]
+        piece = bytes(memoryview(self._buffer)[: self._missing])
+        del self._buffer[: len(piece)]
         self._missing -= len(piece)
         if piece:
             body.append(piece)
@@ -280,28 +285,32 @@ class AnswerReader:
             raise MalformedAnswerError(f"the body is larger than {self._body_max:,} bytes")
 
 
-def _parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        raw_name, colon, raw_value = line.partition(b":")
-        value = raw_value.strip(b" \t")
-        if not colon or not _NAME.fullmatch(raw_name) or not _VALUE.fullmatch(value):
-            raise MalformedAnswerError("a header line is malformed")
-        name, text = raw_name.decode().lower(), value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
-    return headers
+def _parse_headers(lines: str) -> dict[str, str]:
+    """Return the headers of lines that each begin with their line end."""
+    if not _HEADERS.fullmatch(lines):
+        raise MalformedAnswerError("a header line is malformed")
+    found = _HEADER.findall(lines)
+    headers = {name.lower(): value.strip(" \t") for name, value in found}
+    if len(headers) == len(found):
+        return headers
+    joined: dict[str, str] = {}
+    for name, value in ((name.lower(), value.strip(" \t")) for name, value in found):
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
-def _parse_length(text: str | None) -> int | None:
-    if text is None:
-        return None
+def _parse_length(text: str) -> int:
+    if _DIGITS.fullmatch(text):
+        return int(text)
     values = {part.strip() for part in text.split(",")}
     value = values.pop()
-    if values or not _DIGITS.fullmatch(value.encode("latin-1")):
+    if values or not _DIGITS.fullmatch(value):
         raise MalformedAnswerError("an unknown or contradictory body length")
     return int(value)
 
 
 def _keeps_alive(headers: dict[str, str], *, is_old: bool) -> bool:
-    options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
+    if "connection" not in headers:
+        return not is_old
+    options = {option.strip().lower() for option in headers["connection"].split(",")}
     return "close" not in options and not is_old

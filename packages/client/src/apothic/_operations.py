@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -30,7 +31,7 @@ from apothic._steps import Steps
 from apothic._transfers import uploaded
 from apothic.errors import InvalidRequestError, ProtocolError
 from apothic.wire.archive_parts import PARTS_TYPE
-from apothic.wire.frames import encode_frame
+from apothic.wire.frames import join_frame
 from apothic.wire.functions import Manifest
 from apothic.wire.limits import LIST_PAGE_MAX, LOG_PAGE_LINES_MAX
 from apothic.wire.values import CALL_TYPE, Value
@@ -45,6 +46,7 @@ PIECE_SIZE = 256 * 1024
 PUT_S_MAX = 3600.0
 """Longest upload of an archive."""
 
+_CALL = ("Content-Type", CALL_TYPE)
 JSON_TYPE = ("Content-Type", "application/json")
 ACCEPT_JSON = ("Accept", "application/json")
 _NO_PARTS = frozenset({404, 409, 413, 415, 422})
@@ -268,18 +270,37 @@ def rollback(core: Core, app: str, version: int | None) -> Steps[DeploymentInfo]
 def spawn(core: Core, function_id: str, value: Value | LargeBody) -> Steps[str]:
     """Create a job and return its id; the job is durable then."""
     sent = yield from uploaded(core, value)
-    request = call_request(core, function_id, sent, ACCEPT_JSON, {"wait_s": "0"})
+    request = call_request(core, function_id, sent, ACCEPT_JSON, wait_s=0)
     response = yield from perform(core, request)
     return read(core, response, JobStatus, 202, 200).job_id
 
 
 def call_request(
-    core: Core, function_id: str, value: Value, accept: tuple[str, str], query: Mapping[str, str] | None = None
+    core: Core,
+    function_id: str,
+    value: Value,
+    accept: tuple[str, str],
+    *,
+    wait_s: int | None = None,
+    on_interrupt: Callable[[], bool] | None = None,
 ) -> Request:
-    """Return the request that makes a job, one job however often it is sent."""
-    body = encode_frame({"encoding": value.encoding, "python": value.python}, value.data)
-    path = target(core, f"/v1/functions/{part(function_id)}/calls", query)
-    return once(core, Request("POST", path, (("Content-Type", CALL_TYPE), accept), body))
+    """Return the request that makes a job, one job however often it is sent; `on_interrupt` as in `Request`."""
+    path = _calls_path(core.endpoint.prefix, function_id, wait_s)
+    body = join_frame(_call_head(value.encoding, value.python), value.data)
+    return Request(
+        "POST", path, (_CALL, accept), body, is_repeatable=True, key=core.new_key(), on_interrupt=on_interrupt
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _calls_path(prefix: str, function_id: str, wait_s: int | None) -> str:
+    path = f"{prefix}/v1/functions/{part(function_id)}/calls"
+    return path if wait_s is None else f"{path}?wait_s={wait_s}"
+
+
+@functools.lru_cache(maxsize=16)
+def _call_head(encoding: str, python: str | None) -> bytes:
+    return json.dumps({"encoding": encoding, "python": python}, separators=(",", ":")).encode()
 
 
 def part(text: str) -> str:

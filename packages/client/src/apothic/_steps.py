@@ -8,6 +8,7 @@ Everything that decides (HTTP, TLS, retries, resuming) is written once, as gener
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -25,14 +26,23 @@ IDLE_LINES_MAX = 16
 
 
 class Line:
-    """One TCP connection, with its TLS state when there is any."""
+    """One connection, with its TLS state when there is any; its socket never blocks."""
 
-    __slots__ = ("idle_since", "socket", "tls")
+    __slots__ = ("_readable", "idle_since", "socket", "tls")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.tls: Tls | None = None
         self.idle_since = 0.0
+        self._readable: select.poll | None = None
+
+    @property
+    def readable(self) -> select.poll:
+        """Answers something when there are bytes to receive, or the end."""
+        if self._readable is None:
+            self._readable = select.poll()
+            self._readable.register(self.socket, select.POLLIN)
+        return self._readable
 
     def close(self) -> None:
         """Close the connection; closing twice is fine."""
@@ -109,7 +119,8 @@ class IdleLines(threading.local):
             self.close()
         while self._lines:
             line = self._lines.pop()
-            if now - line.idle_since <= IDLE_S_MAX and _is_quiet(line.socket):
+            # Anything to receive means that the server ended it.
+            if now - line.idle_since <= IDLE_S_MAX and not line.readable.poll(0):
                 return line
             line.close()
         return None
@@ -128,15 +139,3 @@ class IdleLines(threading.local):
             line.close()
         self._lines = []
         self._pid = os.getpid()
-
-
-def _is_quiet(sock: socket.socket) -> bool:
-    """Whether an idle connection is open and has nothing to read; anything to read means that the server ended it."""
-    try:
-        sock.setblocking(False)
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -20,6 +20,7 @@ from websockets.uri import parse_uri
 
 from apothic.wire.limits import LINK_FRAME_MAX
 from apothic.wire.version import VERSION
+from apothic_worker.link_frames import FrameCutter, encode_message
 
 OPEN_TIMEOUT_S = 10.0
 
@@ -52,6 +53,8 @@ class LinkSocket(asyncio.Protocol):
         self._token = token
         self._transport: asyncio.Transport | None = None
         self._parts: list[bytes] = []
+        self._cutter = FrameCutter(size_max=LINK_FRAME_MAX)
+        self._head_end = b""
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -82,8 +85,7 @@ class LinkSocket(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Send one binary message; silently dropped when the connection is gone or closing."""
         if self._transport is not None and self._machine.state is State.OPEN and not self.closed.done():
-            self._machine.send_binary(message)
-            self._flush()
+            self._transport.write(encode_message(message))
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close with a code and wait up to a second for the other side."""
@@ -118,7 +120,32 @@ class LinkSocket(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the bytes and act on the events."""
+        """Act on whole messages; the machine gets everything else."""
+        if self._machine.state is State.CONNECTING:
+            data = self._answer_in(data)
+        if self._machine.state is not State.OPEN:
+            self._feed(data)
+            return
+        for frame, message in self._cutter.feed(data):
+            if self.closed.done():
+                return
+            if message is None or self._parts or self._machine.state is not State.OPEN:
+                self._feed(frame)
+            else:
+                self._on_message(message)
+
+    def _answer_in(self, data: bytes) -> bytes:
+        """Give the machine the answer to the handshake, and return what came behind its head."""
+        seen = self._head_end + data
+        end = seen.find(b"\r\n\r\n")
+        size = len(data) if end < 0 else end + 4 - len(self._head_end)
+        self._head_end = seen[-3:]
+        self._feed(data[:size])
+        return data[size:]
+
+    def _feed(self, data: bytes) -> None:
+        if not data:
+            return
         self._machine.receive_data(data)
         self._flush()
         for event in self._machine.events_received():

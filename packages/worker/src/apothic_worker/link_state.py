@@ -105,6 +105,7 @@ class LinkState:
         self._hello = Hello(LINK_PROTOCOL, VERSION, incarnation, name, machine, credit, forerunners=[*forerunners])
         self._wake = wake
         self._held: dict[Key, _Held] = {}
+        self._unsettled: set[Key] = set()
         self._out: list[WorkerItem] = []
         self._is_welcome = False
         self._asked_at_ms: int | None = None
@@ -182,7 +183,7 @@ class LinkState:
     @property
     def has_unsettled(self) -> bool:
         """Whether a `Finished` waits for the server."""
-        return any(held.finished for held in self._held.values())
+        return bool(self._unsettled)
 
     @property
     def executes(self) -> bool:
@@ -223,6 +224,7 @@ class LinkState:
         """Report the end of an attempt; repeated on every new link until it is settled. Ignored when it was dropped."""
         if held := self._held.get((item.job, item.fence)):
             held.finished = item
+            self._unsettled.add((item.job, item.fence))
             self._send(item, is_urgent=True)
 
     def runner_ended(self, item: RunnerEnded) -> None:
@@ -240,7 +242,7 @@ class LinkState:
 
     def forget(self, key: Key) -> None:
         """Drop an attempt without a report."""
-        self._held.pop(key, None)
+        self._forget(key)
 
     # --- inside
 
@@ -270,9 +272,9 @@ class LinkState:
                     self.renewed_at_ms, self._asked_at_ms = item.sent_at_ms, None
                 return [*([item] if item.servers else []), self._drop(item.unknown)]
             case Settled():
-                held = self._held.get((item.job, item.fence))
-                if held and held.finished:
-                    del self._held[item.job, item.fence]
+                key = (item.job, item.fence)
+                if key in self._unsettled:
+                    self._forget(key)
                 return []
             case LogsTaken():
                 if held := self._held.get((item.job, item.fence)):
@@ -323,8 +325,12 @@ class LinkState:
     def _drop(self, refs: list[AttemptRef], runners: tuple[str, ...] = ()) -> Drop:
         keys = tuple((ref.job, ref.fence) for ref in refs)
         for key in keys:
-            self._held.pop(key, None)
+            self._forget(key)
         return Drop(keys, runners)
+
+    def _forget(self, key: Key) -> None:
+        self._held.pop(key, None)
+        self._unsettled.discard(key)
 
 
 def _text_bytes(lines: list[LogLine]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 _SIZES = struct.Struct(">II")
 _to_text = json.JSONEncoder(separators=(",", ":")).encode
 _from_text = json.JSONDecoder().decode
+_scan = json.JSONDecoder().raw_decode
 PREFIX = _SIZES.size
 HEAD_MAX = 256 * 1024
 
@@ -70,6 +71,8 @@ class FrameReader:
             FrameError: A size is impossible or a head is not a JSON object; the stream cannot be used further.
         """
         buffer = self._buffer
+        if not buffer and self._is_one(data):
+            return [decode_frame(data)]
         buffer += data
         found: list[tuple[dict[str, Any], bytes]] = []
         start = 0
@@ -86,12 +89,24 @@ class FrameReader:
         del buffer[:start]
         return found
 
+    def _is_one(self, data: bytes) -> bool:
+        """Whether `data` is one whole frame, as most pieces are that come over a quiet connection."""
+        return PREFIX <= len(data) <= self._size_max and _SIZES.unpack_from(data)[0] + 4 == len(data)
 
-def _head(text: bytes) -> dict[str, Any]:
+
+def _head(data: bytes) -> dict[str, Any]:
     try:
-        head: Any = _from_text(text.decode())
+        head = _read(data.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError("the head is not JSON") from error
-    if not isinstance(head, dict):
+    if type(head) is not dict:
         raise FrameError("the head is not a JSON object")
     return head  # pyright: ignore[reportUnknownVariableType]
+
+
+def _read(text: str) -> Any:
+    if text.startswith("{"):
+        found, end = _scan(text)
+        if end == len(text):
+            return found
+    return _from_text(text)  # white space around it, or no JSON
