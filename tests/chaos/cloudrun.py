@@ -52,6 +52,7 @@ class CloudRun:
         self._process = None
         self._task = None
         self._is_stopping = False
+        self._may_end = False
 
     # --- its life
 
@@ -95,6 +96,14 @@ class CloudRun:
             await asyncio.sleep(POLL_S)
         return armed
 
+    async def restart(self):
+        """Stop it as Ctrl-C does, and start it again. Return the process id of the one that ended."""
+        pid, starts, self._may_end = self.server, self.starts, True
+        send(pid, signal.SIGINT)
+        while self.starts == starts:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        return pid
+
     async def stop(self):
         """Stop it as Ctrl-C does."""
         self._is_stopping = True
@@ -118,6 +127,7 @@ class CloudRun:
 
     def _spawn(self):
         self.starts += 1
+        self._may_end = False
         command = [
             sys.executable,
             "-m",
@@ -147,7 +157,7 @@ class CloudRun:
                 continue
             if self._is_stopping:
                 return
-            if status not in (-signal.SIGKILL, STORE_GONE):
+            if status not in (-signal.SIGKILL, STORE_GONE) and not self._may_end:
                 raise CloudFailed(f"the server ended by itself with status {status}; said:\n{self._said()}")
             self._spawn()
 
@@ -203,9 +213,9 @@ class CloudRun:
         paths = [*sorted(self.folder.glob("*.log")), *sorted(self.data.glob("*.log*"))]
         return {path.name: path.read_text(errors="replace").splitlines() for path in paths if path.exists()}
 
-    async def deploy(self, source):
+    async def deploy(self, source, name="chaos_app"):
         """Deploy an app from its text, with the SDK."""
-        path = self.folder / "chaos_app.py"
+        path = self.folder / f"{name}.py"
         path.write_text(source)
         environment = {
             **self.environment,

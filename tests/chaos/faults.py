@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import math
 import signal
 import time
 from dataclasses import asdict, dataclass
 
-from .cloudrun import send
+from .cloudrun import below, send
 from .faultproxy import weather
 from .plan import FAILPOINTS, PARTITIONS
 
@@ -29,6 +30,7 @@ class Done:
         lasted_s: From `at` until it was over.
         machine: Name of the worker that it hit; empty when it hit none, or the one beside the server.
         met: Processes of user code on that machine when it began.
+        near: Those that had been at work there a moment before, too; of the worker beside the server as well.
     """
 
     at: float
@@ -39,6 +41,7 @@ class Done:
     lasted_s: float = 0.0
     machine: str = ""
     met: tuple[int, ...] = ()
+    near: tuple[int, ...] = ()
 
     @property
     def ended(self):
@@ -55,9 +58,10 @@ class Faults:
         load: Tells how many calls were accepted and how many are live.
         workers: Those of other machines; without any, faults of a worker hit the one beside the server.
         clients: The way of the clients.
+        budget_s: No fault begins later than so long after the first.
     """
 
-    def __init__(self, cloud, startlog, load, plan, *, log, workers=(), clients=None):
+    def __init__(self, cloud, startlog, load, plan, *, log, workers=(), clients=None, budget_s=math.inf):
         self._cloud = cloud
         self._startlog = startlog
         self._load = load
@@ -66,11 +70,14 @@ class Faults:
         self._log = log
         self._workers = workers
         self._clients = clients
+        self._budget_s = budget_s
         self.done = []
         self._hit = {
             "server": self._server,
             "server-at-cancel": self._server_at_cancel,
+            "restart": self._restart,
             "worker": self._worker,
+            "own-worker": self._own_worker,
             "user": self._user,
             "database": self._database,
             "freeze-worker": self._freeze_worker,
@@ -85,6 +92,8 @@ class Faults:
     async def run(self):
         """Do all of the plan, each when its time has come and the cloud stands again."""
         for planned in self._plan.faults:
+            if self.done and time.monotonic() > self.done[0].at + self._budget_s:
+                break
             self._load.keep_near(planned.after_jobs)
             await self._load.accepted_at_least(planned.after_jobs)
             await self._cloud.ready()
@@ -101,6 +110,7 @@ class Faults:
             machine = self._chance.choice(prey or self._workers)
         began, live = time.monotonic(), self._load.live
         met = tuple(machine.user_code(self._startlog.running)) if machine else ()
+        near = tuple(self._near(planned.place, machine))
         target = await self._hit[planned.place](planned, machine)
         done = Done(
             began,
@@ -111,16 +121,28 @@ class Faults:
             time.monotonic() - began,
             machine.name if machine else "",
             met,
+            near,
         )
         self.done.append(done)
         with self._log.open("a") as file:
             file.write(json.dumps(asdict(done)) + "\n")
+
+    def _near(self, place, machine):
+        if place == "own-worker":
+            return set(self._startlog.connected) & below({self._cloud.worker()})
+        return machine.user_code(self._startlog.connected) if machine else ()
 
     def _prey(self, place):
         """Return what makes this fault worth while now; for faults of workers, those that are at work."""
         if place in OF_MACHINES and self._workers:
             return [worker for worker in self._workers if worker.user_code(self._startlog.running)]
         return self._startlog.running if place in ("user", *OF_MACHINES) else self._load.live
+
+    async def _restart(self, *_):
+        return await self._cloud.restart()
+
+    async def _own_worker(self, *_):
+        return self._kill(self._cloud.worker())
 
     async def _server(self, *_):
         return self._kill(self._cloud.server)

@@ -99,14 +99,20 @@ class Plan:
         return random.Random(f"{self.seed}:{what}")
 
 
-def make_plan(seed: int, *, jobs: int, faults: int, places: tuple[str, ...] = KILLS) -> Plan:
-    """Return the plan of a seed: every place equally often, in a random order, spread over the jobs."""
+def make_plan(
+    seed: int, *, jobs: int, faults: int, places: tuple[str, ...] = KILLS, quiet_jobs: int | None = None
+) -> Plan:
+    """Return the plan of a seed: every place equally often, in a random order, spread over the jobs.
+
+    Args:
+        quiet_jobs: Accepted before the first fault; None for a fifth.
+    """
     if not 0 <= seed <= SEED_MAX:
         raise ValueError(f"a seed is a number from 0 to {SEED_MAX}")
     chance = random.Random(seed)
     order = [(places[number % len(places)], number // len(places) + number) for number in range(faults)]
     chance.shuffle(order)
-    quiet = jobs // 5
+    quiet = jobs // 5 if quiet_jobs is None else quiet_jobs
     step = (jobs - quiet) * 0.9 / max(faults, 1)
     planned = tuple(
         Planned(

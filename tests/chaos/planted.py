@@ -8,16 +8,19 @@ import asyncio
 import math
 import random
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from apothic.wire.chunks import ERROR, pack, unpack
+from apothic_server.services.dispatch import reports
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.leases import Leases
+from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.recovery import Recovery
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.links import Links
-from apothic_server.store import flush
+from apothic_server.store import flush, live_groups
 from apothic_server.store.writer import Writer
 from apothic_worker.control_link import ControlLink
 
@@ -33,6 +36,7 @@ class Trial:
         long_s: From and to, in seconds: every call lasts so long, and few are made at once, so that one which is given
             away begins elsewhere at once.
         rate: Calls a second at most.
+        items: Of each map, when the work is maps; `jobs` counts items then.
     """
 
     jobs: int = 150
@@ -42,6 +46,7 @@ class Trial:
     grace_s: float = 4.0
     long_s: tuple[float, float] | None = None
     rate: float = 120.0
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,37 @@ def _hoarder(append):
     return append_and_keep
 
 
+def _other_numbers(checked):
+    """Outcomes of a chunk that did not come to its end are each recorded under the number of the one before."""
+
+    def checked_and_turned(item, job):
+        item, part = checked(item, job)
+        if item.value is None or part.done in (1, job.covers.count):
+            return item, part
+        first, *others = unpack(item.value.data)
+        entries = [*others, first]
+        failed = tuple(place for place, entry in enumerate(entries) if entry[:1] == ERROR)
+        value = replace(item.value, data=pack(entries))
+        return replace(item, value=value), replace(part, failed=failed)
+
+    return checked_and_turned
+
+
+def _kept_for_good(_):
+    def give_nothing_back(self, group, begin, end, *, alone):
+        """Items that were not executed are forgotten."""
+
+    return give_nothing_back
+
+
+def _forgets_uncut(uncovered):
+    async def without_the_last(*where, uploaded):
+        gaps = await uncovered(*where, uploaded=uploaded)
+        return [gap for gap in gaps if gap[1] < uploaded]
+
+    return without_the_last
+
+
 def _done(value):
     future = asyncio.get_running_loop().create_future()
     future.set_result(value)
@@ -199,6 +235,7 @@ HALFWAY = Trial(12, (("hang", 13.0, False),) * 2, True, grace_s=18.0, long_s=(16
 SLOW_DISK = "writer.taken=delay:0.05"
 SLOWLY_KILLED = Trial(400, KILLED, failpoints=SLOW_DISK)
 AT_CANCEL = Trial(200, (("server-at-cancel", 0.0, False),) * 4, failpoints=SLOW_DISK)
+MAPS = Trial(1_500, (("server", 0.0, False), ("user", 0.0, False)) * 3, items=400)
 I1, I2, I4 = frozenset({"I1"}), frozenset({"I2"}), frozenset({"I4"})
 
 PLANTED = {
@@ -224,6 +261,15 @@ PLANTED = {
         is_simulated=False,
     ),
     "lease half as long": Bug(Leases, "over", _impatient, I4, trial=HALFWAY, is_simulated=False),
+    "outcomes under other numbers": Bug(
+        reports, "checked", _other_numbers, frozenset({"I1", "I18"}), trial=MAPS, is_simulated=False
+    ),
+    "items that are not given back": Bug(
+        Maps, "_give_back", _kept_for_good, frozenset({"I1", "I2"}), trial=MAPS, is_simulated=False
+    ),
+    "start that forgets items": Bug(
+        live_groups, "uncovered", _forgets_uncut, frozenset({"I1", "I18"}), trial=MAPS, is_simulated=False
+    ),
     "memory that is kept": Bug(
         Writer, "append", _hoarder, frozenset({"I15"}), trial=Trial(3_000, rate=35.0), is_simulated=False
     ),

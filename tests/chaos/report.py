@@ -15,6 +15,8 @@ class Report:
     Attributes:
         quiet_rate: Accepted calls a second before the first fault.
         rate_min: What `quiet_rate` must reach.
+        unit: What `quiet_rate` counts.
+        thin: What there was too little of, in words.
         violations: Broken invariants.
         extra: Further counts, in words.
     """
@@ -27,6 +29,7 @@ class Report:
     faults: list = field(default_factory=list)
     quiet_rate: float = 0.0
     rate_min: float = OPERATIONS_PER_S_MIN
+    unit: str = "calls"
     took_s: float = 0.0
     statuses: Counter = field(default_factory=Counter)
     attempts: int = 0
@@ -35,16 +38,17 @@ class Report:
     refused: int = 0
     violations: list = field(default_factory=list)
     extra: list = field(default_factory=list)
+    thin: list = field(default_factory=list)
 
     @property
     def invalid(self):
         """Why this run proves nothing; empty when it does."""
         hit = [fault for fault in self.faults if fault.has_hit]
-        found = []
+        found = list(self.thin)
         if len(hit) < self.planned * FAULTS_SHARE_MIN:
             found.append(f"{len(hit)} of {self.planned} planned faults hit live work")
         if self.quiet_rate < self.rate_min:
-            found.append(f"{self.quiet_rate:.1f} calls/s before the first fault, {self.rate_min:.0f} are needed")
+            found.append(f"{self.quiet_rate:.1f} {self.unit}/s before the first fault, {self.rate_min:.0f} are needed")
         return found
 
     @property
@@ -61,7 +65,7 @@ class Report:
             f"  jobs       {self.jobs} accepted; {_words(self.statuses)}",
             f"  attempts   {self.attempts} granted, {self.executions} runs of user code",
             f"  clients    {self.unanswered} calls unanswered, {self.refused} refused, all tried again",
-            f"  load       {self.quiet_rate:.1f} calls/s before the first fault",
+            f"  load       {self.quiet_rate:.1f} {self.unit}/s before the first fault",
             f"  faults     {len(self.faults)} of {self.planned} planned: {_words(kinds)}; {missed} met no live work",
         ]
         if live:

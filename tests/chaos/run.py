@@ -1,6 +1,7 @@
 """One run from start to end: a real cloud, load, faults, quiescence, judgement."""
 
 import asyncio
+import math
 import subprocess
 import time
 from collections import Counter
@@ -58,6 +59,8 @@ class Run:
         kinds: What clients do, each with its weight; None for the usual.
         long_s: From and to, how many seconds a call of `long` lasts.
         patience_s: A job that has not ended so long after it was accepted is stuck.
+        own_cpus: What the worker beside the server offers when the work is spread.
+        budget_s: No fault begins later than so long after the first.
     """
 
     def __init__(
@@ -74,10 +77,12 @@ class Run:
         patience_s=PATIENCE_S,
         kinds=None,
         long_s=(0.0, 0.0),
+        own_cpus=0.1,
+        budget_s=math.inf,
     ):
         self.plan = plan
         self.folder = folder
-        spread = {"options": ("--disconnect-grace-s", str(plan.grace_s), "--public-url", NOWHERE), "cpus": 0.1}
+        spread = {"options": ("--disconnect-grace-s", str(plan.grace_s), "--public-url", NOWHERE), "cpus": own_cpus}
         self.cloud = CloudRun(folder, environment=environment, **(spread if is_spread else {}))
         self.startlog = StartLog(make_address(plan.seed))
         self.history = HistoryFile(folder / "history.jsonl")
@@ -85,7 +90,7 @@ class Run:
         self.workers = [RemoteWorker(self.cloud, name, plan.random(name)) for name in NAMES] if is_spread else []
         self.cloud.worker_folders += [worker.data for worker in self.workers]
         patience = {"patience_s": patience_s, "kinds": kinds, "long_s": long_s}
-        self.load = Load(self._api, self.history, plan, rate=rate, at_once=at_once, **patience)
+        self.load = self._make_load(rate=rate, at_once=at_once, **patience)
         self.faults = Faults(
             self.cloud,
             self.startlog,
@@ -94,6 +99,7 @@ class Run:
             log=folder / "faults.jsonl",
             workers=self.workers,
             clients=self.clients,
+            budget_s=budget_s,
         )
         self.growth = Growth()
         self._title = title
@@ -111,9 +117,9 @@ class Run:
             for worker in self.workers:
                 await worker.start()
                 await self._is_linked(worker.name)
-            await self.cloud.deploy(APP.read_text().replace("@ADDRESS@", self.startlog.address))
+            await self._deploy()
             await self._strain(host)
-            stored = await read_store(self.cloud.address())
+            stored = await self._read()
             host.look()
             for worker in self.workers:
                 await worker.stop()
@@ -125,7 +131,20 @@ class Run:
             self.cloud.sweep()
             await self.clients.stop()
             await self.startlog.stop()
-            self.history.close()
+            self._close()
+
+    def _make_load(self, **work):
+        return Load(self._api, self.history, self.plan, **work)
+
+    def _close(self):
+        self.history.close()
+
+    async def _deploy(self):
+        await self.cloud.deploy(APP.read_text().replace("@ADDRESS@", self.startlog.address))
+
+    async def _read(self):
+        """Return all single calls that the store holds."""
+        return await read_store(self.cloud.address())
 
     def _api(self):
         return Api("127.0.0.1", self.clients.port, self.cloud.key)
@@ -158,10 +177,12 @@ class Run:
         """Wait until no job is left: those whose callers never heard of them, too."""
         deadline = time.monotonic() + self._settle_s
         while time.monotonic() < deadline:
-            stored = await read_store(self.cloud.address())
-            if not checker.nothing_is_stuck(stored) and not self.startlog.running:
+            if await self._is_settled() and not self.startlog.running:
                 return
             await asyncio.sleep(0.2)
+
+    async def _is_settled(self):
+        return not checker.nothing_is_stuck(await self._read())
 
     def _report(self, stored, host):
         executions = self.startlog.executions()

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,13 +21,16 @@ class StartLog:
 
     Attributes:
         address: Name of the socket, without its leading zero byte.
+        finished: Runs that came to their end.
     """
 
     def __init__(self, address):
         self.address = address
         self.done = []
         self.began = {}
+        self.finished = 0
         self._open = {}
+        self._peers = Counter()
         self._server = None
         self._readers = set()
 
@@ -46,6 +50,11 @@ class StartLog:
         """Process ids of user code that is in the middle of a call now."""
         return sorted({pid for runs in self._open.values() for pid, _ in runs})
 
+    @property
+    def connected(self):
+        """Process ids of user code that is, or was a moment ago, in the middle of a call."""
+        return sorted(self._peers)
+
     def executions(self):
         """Return all runs, those that go on with no end."""
         alive = [
@@ -57,6 +66,7 @@ class StartLog:
         task = asyncio.current_task()
         self._readers.add(task)
         pid = _peer(writer.get_extra_info("socket"))
+        self._peers[pid] += 1
         try:
             while line := await reader.readline():
                 verb, token = line.decode().split()
@@ -71,6 +81,8 @@ class StartLog:
         finally:
             for token in [token for token, runs in self._open.items() if any(one == pid for one, _ in runs)]:
                 self._end(token, pid, has_finished=False)
+            self._peers[pid] -= 1
+            self._peers += Counter()  # without those that left
             writer.close()
             self._readers.discard(task)
 
@@ -90,6 +102,7 @@ class StartLog:
         if not runs:
             del self._open[token]
         ended = time.monotonic()
+        self.finished += has_finished
         self.done.append(Execution(token=token, pid=pid, began=found[1], ended=ended, has_finished=has_finished))
 
 

@@ -51,17 +51,21 @@ Stored = dict[str, StoredJob]
 _JOBS = """
 SELECT id, status, attempt, fence, losses, arguments, result, error ->> 'code' AS code, next_index,
     coalesce(floor.first_index, 0) AS first_index
-FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id
+FROM jobs LEFT JOIN stream_floors AS floor ON floor.stream = jobs.id WHERE group_id IS NULL
+"""
+_EVENTS = """
+SELECT stream, index, kind, data FROM events
+WHERE stream IN (SELECT id FROM jobs WHERE group_id IS NULL) ORDER BY stream, index
 """
 
 
 async def read_store(address: StoreAddress) -> Stored:
-    """Return every job of the store."""
+    """Return every job of the store but the items of maps."""
     connection = await connect(address, name="checker", deadline_s=30.0)
     try:
         rows = await connection.fetch(_JOBS)
         events = {}
-        for row in await connection.fetch("SELECT stream, index, kind, data FROM events ORDER BY stream, index"):
+        for row in await connection.fetch(_EVENTS):
             data = json.loads(row["data"]) if isinstance(row["data"], str) else row["data"]
             events.setdefault(row["stream"], []).append(StoredEvent(index=row["index"], kind=row["kind"], data=data))
     finally:

@@ -6,6 +6,7 @@ The same run without the bug has to be good, or it would prove nothing.
 import time
 
 from .load import LONG
+from .maps.run import small_maps_run
 from .plan import Plan, Planned
 from .planted import PLANTED
 from .run import Run, commit
@@ -14,6 +15,7 @@ SEED = 31
 PATIENCE_S = 30.0
 RATE_MIN = 0.0
 LONG_AT_ONCE = 4
+MAPS_PATIENCE_S = 100.0
 
 
 def trial_of(trial, folder, *, plant="", seed=SEED):
@@ -28,6 +30,10 @@ def trial_of(trial, folder, *, plant="", seed=SEED):
     if trial.failpoints:
         environment |= {"APOTHIC_TEST_ONLY": "1", "APOTHIC_FAILPOINTS": trial.failpoints}
     longest_s = trial.long_s[1] if trial.long_s else 0.0
+    if trial.items:
+        environment = {"environment": environment, "rate_min": RATE_MIN, "title": plant or "no bug"}
+        plan = Plan(seed, trial.jobs, quiet, tuple(planned), trial.grace_s)
+        return small_maps_run(plan, folder, items=trial.items, patience_s=MAPS_PATIENCE_S, **environment)
     work = {"kinds": LONG, "long_s": trial.long_s, "at_once": LONG_AT_ONCE} if trial.long_s else {}
     return Run(
         Plan(seed, trial.jobs, quiet, tuple(planned), trial.grace_s),

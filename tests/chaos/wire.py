@@ -121,5 +121,5 @@ async def _events(pieces, seen):
         for event in whole:
             fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
             kind = fields.get(b"event", b"").decode()
-            if kind and kind != "job.alive":
+            if kind and not kind.endswith(".alive"):
                 seen.append((int(fields[b"id"]), kind))
