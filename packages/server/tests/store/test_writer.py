@@ -270,6 +270,31 @@ async def test_a_full_queue_refuses_new_jobs_before_it_refuses_changes(database)
     await writer.stop()
 
 
+async def test_records_that_may_wait_share_the_commit_of_one_that_may_not(writer):
+    await asyncio.gather(writer.append(new_job(job_id(1))), writer.append(new_job(job_id(2))))
+    commits, told = writer.counters.commits, []
+    writer.append_told(change(job_id(1), "qs", 0), told.append, within_s=3600)
+    writer.append_told(change(job_id(1), "qs", 0), told.append, within_s=3600)
+    writer.append_told(change(job_id(2), "qs", 0), told.append, within_s=3600)
+    before = list(told)
+
+    assert await writer.append(new_job(job_id(3))) is True
+
+    assert (before, told, writer.counters.commits - commits) == ([], [True, True], 1)
+    assert await writer.append(change(job_id(1), "sr", 1)) is True
+    assert told == [True, True, False]
+
+
+async def test_a_record_that_may_wait_a_little_is_written_then(writer):
+    await writer.append(new_job(job_id(1)))
+    told = asyncio.get_running_loop().create_future()
+    writer.append_told(change(job_id(1), "qs", 0), lambda _: None, within_s=3600)
+
+    writer.append_told(change(job_id(1), "sr", 1), told.set_result, within_s=0.001)
+
+    assert await told is True
+
+
 async def test_stop_writes_what_is_queued_and_refuses_more(database):
     writer = Writer(database.connect_writer)
     await writer.start()

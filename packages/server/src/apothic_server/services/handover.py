@@ -13,7 +13,7 @@ from apothic_server.domain.errors import KeyTaken, TooMany, Unavailable
 from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import Job, JobStatus
 from apothic_server.domain.views import Submitted
-from apothic_server.services.dispatch.board import Board, Settled, settled_of
+from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.records import ask_to_cancel, new_job
 from apothic_server.services.outcomes import Outcomes
@@ -57,8 +57,8 @@ class Handover:
         outcome = self._outcomes.future(job.org, job.id)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refusal = Unavailable if key is None else KeyTaken
-        inserted = board.records.append(new_job(job, board.clock.now(), key, retry_of))
-        inserted.add_done_callback(lambda done: self._inserted(job, accepted, settled_of(done), refusal))
+        record = new_job(job, board.clock.now(), key, retry_of)
+        board.records.append_told(record, lambda settled: self._inserted(job, accepted, settled, refusal))
         return Submitted(job.id, accepted, outcome)
 
     async def cancel(self, row: Job, keep: Keep[JobStatus] | None = None) -> JobStatus | None:

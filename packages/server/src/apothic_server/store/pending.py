@@ -7,7 +7,6 @@ A record that does not follow stays behind its forerunner for a later flush, so 
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TypeAlias
@@ -26,35 +25,39 @@ FOLDED_EVENTS_MAX = 1024 * 1024
 """Longest text of events that one row write appends; a record beyond it waits for the next flush."""
 
 
-class Part:
-    """One record and whoever wants to know what became of it."""
+Answer: TypeAlias = bool | Exception
+"""What became of a record: on disk, refused by its guard, or why neither can be said."""
 
-    __slots__ = ("listener", "record", "waiter")
+
+class Part:
+    """One record and whoever wants to know what became of it.
+
+    Args:
+        tell: Called once with the answer.
+        is_waited: Somebody waits for the answer, so it is part of the next flush, whoever causes that.
+        within_s: A flush starts within so many seconds, for this record if for no other.
+    """
+
+    __slots__ = ("is_waited", "record", "tell", "within_s")
 
     def __init__(
-        self, record: Record, waiter: Future[bool] | None = None, listener: Callable[[bool], None] | None = None
+        self,
+        record: Record,
+        tell: Callable[[Answer], None] = lambda _: None,
+        *,
+        is_waited: bool = False,
+        within_s: float = 0.0,
     ) -> None:
         self.record = record
-        self.waiter = waiter
-        self.listener = listener
+        self.tell = tell
+        self.is_waited = is_waited
+        self.within_s = within_s
 
-    def settle(self, applied: bool) -> None:
-        """Tell that the record was applied, or refused by its guard."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(applied)
-        self._tell(applied)
-
-    def fail(self, error: Exception) -> None:
-        """Tell that the record was not applied because of `error`; a listener hears only `False`."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_exception(error)
-        self._tell(False)
-
-    def _tell(self, applied: bool) -> None:
+    def answer(self, answer: Answer) -> None:
+        """Tell what became of the record."""
         # A listener that fails must not take the writer, and with it every other record, along.
         try:
-            if self.listener is not None:
-                self.listener(applied)
+            self.tell(answer)
         except Exception:
             log.exception("writer.listener_failed")
 
@@ -66,6 +69,7 @@ class Pending:
         row: Parameters of the statement.
         parts: The records behind it, in order; more than one when folded.
         since: Monotonic time of the first record.
+        due: Monotonic time by which a flush starts for it, or for what is queued behind.
         has_waiter: Somebody waits for one of the parts, or for one queued behind.
         behind: Records of the same job that could not be folded, for later flushes.
         has_items: It appends items; such a record is never folded.
@@ -76,6 +80,7 @@ class Pending:
         "_letter",
         "_org",
         "behind",
+        "due",
         "has_items",
         "has_waiter",
         "is_new",
@@ -91,7 +96,8 @@ class Pending:
         self.row = row
         self.parts = [part]
         self.since = since
-        self.has_waiter = part.waiter is not None
+        self.due = since + part.within_s
+        self.has_waiter = part.is_waited
         self.behind: Pending | None = None
         self.size = size
         self._org = record.org
@@ -122,7 +128,6 @@ class Pending:
         """Add a change for which `follows` holds."""
         merge(self.row, row)
         self.parts.append(part)
-        self.has_waiter = self.has_waiter or part.waiter is not None
         self.size += size
         self._advance(change)
 
@@ -132,11 +137,11 @@ class Pending:
 
     def settle(self, applied: bool) -> None:
         for part in self.parts:
-            part.settle(applied)
+            part.answer(applied)
 
     def fail(self, error: Exception) -> None:
         for part in self.parts:
-            part.fail(error)
+            part.answer(error)
 
     def _advance(self, change: JobChange) -> None:
         if change.path:
@@ -178,8 +183,7 @@ class PendingQueue:
         if head is None:
             self._heads[job] = Pending(part, row, now, size)
             return size
-        head.has_waiter = head.has_waiter or part.waiter is not None
-        last = _last(head)
+        last = _hurried(head, part.is_waited, now + part.within_s)
         if isinstance(record, JobChange) and last.follows(record, row):
             last.fold(part, record, row, size)
             self.folded += 1
@@ -201,12 +205,9 @@ class PendingQueue:
         chosen.sort(key=_key)
         return chosen
 
-    def oldest(self) -> float | None:
-        """Return when the record that waits longest came; None when the queue is empty."""
-        return min((head.since for head in self), default=None)
-
-    def has_waiter(self) -> bool:
-        return any(head.has_waiter for head in self)
+    def due(self) -> float | None:
+        """Return when the next flush is to start; None when the queue is empty."""
+        return min((head.due for head in self), default=None)
 
 
 def row_of(record: Record) -> Row:
@@ -224,7 +225,12 @@ def _key(pending: Pending) -> str:
     return pending.job
 
 
-def _last(head: Pending) -> Pending:
-    while head.behind is not None:
-        head = head.behind
-    return head
+def _hurried(head: Pending, is_waited: bool, due: float) -> Pending:
+    """Have what is queued of a job written as soon as what comes now asks for; return the last of it."""
+    last = head
+    while True:
+        last.has_waiter = last.has_waiter or is_waited
+        last.due = min(last.due, due)
+        if last.behind is None:
+            return last
+        last = last.behind

@@ -2,9 +2,9 @@
 
 Rules:
 
-- *Commit when someone waits.* A record appended with a waiter starts a flush; a quiet one waits up to `FLUSH_DELAY_S`
-  for a flush or for a later record of its job to fold into. A blocking call — inserted, granted and started quietly,
-  ended with a waiter — is one row write in one commit.
+- *Commit when someone waits.* A record appended with a waiter starts a flush, or waits for others as long as its sender
+  allows; a quiet one waits up to `FLUSH_DELAY_S` for a flush or for a later record of its job to fold into. A blocking
+  call — inserted, granted and started quietly, ended with a waiter — is one row write in one commit.
 - *Group commit.* One flush at a time; what arrives meanwhile forms the next one.
 - *The store judges.* Each record names the status and the fence it expects; the answer is True (on disk) or False
   (refused, nothing changed). A folded write that is refused is taken apart, and its records are tried one by one.
@@ -26,7 +26,7 @@ from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import NewJob
 from apothic_server.store.flush import Connect
 from apothic_server.store.flusher import Counters, Flusher, OutcomeUnknown, PoisonRecord
-from apothic_server.store.pending import Part, Pending, PendingQueue, Record
+from apothic_server.store.pending import Answer, Part, Pending, PendingQueue, Record
 from apothic_server.store.rows import UnwritableRecord
 
 __all__ = ["Counters", "OutcomeUnknown", "PoisonRecord", "UnwritableRecord", "Writer"]
@@ -92,6 +92,7 @@ class Writer:
         self._queue = PendingQueue()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._is_flushing = False
         self._is_stopping = False
@@ -148,24 +149,44 @@ class Writer:
             Unavailable: The queue is full, or the writer does not run.
         """
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._add(Part(record, waiter))
-        self._wake.set()
+        self.append_told(record, lambda answer: _resolve(waiter, answer))
         return waiter
 
-    def append_quietly(self, record: Record, on_settled: Callable[[bool], None] | None = None) -> None:
-        """Queue a record that nobody waits for; it is written within `FLUSH_DELAY_S` or with a later record of its job.
+    def append_told(self, record: Record, on_answer: Callable[[Answer], None], *, within_s: float = 0.0) -> None:
+        """As `append`, with `on_answer` called in the event loop instead, as soon as the answer is known.
 
         Args:
-            on_settled: Called once in the event loop, with True when the record is on disk, else with False. It must
-                not block.
+            on_answer: It must not block, and is never called before this returns.
+            within_s: Seconds that the record may wait for others, 0 or more; it is written with the first that cannot.
 
         Raises:
             UnwritableRecord: The record cannot be stored.
             Unavailable: The queue is full, or the writer does not run.
         """
-        self._add(Part(record, None, on_settled))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_DELAY_S, self._on_timer)
+        self._add(Part(record, on_answer, is_waited=True, within_s=within_s))
+        self._flush_within(within_s)
+
+    def append_quietly(
+        self, record: Record, on_settled: Callable[[bool], None] | None = None, *, patience_s: float = 0.0
+    ) -> None:
+        """Queue a record that nobody waits for; it is written within `FLUSH_DELAY_S` or with a later record of its job.
+
+        Args:
+            on_settled: Called once in the event loop, with True when the record is on disk, else with False. It must
+                not block.
+            patience_s: Seconds that it may take longer, 0 or more.
+
+        Raises:
+            UnwritableRecord: The record cannot be stored.
+            Unavailable: The queue is full, or the writer does not run.
+        """
+
+        def tell(answer: Answer) -> None:
+            if on_settled is not None:
+                on_settled(answer is True)
+
+        self._add(Part(record, tell, within_s=FLUSH_DELAY_S + patience_s))
+        self._flush_within(FLUSH_DELAY_S + patience_s)
 
     def _add(self, part: Part) -> None:
         if self._task is None or self._is_stopping:
@@ -177,6 +198,19 @@ class Writer:
         self.counters.bytes += queue.add(part, self._clock())
         self.counters.records += 1
         self.counters.folded = queue.folded
+
+    def _flush_within(self, delay_s: float) -> None:
+        """See to it that a flush starts within `delay_s`; at once when that is no more than 0."""
+        if delay_s <= 0:
+            self._wake.set()
+            return
+        at = self._clock() + delay_s
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -200,11 +234,15 @@ class Writer:
 
     def _plan_next(self) -> None:
         """See to it that the loop wakes up for what is still queued."""
-        oldest = self._queue.oldest()
-        if oldest is None:
-            return
-        wait_s = oldest + FLUSH_DELAY_S - self._clock()
-        if wait_s <= 0 or self._is_stopping or self._queue.has_waiter():
-            self._wake.set()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+        due = self._queue.due()
+        if due is not None:
+            self._flush_within(0 if self._is_stopping else due - self._clock())
+
+
+def _resolve(waiter: asyncio.Future[bool], answer: Answer) -> None:
+    if waiter.done():
+        return
+    if isinstance(answer, bool):
+        waiter.set_result(answer)
+    else:
+        waiter.set_exception(answer)

@@ -11,16 +11,18 @@ from typing import Any, Protocol
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId
 from apothic.wire.lease import grace_of, heartbeat_of
 from apothic.wire.link import Lent
+from apothic_server.domain.decide.company import patience_s
 from apothic_server.domain.decide.limits import Limit, next_limit
 from apothic_server.domain.deployments import Closed
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.fleet import Fleet, GroupKey, Runner, Worker
-from apothic_server.domain.jobs import JobChange, NewItems, NewJob
+from apothic_server.domain.jobs import JobChange, NewItems
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
 from apothic_server.services.dispatch.alarms import Alarms
 from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.live import LiveJob, ReadyQueues
+from apothic_server.services.dispatch.records import Records
 
 NOTICED_S = 5.0
 """The loss of a worker is noticed this long after its lease at most (G3.3)."""
@@ -46,16 +48,6 @@ class Link(Protocol):
     def supersede(self) -> None:
         """Close the link because its worker opened a newer one."""
         ...
-
-
-class Records(Protocol):
-    """The batching writer, as the dispatcher uses it."""
-
-    def append(self, record: NewJob | JobChange | NewItems) -> asyncio.Future[bool]: ...
-
-    def append_quietly(
-        self, record: NewJob | JobChange | NewItems, on_settled: Callable[[bool], None] | None = None
-    ) -> None: ...
 
 
 class Board:
@@ -133,22 +125,25 @@ class Board:
         """
         return self.grace_of(job) + NOTICED_S
 
-    def write(self, change: JobChange | NewItems, then: Callable[[Settled], None]) -> None:
-        """Record a move that memory has made already; `then` gets the answer, never before this returns.
+    def write(self, change: JobChange | NewItems, then: Callable[[Settled], None], *, within_s: float = 0.0) -> None:
+        """Record a move within `within_s` that memory has made already; `then` gets the answer, after this returns.
 
         A record that cannot even be queued is answered like one that the store refused: the job is read again.
         """
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Settled] = loop.create_future()
+
+        def answer(settled: Settled) -> None:
+            self._answer(change.job, is_told, then, told, settled)
+
         try:
-            written = self.records.append(change)
+            self.records.append_told(change, answer, within_s=within_s)
         except (Unavailable, ValueError) as error:
-            written = asyncio.get_running_loop().create_future()
-            written.set_exception(error)
-        told: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+            loop.call_soon(answer, error)
         job = self.jobs.get(change.job)
         if job is not None:
             job.written = told
         is_told = self._asked(job, change)
-        written.add_done_callback(lambda done: self._answer(change.job, is_told, then, told, settled_of(done)))
 
     def _answer(
         self,
@@ -172,7 +167,11 @@ class Board:
         """Record a move that no caller waits for; `then` is told whether it was. If not, the job is read again."""
         is_told = self._asked(job, change)
         try:
-            self.records.append_quietly(change, lambda applied: self._told(job.id, is_told, then, applied))
+            self.records.append_quietly(
+                change,
+                lambda applied: self._told(job.id, is_told, then, applied),
+                patience_s=patience_s(self.pending(job.need.group)),
+            )
         except (Unavailable, ValueError):
             self._told(job.id, is_told, then, applied=False)
         except BaseException:
@@ -389,10 +388,3 @@ class Board:
         link = self.links.get(worker.id)
         if link is not None:
             link.send(name, item)
-
-
-def settled_of(done: asyncio.Future[bool]) -> Settled:
-    """Return what the writer's future says, as a value."""
-    if done.cancelled():
-        return Unavailable("the server stopped before the write was known", retry_after_s=1)
-    return done.exception() or done.result()

@@ -15,7 +15,7 @@ from apothic_server.domain.fleet import GroupKey
 from apothic_server.domain.idempotency import Keep, RequestKey
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus
 from apothic_server.domain.views import Outcome, Submitted
-from apothic_server.services.dispatch.board import Board, Settled, settled_of
+from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
@@ -75,11 +75,8 @@ class Calls:
         if (deadline_s := job.need.spec.deadline_s) is not None:
             job.deadline_at = job.due_at + deadline_s
         job.is_blocking = blocking and not job.need.spec.at_most_once
-        if blocking:
-            board.records.append_quietly(record, lambda applied: self._accepted(job, accepted, applied, refusal))
-        else:
-            inserted = board.records.append(record)
-            inserted.add_done_callback(lambda done: self._accepted(job, accepted, settled_of(done), refusal))
+        append = board.records.append_quietly if blocking else board.records.append_told
+        append(record, lambda settled: self._accepted(job, accepted, settled, refusal))
         board.jobs[job.id] = job
         if where is None:
             board.enqueue(job)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
+from apothic_server.domain.decide.company import patience_s
 from apothic_server.domain.decide.endings import Ended, Tally, Verdict, judge
 from apothic_server.domain.jobs import JobEvent, JobFields, JobStatus, StoredValue
 from apothic_server.domain.views import Outcome
@@ -66,7 +67,7 @@ class Endings:
                 job.ending = None
             self._settled(job, verdict, value, settled, then)
 
-        board.write(change, answered)
+        board.write(change, answered, within_s=patience_s(board.pending(job.need.group)))
         if verdict.event is JobEvent.RETRY and not self.fail_closed(job):
             board.retry_after(job, verdict.delay_s)
         if left:

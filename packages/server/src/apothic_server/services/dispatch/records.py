@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from apothic.wire.ids import JobId
 from apothic.wire.limits import ERROR_CAUSES_MAX
@@ -20,6 +22,7 @@ from apothic_server.domain.jobs import (
     JobEvent,
     JobFields,
     JobStatus,
+    NewItems,
     NewJob,
     StreamEvent,
 )
@@ -29,6 +32,28 @@ NO_FIELDS = JobFields()
 STREAMS = frozenset({"stdout", "stderr", "system"})
 AT_MS_MAX = 253_402_300_799_000
 """Last millisecond of the year 9999; a worker's clock may be anything."""
+
+
+class Records(Protocol):
+    """The batching writer, as the dispatcher uses it."""
+
+    def append(self, record: NewJob | JobChange | NewItems) -> asyncio.Future[bool]: ...
+
+    def append_told(
+        self,
+        record: NewJob | JobChange | NewItems,
+        on_answer: Callable[[bool | Exception], None],
+        *,
+        within_s: float = 0.0,
+    ) -> None: ...
+
+    def append_quietly(
+        self,
+        record: NewJob | JobChange | NewItems,
+        on_settled: Callable[[bool], None] | None = None,
+        *,
+        patience_s: float = 0.0,
+    ) -> None: ...
 
 
 def storable(error: RemoteError, depth: int = ERROR_CAUSES_MAX) -> RemoteError:
