@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from apothic._collecting import Collector, ended_error, value_of
 from apothic._core import Core
-from apothic._maps import MapCall, Wishes
+from apothic._maps import SEND_AFTER_S, MapCall, Wishes
 from apothic._ranges import wrong
 from apothic._steps import Steps
 from apothic.errors import ApothicError
@@ -191,13 +191,43 @@ async def feed_async(run: RunAsync, call: MapCall, items: Any, begun: Future[Non
         await run(call.begin())
         _tell(begun)
     if not call.is_fed:
+        await _send_all(run, call, items, begun)
+    await run(call.close(looks=False))
+
+
+async def _send_all(run: RunAsync, call: MapCall, items: Any, begun: Future[None] | None) -> None:
+    """Take all items, and send what was taken when it is enough or the next item is late."""
+    import asyncio
+
+    sending = asyncio.Lock()
+
+    async def send() -> None:
+        async with sending:
+            await run(call.send(looks=False))
+        _tell(begun)
+
+    async def take() -> None:
         async for item in _async_iterator(items):
             if call.add(item):
-                await run(call.send(looks=False))
-                _tell(begun)
+                await send()
                 if call.is_fed:
                     break
-    await run(call.close(looks=False))
+
+    async def send_late() -> None:
+        while not call.is_fed:
+            await asyncio.sleep(SEND_AFTER_S)
+            if call.has_unsent:
+                await send()
+
+    tasks = asyncio.ensure_future(take()), asyncio.ensure_future(send_late())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        async with sending:  # what is on its way arrives
+            for task in tasks:
+                if task.done():
+                    task.result()
+    finally:
+        await _stop(*tasks)
 
 
 def _tell(begun: Future[None] | None) -> None:

@@ -114,6 +114,11 @@ class MapCall:
         return self._wishes.key is not None
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether something was added that was not sent yet."""
+        return bool(self._entries)
+
+    @property
     def items(self) -> int:
         """How many items the group has, as far as this process knows."""
         return max(self._next, self._there)

@@ -166,3 +166,15 @@ def test_control_groups_of_both_versions_are_understood(tmp_path: Path):
     assert (second.state, second.detail) == ("warning", "cannot be enforced with control groups here: pids")
     assert first.state == "ok"
     assert cgroups(tmp_path / "none", tmp_path).state == "skipped"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_streams_that_the_caller_closed_are_devnull(closed, home):
+    """A socket or file that got the number of standard output would be written to."""
+    line = [str(Path(sys.executable).with_name("apothic")), "version"]
+    shell = f'exec "$@" {" ".join(f"{descriptor}>&-" for descriptor in closed)}'
+
+    done = subprocess.run(["sh", "-c", shell, "sh", *line], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) is (1 not in closed)

@@ -553,14 +553,9 @@ def test_results_come_while_an_async_iterable_waits(
                 await came.wait()
                 came.clear()
 
-        async for entry in function.aio.map_unordered(paused(items())):
+        async for entry in function.aio.map_unordered(items()):
             found.append(entry)
             came.set()
-
-    async def paused(items: AsyncIterator[int]) -> AsyncIterator[int]:
-        async for item in items:
-            await asyncio.sleep(0.03)  # longer than a segment waits for its next item
-            yield item
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert found == [(number, number * 2) for number in range(4)]
