@@ -53,6 +53,7 @@ from apothic_server.services.group_items import GroupItems
 from apothic_server.services.group_outcomes import GroupOutcomes
 from apothic_server.services.groups import Groups
 from apothic_server.services.health import Health
+from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.services.jobs import Jobs
 from apothic_server.services.keys import Keys
 from apothic_server.services.links import GRACE_S, Links
@@ -223,7 +224,8 @@ class Cloud:
         map_upkeep = MapUpkeep(database, board, maps, calls, blobs)
         closing = Closing(database, board, calls, endings, grants, maps)
         waits = self._waits = GroupWaits(board, grants, maps)
-        items = GroupItems(database, blobs, board, maps, waits)
+        cancels = ItemCancels(database, board, maps)
+        items = GroupItems(database, blobs, board, waits, cancels)
         outcomes = Outcomes(database, blobs, clock, items)
         of_term = (self.leases, closing, outcomes, map_upkeep)
         self.recovery = Recovery(database, board, grants, calls, endings, reports, *of_term, grace_s=self._grace_s)
@@ -262,7 +264,7 @@ class Cloud:
         large = self.large_values = LargeValues(database, uploads, clock, disk, org_bytes_max=self._org_values_max)
         jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs, clock)
-        groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, new_key=key)
+        groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, cancels, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)

@@ -6,9 +6,10 @@ import pytest
 
 from apothic.wire.functions import FunctionSpec
 from apothic_server.bootstrap import Cloud, Sources
-from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.cloud import ScriptedWorker, start_beside
-from apothic_server.testing.maps import finish, start_map
+from apothic_server.testing.guarantees import guarantee
+from apothic_server.testing.maps import finish, numbers_of, start_map
 
 pytestmark = pytest.mark.anyio
 
@@ -45,12 +46,29 @@ async def test_a_group_made_on_a_standby_is_executed_and_its_outcomes_are_read_t
     assert (found, end.group.status.value, end.counts["succeeded"]) == (3, "succeeded", 3)
 
 
-async def test_single_items_are_cancelled_by_the_server_that_dispatches_only(cloud, standby):
-    await cloud.deploy()
-    group = await start_map(standby, 3)
+@guarantee("G4.1", "cancel_linearizable")
+async def test_items_are_cancelled_on_a_standby_wherever_they_are(cloud, standby):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=1))
+    worker = await ScriptedWorker(cloud).connect()
+    group = await start_map(standby, 60)
+    chunk = await worker.take()
+    while len(numbers_of(chunk)) == 1:
+        finish(worker, chunk)
+        chunk = await worker.take()
+    numbers = numbers_of(chunk)
 
-    with pytest.raises(Unavailable):
-        await group.cancel(1)
-    with pytest.raises(Unavailable):
-        await standby.services.jobs.cancel(standby.actor, f"{group.id}.1")
-    assert (await group.view()).counts["queued"] == 3
+    async with asyncio.timeout(20):
+        running = await standby.services.jobs.cancel(standby.actor, f"{group.id}.{numbers[0]}")
+        waiting = await standby.services.jobs.cancel(standby.actor, f"{group.id}.58")
+        await group.cancel(numbers[0], 59)
+        finish(worker, chunk, done=1)
+        while len(await group.outcomes()) < 60:
+            if any(name == "assign" for name, _ in worker.received):
+                finish(worker, await worker.take())
+            await cloud.settle()
+
+    found = await group.outcomes()
+    assert running is JobStatus.CANCELLING
+    assert waiting in (JobStatus.CANCELLING, JobStatus.CANCELLED)
+    assert {item for item, end in found.items() if end == "cancelled"} == {numbers[0], 58, 59}
+    assert sum(end == "succeeded" for end in found.values()) == 57

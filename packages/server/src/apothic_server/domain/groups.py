@@ -165,6 +165,12 @@ class Counts:
     def final(self) -> int:
         return self.succeeded + self.failed + self.cancelled + self.timed_out
 
+    def turn_cancelled(self, letter: str) -> None:
+        """One that succeeded (S) or failed (F) in a chunk counts as cancelled."""
+        name = "succeeded" if letter == "S" else "failed"
+        setattr(self, name, getattr(self, name) - 1)
+        self.cancelled += 1
+
     def as_json(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.__slots__}
 

@@ -6,8 +6,7 @@ group's. What has a row of its own is none of this module's business.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,15 +18,14 @@ from apothic.wire.limits import CHUNK_OUTCOMES_MAX, MIB, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor, Attempt
 from apothic_server.domain.decide.endings import NEVER_RETRIED
-from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.groups import Group, GroupStatus, item_key, parse_item_key
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.group_waits import GroupWaits
-from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.nesting import Leave, caller
 from apothic_server.services.item_arguments import call_of
+from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.store import groups as rows
 from apothic_server.store import recovery
 from apothic_server.store.connection import Connection
@@ -80,11 +78,11 @@ class Item:
 class GroupItems:
     """Finds such items, for any org."""
 
-    def __init__(self, database: Database, blobs: Blobs, board: Board, maps: Maps, waits: GroupWaits) -> None:
+    def __init__(self, database: Database, blobs: Blobs, board: Board, waits: GroupWaits, cancels: ItemCancels) -> None:
         self._database = database
         self._blobs = blobs
         self._board = board
-        self._maps = maps
+        self._cancels = cancels
         self._waits = waits
 
     async def find(self, org: OrgId, key: JobId) -> Item | None:
@@ -101,23 +99,28 @@ class GroupItems:
             if await rows.has_row(unit, org, key):  # asked after the chunk, whose end may have made it
                 return None
             retries = await _retries(unit, group) if chunk is not None and chunk.failed else 0
-        if chunk is None:
-            return _uncut(group, number)
-        return await self._covered(group, number, chunk, retries)
+            is_unwanted = not group.status.is_final and await rows.is_cancel_asked(unit, org, group_id, number)
+        item = _uncut(group, number) if chunk is None else await self._covered(group, number, chunk, retries)
+        if is_unwanted and not item.job.status.is_final:
+            return Item(replace(item.job, status=JobStatus.CANCELLING))
+        return item
 
     async def cancel(self, actor: Actor, key: JobId) -> bool:
         """Cancel an item that has no row of its own; False for any other job.
 
         Raises:
-            Unavailable: Another process dispatches, and it alone knows where the item is.
+            Unavailable: No process that dispatches answers; the item will be cancelled.
         """
-        place = parse_item_key(key)
-        if place is None or await self.find(actor.org, key) is None:
+        place, item = parse_item_key(key), await self.find(actor.org, key)
+        if place is None or item is None:
             return False
-        if not self._board.dispatches:
-            raise Unavailable("the server that dispatches has to cancel this item; try again", retry_after_s=1)
         group_id, number = place
-        await asyncio.gather(*map(asyncio.shield, self._maps.cancel(group_id, [number])))
+        if not item.job.status.is_final:
+            async with self._database.request_unit(actor.org) as unit:
+                group = await rows.hold_group(unit, actor.org, group_id)
+                if group is not None:
+                    await self._cancels.write(unit, group, [number])
+            await self._cancels.carry_out(actor.org, group_id, [number])
         return True
 
     def follow(self, attempt: Attempt, key: JobId) -> Leave:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from apothic.wire.ids import FunctionId, GroupId
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function
-from apothic_server.domain.errors import Conflict, TooMany, Unavailable
+from apothic_server.domain.errors import Conflict, TooMany
 from apothic_server.domain.group_views import GroupFilter, GroupView, Inputs, NewGroup, OutcomeBatch
 from apothic_server.domain.groups import Counts, Group, GroupStatus
 from apothic_server.domain.idempotency import Keep, KeptAnswer
@@ -29,6 +29,7 @@ from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.nesting import caller, check_depth
 from apothic_server.services.group_inputs import GroupInputs, seen, takes_no_more
 from apothic_server.services.group_outcomes import GroupOutcomes, Reader
+from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import groups as rows
 from apothic_server.store import recovery, streams
@@ -55,6 +56,7 @@ class Groups:
         blobs: Blobs,
         outcomes: GroupOutcomes,
         disk: Disk,
+        cancels: ItemCancels,
         *,
         new_key: Callable[[], str],
     ) -> None:
@@ -68,6 +70,7 @@ class Groups:
         self._inputs = GroupInputs(database, board, maps, waits, blobs, disk)
         self.readers = outcomes
         self._disk = disk
+        self._cancels = cancels
         self._new_key = new_key
 
     async def create(
@@ -159,10 +162,8 @@ class Groups:
 
         Raises:
             NotFound: No such group.
-            Unavailable: Another process dispatches, and it alone knows where single items are.
+            Unavailable: Single items, and no process that dispatches answers; they will be cancelled.
         """
-        if items is not None and not self._board.dispatches:
-            raise Unavailable("the server that dispatches has to cancel single items; try again", retry_after_s=1)
         async with self._database.request_unit(actor.org) as unit:
             kept = await held(unit, actor, keep)
             if kept is not None:
@@ -171,10 +172,14 @@ class Groups:
             if items is None and group.status is GroupStatus.RUNNING:
                 await rows.cancel_group(unit, actor.org, key)
                 group = replace(group, status=GroupStatus.CANCELLING)
+            if items is not None:
+                await self._cancels.write(unit, group, items)
             view = await self._view(unit, group)
             await keep_result(unit, actor, keep, view, self._clock)
-        if self._board.dispatches:
-            await asyncio.gather(*map(asyncio.shield, self._maps.cancel(key, items)))
+        if items is not None:
+            await self._cancels.carry_out(actor.org, key, items)
+        elif self._board.dispatches:
+            await asyncio.gather(*map(asyncio.shield, self._maps.cancel(key)))
         self._board.hints.changed(key)
         return view
 

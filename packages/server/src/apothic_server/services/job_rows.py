@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from apothic.wire.ids import JobId
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import Job, StoredOutcome, StoredValue
 from apothic_server.domain.views import LogPage, log_page
-from apothic_server.services.group_items import GroupItems
+from apothic_server.services.group_items import GroupItems, Item
 from apothic_server.store import jobs as rows
+from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
+
+T = TypeVar("T")
 
 
 class JobRows:
@@ -21,23 +27,34 @@ class JobRows:
 
     async def get(self, actor: Actor, key: JobId) -> Job:
         """Raises: NotFound."""
-        async with self._database.request_unit(actor.org) as unit:
-            found = await rows.get_job(unit, actor.org, key)
-        if found is None and (item := await self._items.find(actor.org, key)) is not None:
-            found = item.job
-        if found is None or not actor.sees(found.app, found.parent):
+        found = await self._read(actor, key, lambda unit: rows.get_job(unit, actor.org, key), lambda item: item.job)
+        if not actor.sees(found.app, found.parent):
             raise no_such("job")
         return found
 
     async def outcome(self, actor: Actor, key: JobId) -> StoredOutcome:
         """Return status, result and error as they are now; raises NotFound."""
-        async with self._database.request_unit(actor.org) as unit:
-            stored = await rows.get_outcome(unit, actor.org, key)
-        if stored is None and (item := await self._items.find(actor.org, key)) is not None:
-            stored = item.outcome
-        if stored is None:
-            raise no_such("job")
-        return stored
+        return await self._read(
+            actor, key, lambda unit: rows.get_outcome(unit, actor.org, key), lambda item: item.outcome
+        )
+
+    async def _read(
+        self,
+        actor: Actor,
+        key: JobId,
+        of_row: Callable[[Connection], Awaitable[T | None]],
+        of_item: Callable[[Item], T],
+    ) -> T:
+        """Return what the row of a job tells, or what its group tells of an item; raises NotFound."""
+        for _ in range(2):  # an item may get a row of its own between the two looks
+            async with self._database.request_unit(actor.org) as unit:
+                found = await of_row(unit)
+            if found is not None:
+                return found
+            item = await self._items.find(actor.org, key)
+            if item is not None:
+                return of_item(item)
+        raise no_such("job")
 
     async def arguments(self, actor: Actor, job: Job) -> StoredValue:
         """Return what a job that was read was called with."""
@@ -51,11 +68,15 @@ class JobRows:
 
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
         """Return up to `limit` lines with an index above `after`, in order; raises NotFound."""
-        async with self._database.request_unit(actor.org) as unit:
+
+        async def of_row(unit: Connection) -> LogPage | None:
             newest = await rows.get_last_index(unit, actor.org, key)
+            if newest is None:
+                return None
             found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
-        if newest is None and (item := await self._items.find(actor.org, key)) is not None:
-            newest = (item.last_index, item.job.status)
-        if newest is None:
-            raise no_such("job")
-        return log_page(found, newest, after=after, is_whole=len(found) < limit)
+            return log_page(found, newest, after=after, is_whole=len(found) < limit)
+
+        def of_item(item: Item) -> LogPage:
+            return log_page([], (item.last_index, item.job.status), after=after, is_whole=True)
+
+        return await self._read(actor, key, of_row, of_item)

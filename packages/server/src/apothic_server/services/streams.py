@@ -15,7 +15,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment
 from apothic_server.domain.errors import TooMany, no_such
 from apothic_server.domain.group_views import GroupView
-from apothic_server.domain.jobs import StoredEvent, StoredValue
+from apothic_server.domain.jobs import Job, StoredEvent, StoredValue
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.domain.views import AppView, Batch, Gap, ItemRun, Snapshot, Streamed
 from apothic_server.ports.blobs import Blobs
@@ -113,6 +113,8 @@ class Streams:
         found = await self._read(actor, stream, after, limit, kinds)
         if found is None and stream.kind is StreamKind.JOB:
             found = await self._read_item(actor, JobId(stream.key), after)
+            if found is None:  # an item got a row of its own between the two looks
+                found = await self._read(actor, stream, after, limit, kinds)
         if found is None:
             raise no_such(stream.kind.value)
         return found
@@ -170,16 +172,20 @@ class Streams:
         return Snapshot(view, None, *held)
 
     async def _job(self, actor: Actor, job: JobId) -> Snapshot:
-        async with self._database.request_unit(actor.org) as unit:
-            found = await rows.get_job_and_index(unit, actor.org, job)
+        found = await self._job_row(actor, job)
         if found is None and (item := await self._items.find(actor.org, job)) is not None:
             found = item.job, item.value, item.last_index
+        found = found or await self._job_row(actor, job)  # an item may have got one of its own between the two looks
         if found is None:
             raise no_such("job")
         row, stored, index = found
         view = await self._jobs.view(actor, row)
         value = await self._whole(actor.org, stored) if stored is not None else None
         return Snapshot(view, value, index, row.status.is_final)
+
+    async def _job_row(self, actor: Actor, job: JobId) -> tuple[Job, StoredValue | None, int] | None:
+        async with self._database.request_unit(actor.org) as unit:
+            return await rows.get_job_and_index(unit, actor.org, job)
 
     async def watch(self, actor: Actor, stream: StreamRef) -> Watch:
         """Open a watch; close it when done. Whether there is such a stream is told by the first reading.

@@ -179,6 +179,21 @@ async def cancel_group(connection: Connection, org: OrgId, group: GroupId) -> No
     await connection.execute(SQL["cancel_group"], org, group)
 
 
+async def ask_to_cancel(connection: Connection, org: OrgId, group: GroupId, items: Sequence[int]) -> None:
+    """Write down that items of a group that is held are to be cancelled; of some that may be written already."""
+    await connection.execute(SQL["ask_to_cancel"], org, group, list(items))
+
+
+async def count_new_cancels(connection: Connection, org: OrgId, group: GroupId, items: Sequence[int]) -> int:
+    """Return of how many of these items the dispatcher does not know yet that they are to be cancelled."""
+    return int(await connection.fetchval(SQL["count_new_cancels"], org, group, list(items)))
+
+
+async def is_cancel_asked(connection: Connection, org: OrgId, group: GroupId, item: int) -> bool:
+    """Whether somebody asked to cancel an item of an unfinished group."""
+    return bool(await connection.fetchval(SQL["is_cancel_asked"], org, group, item))
+
+
 async def get_inputs(connection: Connection, org: OrgId, group: GroupId, item: int) -> Segment | None:
     """Return the inputs among which those of an item are, or None."""
     row = await connection.fetchrow(SQL["get_inputs"], org, group, item)

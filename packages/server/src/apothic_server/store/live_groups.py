@@ -105,6 +105,19 @@ async def inputs(connection: Connection, org: OrgId, group: GroupId, *, item: in
     return found if found and found[0].end > item else []
 
 
+async def cancels(connection: Connection, org: OrgId, group: GroupId) -> list[int]:
+    """Return the items of an unfinished group that somebody asked to cancel, whatever became of them."""
+    return [row["item"] for row in await connection.fetch(SQL["list_cancels"], group, org)]
+
+
+async def take_cancels(connection: Connection, groups: list[GroupId], *, term: int) -> dict[GroupId, list[int]]:
+    """Return, and mark as taken in, the items of these groups to be cancelled that no dispatcher took in yet."""
+    found: dict[GroupId, list[int]] = {}
+    for row in await connection.fetch(SQL["take_cancels"], groups, term):
+        found.setdefault(GroupId(row["group_id"]), []).append(row["item"])
+    return found
+
+
 async def stop_group(
     connection: Connection, org: OrgId, group: GroupId, error: dict[str, Any] | None, *, term: int
 ) -> bool:

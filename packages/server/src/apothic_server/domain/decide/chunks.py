@@ -71,7 +71,7 @@ class ChunkVerdict:
 
 
 def judge_chunk(
-    status: JobStatus, ended: Ended, part: Part, count: int, losses: int, *, is_stopping: bool
+    status: JobStatus, ended: Ended, part: Part, count: int, losses: int, *, is_stopping: bool, is_split: bool = False
 ) -> ChunkVerdict | None:
     """Return what follows from the end of a chunk's attempt; None: the whole chunk waits for another attempt.
 
@@ -79,11 +79,12 @@ def judge_chunk(
         status: Before the end: STARTING, RUNNING or CANCELLING.
         losses: Attempts of it that were lost before.
         is_stopping: Nothing of the group is executed any more, so nothing goes back.
+        is_split: Some of its items are to be cancelled, so it does not wait as a whole.
     """
     if status is JobStatus.CANCELLING:
         return ChunkVerdict(JobEvent.STOPPED, count if is_stopping else part.done)
     if part.done and status is JobStatus.RUNNING:
         return ChunkVerdict(JobEvent.SUCCEEDED, part.done, alone=ended.outcome in ("failed", "timed_out"))
     if ended.outcome == "lost" and (ended.never_started or losses + 1 < LOSSES_MAX):
-        return None
+        return ChunkVerdict(JobEvent.FAILED, 0) if is_split else None
     return ChunkVerdict(JobEvent.FAILED, 0, alone=ended.outcome != "succeeded")

@@ -54,10 +54,13 @@ class Chunks:
         group = self._maps.groups.get(covers.group)
         part = ended.part if ended.part is not None and value is not None else Part()
         is_stopping = group is not None and group.is_stopping
-        verdict = judge_chunk(job.status, ended, part, covers.count, job.losses, is_stopping=is_stopping)
+        unwanted = [] if group is None else [item for item in group.unwanted if covers.first <= item < covers.end]
+        verdict = judge_chunk(
+            job.status, ended, part, covers.count, job.losses, is_stopping=is_stopping, is_split=bool(unwanted)
+        )
         if verdict is None:
             return False
-        entries = entries_of(job, part, value, board.random)
+        entries = entries_of(job, part, value, board.random, unwanted)
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
         job.ending, by = ending, replace(job)  # whose worker and times are those of the attempt
         left = orphans(board, job, succeeded=verdict.event is JobEvent.SUCCEEDED)
@@ -71,7 +74,7 @@ class Chunks:
                 job.ending = None
             if settled is True:
                 board.finish(job, Outcome(job.id, job.status, None, None, job.attempt))
-                self._settled(by, [entry for entry in entries if entry.is_retried], part, verdict)
+                self._settled(by, entries, part, verdict)
             else:
                 board.reload(job.id)
             if isinstance(settled, bool):
@@ -83,11 +86,16 @@ class Chunks:
         self._grants.grant_ready()
         return True
 
-    def _settled(self, chunk: LiveJob, retried: list[Entry], part: Part, verdict: ChunkVerdict) -> None:
+    def _settled(self, chunk: LiveJob, entries: list[Entry], part: Part, verdict: ChunkVerdict) -> None:
         covers = chunk.covers
         assert covers is not None, "a chunk covers items"
         group = self._maps.groups.get(covers.group)
+        retried = [entry for entry in entries if entry.is_retried]
         rows = self._own.write_retried(group, chunk, retried) if group is None or not group.is_stopping else []
+        if group is not None:
+            for entry in entries:
+                if entry.is_cancelled:
+                    group.ended.turn_cancelled(entry.overlays)
         self._maps.chunk_ended(chunk.id, covers, part, verdict, rows, chunk.ran_s)
 
 

@@ -95,7 +95,8 @@ class LiveGroup:
         is_stale: Memory may be wrong: nothing is cut until the rows were read.
         version: Grows whenever `to_cut`, `live` or `ended` change.
         taken_back: Attempts of chunks, by job and fence, that were asked to give back what they had not begun.
-        unwanted: Items of granted chunks that are to be cancelled, and the monotonic seconds at which that was asked.
+        unwanted: Items to be cancelled that are in chunks, or of which it is not known yet where they are, and the
+            monotonic seconds at which that was asked.
         window: Inputs of the items that are cut next, in order.
         item_s: How long one item takes, in seconds; None before the first has ended.
         size: Items of the chunk that was cut last.
@@ -137,6 +138,12 @@ class LiveGroup:
     told_at: float = 0.0
     heard_at: float = 0.0
     patience_s: float = SILENCE_S
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing of it is to be done any more, but to say so."""
+        is_complete = self.is_stopping or (self.total == self.uploaded and not self.to_cut)
+        return is_complete and not self.live and not self.inserting and not self.is_stale
 
     @property
     def is_stopping(self) -> bool:

@@ -79,6 +79,7 @@ class MapUpkeep:
                 page = await rows.unfinished_groups(unit, after=after, limit=PAGE)
                 for group in page:
                     await self._compare(unit, group)
+                await self._take_cancels(unit, [group.id for group in page])
             unseen.difference_update(group.id for group in page)
             after = page[-1].id if len(page) == PAGE else None
         if unseen:
@@ -87,12 +88,24 @@ class MapUpkeep:
     async def look_at(self, groups: list[GroupId]) -> None:
         """Another process wrote something of these groups."""
         async with self._database.system_unit() as unit:
-            for group in await rows.get_groups(unit, groups):
-                live = self._maps.groups.get(group.id)
-                if not group.status.is_final:
-                    await self._compare(unit, group)
-                elif live is not None:
-                    self._maps.forget(live)
+            await self.take_in(unit, groups)
+
+    async def take_in(self, unit: Connection, groups: list[GroupId]) -> None:
+        """Know of these groups what the store does."""
+        for group in await rows.get_groups(unit, groups):
+            live = self._maps.groups.get(group.id)
+            if not group.status.is_final:
+                await self._compare(unit, group)
+            elif live is not None:
+                self._maps.forget(live)
+        await self._take_cancels(unit, groups)
+
+    async def _take_cancels(self, unit: Connection, groups: list[GroupId]) -> None:
+        """Take in, before others see that it was done, which items are to be cancelled."""
+        term = self._board.term
+        if term is not None:
+            for group_id, items in (await rows.take_cancels(unit, groups, term=term)).items():
+                self._maps.cancel(group_id, items)
 
     async def step(self) -> float | None:
         """Do what waits; return seconds until something may have to be done again, None without groups."""
@@ -147,6 +160,8 @@ class MapUpkeep:
                 return
             live = live_group(group, function, self._monotonic(group.heard_at))
             live.is_stale = True
+            asked_at = self._board.clock.monotonic()
+            live.unwanted = dict.fromkeys(await rows.cancels(unit, group.org, group.id), asked_at)
             maps.open(live)
             self._board.hints.maps()
             return
@@ -179,7 +194,7 @@ class MapUpkeep:
         for key in live:
             self._maps.enter(group, self._board.jobs[key])
         await self._retry(group)
-        self._maps.go_on(group)
+        self._maps.cancel(group.id, list(group.unwanted))
 
     def _is_still(self, group: LiveGroup) -> bool:
         """Whether nothing of a group is on its way to the store."""
@@ -239,7 +254,7 @@ class MapUpkeep:
     async def _write_end(self, group_id: GroupId) -> None:
         maps, term, now = self._maps, self._board.term, self._board.clock.now()
         group = maps.groups.get(group_id)
-        if group is None or term is None or not maps.is_over(group):
+        if group is None or term is None or not group.is_over:
             maps.over.pop(group_id, None)
             return
         counts, status = maps.count(group), _final_status(group)
@@ -290,7 +305,7 @@ class MapUpkeep:
                     spare = not group.to_cut and not isinstance(place(group.need, board.fleet), Wait)
                 if ran_s >= LONG_S or (ran_s >= SPARE_S and spare):
                     self._take_back(group, job)
-            for item, asked_at in list(group.unwanted.items()):
+            for item, asked_at in list(group.unwanted.items()) if not group.is_stale else ():
                 self._end_unwanted(group, item, now - asked_at)
         return LOOK_S if groups else None
 
@@ -304,6 +319,9 @@ class MapUpkeep:
         job = None if holder is None else self._board.jobs.get(holder)
         if job is None or not job.is_chunk:
             group.unwanted.pop(item, None)
+            self._maps.cancel(group.id, [item])
+        elif job.waits:
+            self._maps.uncut(group, job)
         elif waited_s >= UNWANTED_S and can_be_cancelled(job):
             self._calls.cancel(job)
 

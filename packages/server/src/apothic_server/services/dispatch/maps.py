@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from apothic.wire.ids import DeploymentId, GroupId, JobId
@@ -28,13 +27,6 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.live_groups import LiveGroup
 from apothic_server.services.dispatch.records import move, new_job
-
-STATUSES = {
-    JobStatus.SUCCEEDED: "succeeded",
-    JobStatus.FAILED: "failed",
-    JobStatus.CANCELLED: "cancelled",
-    JobStatus.TIMED_OUT: "timed_out",
-}
 
 
 class Maps:
@@ -204,6 +196,8 @@ class Maps:
         ended.cancelled += verdict.items - part.done
         for own in retried:
             self.enter(group, own)
+            if own.covers is not None and own.covers.first in group.unwanted:
+                self._calls.cancel(own)
         group.item_s = item_seconds(group.item_s, ran_s, part.done)
         group.is_single = group.is_single or bool(part.output)
         self._give_back(group, upto, covers.end, alone=verdict.alone)
@@ -224,11 +218,6 @@ class Maps:
             else:
                 found.running += part.count
         return found
-
-    def is_over(self, group: LiveGroup) -> bool:
-        """Whether nothing of a group is to be done any more, but to say so."""
-        is_complete = group.is_stopping or (group.total == group.uploaded and not group.to_cut)
-        return is_complete and not group.live and not group.inserting and not group.is_stale
 
     def forget(self, group: LiveGroup) -> None:
         """The end of a group is on disk."""
@@ -286,7 +275,7 @@ class Maps:
             return
         self.cut(group)
         self._grants.grant_ready()
-        if self.is_over(group):
+        if group.is_over:
             self.over[group.id] = None
             self._board.hints.maps()
 
@@ -296,7 +285,7 @@ class Maps:
         asked: list[asyncio.Future[Settled]] = []
         for job in jobs:
             if job.is_chunk and job.waits:
-                self._uncut(group, job)
+                self.uncut(group, job)
             elif can_be_cancelled(job):
                 asked.append(self._calls.cancel(job))
         self.go_on(group)
@@ -307,18 +296,24 @@ class Maps:
         job = None if holder is None else self._board.jobs.get(holder)
         if job is not None and not job.is_chunk:
             return [self._calls.cancel(job)]
+        if job is None and not group.is_stale:
+            return self._cancel_uncut(group, item) if group.to_cut.has(item) else []
+        group.unwanted[item] = self._board.clock.monotonic()
+        if job is not None and job.status.is_final:
+            return [] if job.written is None else [job.written]
         if job is not None:
-            group.unwanted[item] = self._board.clock.monotonic()
-            self._uncut(group, job) if job.waits else self._calls.send_take_back(job)
-            self._board.hints.maps()
-        elif group.to_cut.has(item) and not group.is_stale:
-            return self._cancel_uncut(group, item)
+            self.uncut(group, job) if job.waits else self._calls.send_take_back(job)
+        self._board.hints.maps()
         return []
 
     def _cancel_uncut(self, group: LiveGroup, item: int) -> list[asyncio.Future[Settled]]:
         covers = Slice(group.id, item, spread=group.spread)
         job = self.cutting.job(group, covers)
-        self._insert(group, job, covers)
+        try:
+            self._insert(group, job, covers)
+        except Unavailable:  # too much waits to be stored: a later look tries again
+            group.unwanted[item] = self._board.clock.monotonic()
+            return []
         return [self._calls.cancel(job)]
 
     def _insert(self, group: LiveGroup, job: LiveJob, covers: Slice) -> None:
@@ -332,7 +327,7 @@ class Maps:
         board.jobs[job.id] = job
         self.enter(group, job)
 
-    def _uncut(self, group: LiveGroup, job: LiveJob) -> None:
+    def uncut(self, group: LiveGroup, job: LiveJob) -> None:
         """Give the items of a chunk back that waits: its row ends and covers nothing."""
         board, covers = self._board, job.covers
         assert covers is not None, "a row of a group covers items"
@@ -360,8 +355,7 @@ class Maps:
         for item in [item for item in group.unwanted if begin <= item < end]:
             del group.unwanted[item]
             if not group.is_stopping:
-                with suppress(Unavailable):  # too much waits to be stored: it is executed after all
-                    self._cancel_uncut(group, item)
+                self._cancel_uncut(group, item)
 
     def _granted(self, job: LiveJob) -> None:
         """A row of a group got its slot: cut the next one."""
@@ -392,7 +386,7 @@ class Maps:
         if done.cancelled() or done.exception() is not None or covers.is_chunk:
             self.spoil(group)
             return
-        name = STATUSES[done.result().status]
+        name = done.result().status.value
         setattr(group.ended, name, getattr(group.ended, name) + 1)
         group.item_s = item_seconds(group.item_s, job.ran_s, 1)
         self.go_on(group)

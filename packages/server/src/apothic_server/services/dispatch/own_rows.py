@@ -50,19 +50,28 @@ class Entry:
     def is_retried(self) -> bool:
         return self.verdict.event is JobEvent.RETRY
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it ended somehow after its cancellation was asked for."""
+        return self.verdict.event is JobEvent.STOPPED
 
-def entries_of(job: LiveJob, part: Part, value: StoredValue | None, random: Callable[[], float]) -> list[Entry]:
-    """Return the items of a chunk that get a row of their own."""
+
+def entries_of(
+    job: LiveJob, part: Part, value: StoredValue | None, random: Callable[[], float], unwanted: Sequence[int] = ()
+) -> list[Entry]:
+    """Return the items of a chunk that get a row of their own; those of `unwanted`, which is in it, were cancelled."""
     covers, spec = job.covers, job.need.spec
     lines = {output.offset: output.lines for output in part.output if output.offset < part.done and output.lines}
     failed = part.failed if spec.max_retries > 0 and not spec.at_most_once else ()
-    if covers is None or value is None or not (lines or failed):
+    if covers is None or value is None or not (lines or failed or unwanted):
         return []
+    late = {item - covers.first for item in unwanted if item - covers.first < part.done}
     packed, found = packing.unpack(value.value.data), list[Entry]()
-    for offset in sorted({*lines, *failed}):
+    for offset in sorted({*lines, *failed, *late}):
         ended, result = _read(packed[offset], value.value.python)
-        verdict = judge(JobStatus.RUNNING, ended, Tally(1, 0), spec, random())
-        if verdict.event is JobEvent.RETRY or offset in lines:
+        status = JobStatus.CANCELLING if offset in late else JobStatus.RUNNING
+        verdict = judge(status, ended, Tally(1, 0), spec, random())
+        if verdict.event in (JobEvent.RETRY, JobEvent.STOPPED) or offset in lines:
             letter = "F" if result is None else "S"
             found.append(Entry(covers.first + offset, letter, result, verdict, lines.get(offset, ())))
     return found
@@ -151,9 +160,12 @@ class OwnRows:
         append(move(own, JobEvent.STARTED, started_at, fields=JobFields(started_at=started_at)))
         if entry.lines:
             append(log_lines(own, [storable_line(line) for line in entry.lines], 0, now))
+        if entry.is_cancelled:
+            append(move(own, JobEvent.CANCEL_ASKED, now))
         if entry.is_retried:
             fields = JobFields(run_at=now + timedelta(seconds=verdict.delay_s))
         else:
             error = None if verdict.error is None else error_to_json(verdict.error)
-            fields = JobFields(result=entry.value, error=error, finished_at=now)
+            result = None if entry.is_cancelled else entry.value
+            fields = JobFields(result=result, error=error, finished_at=now)
         board.write(move(own, verdict.event, now, fields=fields, error=verdict.error), then)

@@ -182,7 +182,11 @@ class Recovery:
     async def adopt_held(self, unit: Connection, worker: IncarnationId, jobs: list[JobId]) -> None:
         """Take those of `jobs` into memory that it lacks and that their rows grant to `worker`."""
         missing = [job_id for job_id in jobs if not self._is_known(job_id)]
-        for row in await rows.get_jobs(unit, missing) if missing else []:
+        found = await rows.get_jobs(unit, missing) if missing else []
+        groups = {row.covers.group for row in found if row.covers is not None}
+        if groups:  # first: what is asked of their items counts when these end
+            await self._maps.take_in(unit, sorted(groups))
+        for row in found:
             if row.job.worker == worker and not row.job.status.is_final:
                 await self._adopt_row(unit, row)
 

@@ -92,6 +92,17 @@ UPDATE groups SET total = uploaded WHERE org = $1 AND id = $2;
 -- name: cancel_group
 UPDATE groups SET status = 'cancelling' WHERE org = $1 AND id = $2 AND status = 'running';
 
+-- name: ask_to_cancel
+INSERT INTO group_cancels (group_id, item, org) SELECT $2, item, $1 FROM unnest($3::int[]) AS asked (item)
+ON CONFLICT DO NOTHING;
+
+-- name: count_new_cancels
+-- Of the given items.
+SELECT count(*) FROM group_cancels WHERE org = $1 AND group_id = $2 AND NOT is_taken AND item = ANY ($3::int[]);
+
+-- name: is_cancel_asked
+SELECT true FROM group_cancels WHERE org = $1 AND group_id = $2 AND item = $3;
+
 -- name: get_inputs
 -- The segment that holds an item.
 SELECT first, count, python, data, blob FROM group_inputs

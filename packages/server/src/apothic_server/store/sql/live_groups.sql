@@ -82,6 +82,22 @@ RETURNING id;
 
 -- name: end_group
 -- Not when more came, or somebody decided otherwise, since memory was made.
-UPDATE groups SET status = $3, counts = $4, error = $5, finished_at = $6
-WHERE id = $1 AND org = $2 AND finished_at IS NULL AND uploaded = $7 AND $8 = (SELECT term FROM dispatcher FOR SHARE)
-RETURNING id;
+WITH ended AS (
+    UPDATE groups SET status = $3, counts = $4, error = $5, finished_at = $6
+    WHERE id = $1 AND org = $2 AND finished_at IS NULL AND uploaded = $7
+        AND $8 = (SELECT term FROM dispatcher FOR SHARE)
+    RETURNING id
+),
+forgotten AS (
+    DELETE FROM group_cancels USING ended WHERE group_id = ended.id AND org = $2
+)
+SELECT id FROM ended;
+
+-- name: list_cancels
+SELECT item FROM group_cancels WHERE group_id = $1 AND org = $2 ORDER BY item;
+
+-- name: take_cancels
+-- Those of these groups, of any org, that no dispatcher took in yet.
+UPDATE group_cancels SET is_taken = true
+WHERE group_id = ANY ($1::text[]) AND NOT is_taken AND $2 = (SELECT term FROM dispatcher FOR SHARE)
+RETURNING group_id, item;
