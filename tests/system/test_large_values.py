@@ -83,9 +83,21 @@ def test_a_value_of_256_mib_goes_both_ways_and_fills_no_memory(cloud, large_app,
     grown = {pid: after[pid] - before[pid] for pid in before if pid in after}
     assert len(grown) >= 2
     assert max(grown.values()) < GROWTH_MAX, grown
+    assert "value.not_handed_over" not in (cloud.data / "worker.log").read_text()
 
 
-def test_spawned_jobs_asyncio_and_user_code_carry_large_values_too(cloud, large_app, person):
+@pytest.fixture(params=["handed over", "over HTTP"])
+def way(request, cloud):
+    """How values travel: as between processes of one machine, and as between machines."""
+    place = cloud.data / "values.sock"
+    if request.param == "over HTTP":
+        place.rename(cloud.data / "away.sock")
+    yield
+    if request.param == "over HTTP":
+        (cloud.data / "away.sock").rename(place)
+
+
+def test_spawned_jobs_asyncio_and_user_code_carry_large_values_too(cloud, large_app, person, way):
     ran = person.script(
         """
         import asyncio

@@ -1,6 +1,7 @@
 """Large values between runners, their worker and a control plane that breaks off, refuses, and has no room."""
 
 import asyncio
+import contextlib
 import hashlib
 import http.server
 import json
@@ -16,6 +17,7 @@ from apothic.wire.frames import decode_frame, encode_frame
 from apothic.wire.ids import make_key
 from apothic.wire.large import Reference
 from apothic_worker.door import Door
+from apothic_worker.handover import Handover
 from apothic_worker.relay import ControlPlane, Relay
 from apothic_worker.transfers import NO_ROOM_S, PAUSE_MAX_S, TransferRefused, Transfers
 from apothic_worker.values import Values, ValuesDoor
@@ -223,10 +225,52 @@ class Peer:
         return decode_frame(data)[0] if data else None, (descriptors or [None])[0]
 
 
+class Near:
+    """A server on this machine: answers each connection as the next function of `answers` says."""
+
+    def __init__(self):
+        self.answers = []
+        self.asked = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._thread = threading.Thread(target=self._serve)
+
+    def begin(self, path):
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return
+            with peer:
+                self.asked.append(decode_frame(peer.recv(4096))[0])
+                answer = self.answers.pop(0) if self.answers else None
+                if answer is not None:
+                    answer(peer)
+
+    def end(self):
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
 @pytest.fixture
-async def runners(tmp_path, transfers):
+def near():
+    found = Near()
+    yield found
+    found.end()
+
+
+@pytest.fixture
+async def runners(tmp_path, transfers, near):
     """A function that connects as user code of one runner, with the worker's free disk at least `floor_bytes`."""
-    values = Values(tmp_path, transfers)
+    near.begin(tmp_path / "values.sock")
+    values = Values(tmp_path, transfers, Handover(tmp_path / "values.sock", transfers._relay))
     door = Door(tmp_path / "door", transfers._relay)
     values_door = ValuesDoor(door, values)
     door.admit(os.getpid(), Calls())
@@ -317,3 +361,63 @@ async def test_a_transfer_ends_with_its_runner(plane, runners, patience):
 
     assert len(plane.seen) == 1
     assert answer is None or "gone" in answer["reason"]
+
+
+@pytest.mark.anyio
+async def test_a_value_of_a_server_on_this_machine_is_a_copy_that_user_code_cannot_change_it_by(
+    plane, runners, near, full
+):
+    near.answers.append(lambda peer: socket.send_fds(peer, [encode_frame({"kind": "file"})], [full]))
+    async with runners() as runner:
+        answer, descriptor = await runner.ask("open")
+    os.fchmod(descriptor, 0o600)  # user code owns it
+    mine = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
+    assert os.pread(mine, len(DATA) + 1, 0) == DATA
+    os.pwrite(mine, b"!" * 100, 0)
+    os.close(mine)
+    os.close(descriptor)
+
+    assert answer["kind"] == "done"
+    assert os.pread(full, len(DATA) + 1, 0) == DATA
+    assert plane.seen == []
+    (asked,) = near.asked
+    assert (asked["kind"], asked["sha256"]) == ("open", VALUE.sha256)
+    assert asked["authorization"].startswith("Bearer lj_")
+    assert asked["attempt"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["refused", "file", "nothing"])
+async def test_a_value_that_is_not_handed_over_is_fetched(plane, runners, near, empty, kind):
+    if kind != "nothing":  # `file` has no bytes in it
+        near.answers.append(
+            lambda peer: socket.send_fds(peer, [encode_frame({"kind": kind})], [empty] if kind == "file" else [])
+        )
+    plane.answers.append(lambda plane: plane.tell(200, DATA))
+    async with runners() as runner:
+        _, descriptor = await runner.ask("open")
+
+    assert os.pread(descriptor, len(DATA) + 1, 0) == DATA
+    os.close(descriptor)
+
+
+@pytest.mark.anyio
+async def test_a_runner_sends_a_result_on_a_connection_of_its_worker_and_sees_no_credential(runners, near):
+    got, done = [], threading.Event()
+
+    def take(peer):
+        peer.sendall(encode_frame({"kind": "go"}))
+        got.append(peer.recv(100))
+        done.set()
+
+    near.answers.append(take)
+    async with runners() as runner:
+        answer, descriptor = await runner.ask("send")
+        with socket.socket(fileno=descriptor) as sock:
+            sock.sendall(b"the bytes")
+        assert await asyncio.to_thread(done.wait, 30)
+        refused, nothing = await runner.ask("send")
+
+    assert (answer, refused, nothing) == ({"kind": "done"}, {"kind": "done"}, None)
+    assert got == [b"the bytes"]
+    assert [(asked["kind"], asked["size_bytes"]) for asked in near.asked] == [("put", len(DATA))] * 2

@@ -15,6 +15,7 @@ import mmap
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from apothic._serialize import ValueTooLarge, dump_arguments, dump_result, load
@@ -32,21 +33,33 @@ class LargeBody:
     """An encoded large value in memory, most of it where the value itself has it.
 
     Attributes:
-        value: What travels in its place.
-        reference: Names the bytes.
+        size_bytes: Size of all parts.
+        python: As of a `Value`.
     """
 
-    value: Value
-    reference: Reference
     parts: tuple[memoryview, ...]
+    size_bytes: int
+    python: str | None
 
-    def pieces(self, start: int = 0) -> Iterator[memoryview]:
-        """Yield the bytes from `start` on, at most `PIECE` at once."""
+    @cached_property
+    def reference(self) -> Reference:
+        """Names the bytes, which are hashed when it is asked for first; whoever stores them may know it without."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            digest.update(part)
+        return Reference(digest.hexdigest(), self.size_bytes)
+
+    def value(self, reference: Reference) -> Value:
+        """Return what travels in its place."""
+        return Value(LARGE, reference.encode(), self.python)
+
+    def pieces(self, start: int = 0, piece: int = PIECE) -> Iterator[memoryview]:
+        """Yield the bytes from `start` on, at most `piece` at once."""
         for part in self.parts:
             skipped = min(start, len(part))
             start -= skipped
-            for offset in range(skipped, len(part), PIECE):
-                yield part[offset : offset + PIECE]
+            for offset in range(skipped, len(part), piece):
+                yield part[offset : offset + piece]
 
 
 def encode_large_arguments(
@@ -150,11 +163,7 @@ class _Sink:
         self._size += len(table) + TAIL
         self._flush()
         self._count(self._size - self._total)
-        digest = hashlib.sha256()
-        for part in self._parts:
-            digest.update(part)
-        reference = Reference(digest.hexdigest(), self._size)
-        return LargeBody(Value(LARGE, reference.encode(), python), reference, tuple(self._parts))
+        return LargeBody(tuple(self._parts), self._size, python)
 
     def _flush(self) -> None:
         if self._small:

@@ -1,5 +1,6 @@
 """Large values on their way between this process and the control plane, without I/O: uploaded before a call, fetched
-after its outcome. Both go on where they were when a connection breaks."""
+after its outcome. Both go on where they were when a connection breaks. A server on this machine, and the worker around
+user code, hand them over without one."""
 
 from __future__ import annotations
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 TRANSFER_S_MAX = 3600.0
 """Longest transfer of the rest of a value."""
 
+HANDOVER_PIECE = 64 * MIB
+"""Bytes sent at once to a server on this machine."""
+
 SILENCE_S_MAX = 60.0
 """Longest silence inside a value that is fetched."""
 
@@ -34,6 +38,9 @@ def uploaded(core: Core, value: Value | LargeBody) -> Steps[Value]:
     """
     if isinstance(value, Value):
         return value
+    handed = yield from _handed_over(core, value)
+    if handed is not None:
+        return handed
     tries = 0
     while True:
         try:
@@ -44,7 +51,7 @@ def uploaded(core: Core, value: Value | LargeBody) -> Steps[Value]:
                 raise
             yield Pause(core.pause_s(tries))
         else:
-            return value.value
+            return value.value(value.reference)
 
 
 def downloaded(core: Core, reference: Reference) -> Steps[int]:
@@ -56,9 +63,20 @@ def downloaded(core: Core, reference: Reference) -> Steps[int]:
         ApothicError: It cannot be fetched.
     """
     if core.endpoint.socket is not None:
-        from apothic._runtime.large import open_value
+        from apothic._runtime.large import TransferFailed, open_value
 
-        return (yield from work(lambda: open_value(reference)))
+        try:
+            return (yield from work(lambda: open_value(reference)))
+        except TransferFailed as error:
+            raise UnavailableError(f"The large result could not be fetched: {error}.", code="transfer_failed") from None
+    path = core.endpoint.values
+    if path is not None:
+        from apothic.wire.handover import NotHandedOver, open_file
+
+        try:
+            return (yield from work(lambda: open_file(path, reference, authorization=core.endpoint.authorization)))
+        except NotHandedOver:
+            pass
     file = yield from work(lambda: _Fetched(reference))
     tries = 0
     try:
@@ -77,8 +95,32 @@ def downloaded(core: Core, reference: Reference) -> Steps[int]:
     return file.descriptor
 
 
+def _handed_over(core: Core, body: LargeBody) -> Steps[Value | None]:
+    """Return what a call carries when the value got to the server by the short way; None when it did not."""
+    path = core.endpoint.values
+    if core.endpoint.socket is not None:
+        from apothic._runtime.large import TransferFailed, keep
+
+        try:
+            return (yield from work(lambda: keep(body)))
+        except TransferFailed as error:
+            detail = f"The large arguments could not be uploaded: {error}."
+            raise UnavailableError(detail, code="transfer_failed") from None
+    if path is None:
+        return None
+    from apothic.wire.handover import NotHandedOver, begin_put, send
+
+    try:
+        sock = yield from work(lambda: begin_put(path, body.size_bytes, authorization=core.endpoint.authorization))
+        reference = yield from work(lambda: send(sock, body.size_bytes, body.pieces(piece=HANDOVER_PIECE)))
+    except NotHandedOver:
+        return None
+    return body.value(reference)
+
+
 def _upload(core: Core, body: LargeBody) -> Steps[None]:
-    path, size = _path(core, body.reference), body.reference.size_bytes
+    reference = yield from work(lambda: body.reference)
+    path, size = _path(core, reference), body.size_bytes
     known = yield from perform(core, Request("HEAD", path, is_repeatable=True))
     if known.status not in {200, 404}:
         raise failure(core, known)

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ class Endpoint:
         authorization: Verbatim value of the `Authorization` header, or None.
         source: Where the address came from, for people.
         pid: Process that serves it, when `endpoint.json` says so.
+        values: Unix socket on which a server on this machine takes and gives large values; from `endpoint.json`.
         socket: Unix socket to dial instead of host and port; whoever serves it knows the caller without a credential.
     """
 
@@ -53,6 +54,7 @@ class Endpoint:
     source: str = "base_url"
     pid: int | None = None
     socket: str | None = None
+    values: str | None = None
 
     @property
     def netloc(self) -> str:
@@ -68,6 +70,7 @@ class Stored:
     key: str | None = field(repr=False)
     source: str
     pid: int | None = None
+    values: str | None = None
 
 
 def resolve(
@@ -98,7 +101,7 @@ def resolve(
         return _for_socket(path, given)
     for stored in stored_endpoints(env):
         key = given or from_env or authorization(stored.key, None, None)
-        return parse_url(stored.url, source=stored.source, authorization=key, pid=stored.pid)
+        return _at(stored, stored.url, stored.source, key)
     raise CloudNotRunning(NOT_RUNNING)
 
 
@@ -204,8 +207,13 @@ def _for_url(url: str, source: str, credential: str | None, environ: Mapping[str
     for stored in stored_endpoints(environ):
         if parse_url(stored.url, source=stored.source).url == wanted.url:
             key = authorization(stored.key, None, None)
-            return parse_url(url, source=source, authorization=key, pid=stored.pid)
+            return _at(stored, url, source, key)
     return wanted
+
+
+def _at(stored: Stored, url: str, source: str, credential: str | None) -> Endpoint:
+    found = parse_url(url, source=source, authorization=credential, pid=stored.pid)
+    return replace(found, values=stored.values)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -258,7 +266,8 @@ def _running_cloud(path: Path) -> Stored | None:
     url, key, pid = fields.get("url"), fields.get("key"), fields.get("pid")
     if not isinstance(url, str) or not isinstance(key, str) or not isinstance(pid, int):
         raise ConfigError(f"{path} lacks a url, a key or a pid; remove it or run `apothic up` again")
-    return Stored(url, key, str(path), pid)
+    values = fields.get("values")
+    return Stored(url, key, str(path), pid, values if isinstance(values, str) else None)
 
 
 def _read(path: Path, *, only_owner: bool = False) -> str | None:

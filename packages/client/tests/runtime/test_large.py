@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from apothic._large import decode_large, encode_large_arguments
+from apothic._large import decode_large, encode_large_arguments, encode_large_result
 from apothic.wire.attempts import VALUES_SOCKET
 from apothic.wire.frames import decode_frame, encode_frame
 from apothic.wire.large import Reference
 from apothic.wire.values import Value
 
 BODY = encode_large_arguments(["x" * 2_000_000], {})
+BODY_OF_RESULT = encode_large_result("x" * 2_000_000)
 
 APP = """
     async def echo(value):
@@ -71,7 +72,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.mark.parametrize(("function", "is_async", "tasks"), KINDS)
 def test_a_large_value_comes_and_goes_as_files_of_the_worker(load, place, function, is_async, tasks) -> None:
     runner = load(APP).start(function, tasks=tasks, is_async=is_async)
-    runner.submit_value("c", "large", BODY.value.data)
+    runner.submit_value("c", "large", BODY.reference.encode())
     peer, asked = place.meet()
     with peer:
         place.answer(peer, place.make(b"".join(BODY.pieces())))
@@ -80,7 +81,9 @@ def test_a_large_value_comes_and_goes_as_files_of_the_worker(load, place, functi
     peer, asked = place.meet()
     result = place.make()
     with peer:
-        assert asked["kind"] == "make"
+        assert (asked["kind"], asked["size_bytes"]) == ("send", BODY_OF_RESULT.size_bytes)
+        place.answer(peer)
+        assert place.hear(peer)["kind"] == "make"
         place.answer(peer, os.dup(result))
         told = place.hear(peer)
         place.answer(peer)
@@ -90,14 +93,45 @@ def test_a_large_value_comes_and_goes_as_files_of_the_worker(load, place, functi
     assert decode_large(result, Value("large", data)) == "x" * 2_000_000
 
 
+@pytest.mark.parametrize(("function", "is_async", "tasks"), KINDS)
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_result_is_sent_to_the_server_itself_where_there_is_one(load, place, function, is_async, tasks, is_stored):
+    runner = load(APP).start(function, tasks=tasks, is_async=is_async)
+    runner.submit_value("c", "large", BODY.reference.encode())
+    peer, _ = place.meet()
+    with peer:
+        place.answer(peer, place.make(b"".join(BODY.pieces())))
+    peer, _ = place.meet()
+    server, theirs = socket.socketpair()
+    server.settimeout(30)
+    with peer, server:
+        place.answer(peer, theirs.detach())
+        data = b""
+        while len(data) < BODY_OF_RESULT.size_bytes:
+            data += server.recv(1_000_000)
+        reference = BODY_OF_RESULT.reference
+        if is_stored:
+            told = {"kind": "stored", "sha256": reference.sha256, "size_bytes": reference.size_bytes}
+            server.sendall(encode_frame(told))
+        else:
+            server.close()
+            assert place.hear(peer)["kind"] == "make"
+            place.answer(peer, place.make())
+            assert place.hear(peer)["sha256"] == reference.sha256
+            place.answer(peer)
+    assert data == b"".join(BODY_OF_RESULT.pieces())
+    head, data = runner.receive()
+    assert (head["encoding"], Reference.parse(data)) == ("large", reference)
+
+
 @pytest.mark.parametrize(("function", "is_async"), [("echo", True), ("echo_here", False)])
 def test_calls_go_on_beside_one_that_waits_for_a_large_value(load, place, function, is_async) -> None:
     runner = load(APP).start(function, tasks=2, is_async=is_async)
-    runner.submit_value("slow", "large", BODY.value.data)
+    runner.submit_value("slow", "large", BODY.reference.encode())
     peer, _ = place.meet()
     with peer:
         assert runner.result("quick") == "quick"
-        runner.submit_value("both", "large", BODY.value.data)
+        runner.submit_value("both", "large", BODY.reference.encode())
         other, _ = place.meet()
         with other:
             place.answer(other, kind="refused", reason="there is no room")

@@ -50,6 +50,16 @@ def test_the_running_cloud_is_found_with_its_key(tmp_path: Path) -> None:
     assert "lk_local" not in repr(found)
 
 
+def test_the_socket_for_large_values_is_used_only_with_the_key_beside_it(tmp_path: Path) -> None:
+    write_endpoint(tmp_path, values="/data/values.sock")
+
+    assert find(tmp_path).values == find(tmp_path, URL).values == "/data/values.sock"
+    assert find(tmp_path, URL, api_key="lk_mine").values is None
+    assert find(tmp_path, OTHER, api_key="lk_mine").values is None
+    write_endpoint(tmp_path, values=7)
+    assert find(tmp_path).values is None
+
+
 def test_the_active_profile_comes_before_the_running_cloud(tmp_path: Path) -> None:
     write_endpoint(tmp_path)
     write_config(tmp_path / ".config", PROFILE)

@@ -33,8 +33,11 @@ def check(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def written(path: Path, url: str, key: str) -> Generator[bool]:
+def written(path: Path, url: str, key: str, values: Path) -> Generator[bool]:
     """Tell clients of this user where the cloud is; yields False when the file names another live cloud.
+
+    Args:
+        values: Socket on which the cloud takes and gives large values.
 
     Raises:
         FolderError: The file cannot be written.
@@ -42,7 +45,8 @@ def written(path: Path, url: str, key: str) -> Generator[bool]:
     if _names_live_cloud(path):
         yield False
         return
-    content = {"url": url, "key": key, "pid": os.getpid(), "started": started_at(os.getpid())}
+    process = {"pid": os.getpid(), "started": started_at(os.getpid())}
+    content = {"url": url, "key": key, "values": str(values), **process}
     try:
         identity.write_private(path, json.dumps(content).encode())
     except OSError as error:

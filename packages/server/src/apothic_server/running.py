@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from apothic_server import endpoint, identity
+from apothic_server.api.local.handover import Handover
 from apothic_server.bootstrap import Cloud
 from apothic_server.domain.errors import PlatformError, Unavailable
 from apothic_server.listener import Listener, url_of
@@ -78,11 +79,14 @@ async def running(settings: Settings, bound: socket.socket) -> AsyncGenerator[Ru
         listener = Listener(cloud.asgi, bound)
         listener.start()
         stack.push_async_callback(listener.stop)
+        handover = Handover(settings.data, cloud.services)
+        handover.start()
+        stack.push_async_callback(handover.stop)
         machine = "none beside this server"
         if settings.has_worker:
             machine = await _worker(settings, url_of(bound), cloud, stack)
         path = settings.endpoint
-        is_named = path is not None and stack.enter_context(endpoint.written(path, url, key))
+        is_named = path is not None and stack.enter_context(endpoint.written(path, url, key, handover.path))
         yield Running(url, key, machine, is_named, store, disk)
         await cloud.drain()
 

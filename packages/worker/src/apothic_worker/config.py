@@ -11,6 +11,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
+from apothic.wire.handover import SOCKET
 from apothic.wire.limits import DISK_FLOOR_MB, LINK_CREDITS
 from apothic.wire.tokens import token_kind
 from apothic_worker.lease import ALONE_S
@@ -58,6 +59,11 @@ class Config:
     credits: int = LINK_CREDITS
     is_insecure: bool = False
     disk_floor_mb: int = DISK_FLOOR_MB
+
+    @property
+    def values_socket(self) -> Path | None:
+        """Socket of the server on this host, which takes and gives large values; beside the file with its address."""
+        return self.url.with_name(SOCKET) if self.is_local and isinstance(self.url, Path) else None
 
     def follows(self, url: str) -> bool:
         """Return whether a server that the control plane named is dialled, and sent the token.

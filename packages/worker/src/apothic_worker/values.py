@@ -24,6 +24,7 @@ from apothic.wire.large import Reference
 from apothic_worker import journal
 from apothic_worker.attempt import Caller, Key
 from apothic_worker.door import BACKLOG, Door, bind_below, peer_pid
+from apothic_worker.handover import Handover
 from apothic_worker.transfers import TransferRefused, Transfers
 
 KEPT_BYTES_MAX = 8 * 1024**3
@@ -40,12 +41,14 @@ class Values:
     Args:
         scratch: Folder on a disk; nothing in it gets a name.
         transfers: Moves what has to come here or to go.
+        handover: Takes and gives values when the server is on this machine.
         floor_bytes: A value is not fetched when less than this would be free on the disk afterwards.
     """
 
-    def __init__(self, scratch: Path, transfers: Transfers, *, floor_bytes: int = 0) -> None:
+    def __init__(self, scratch: Path, transfers: Transfers, handover: Handover, *, floor_bytes: int = 0) -> None:
         self._scratch = scratch
         self._transfers = transfers
+        self._handover = handover
         self._floor_bytes = floor_bytes
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="values")
         self._kept: OrderedDict[tuple[Door, str], tuple[int, int]] = OrderedDict()
@@ -71,6 +74,10 @@ class Values:
     def make(self) -> int:
         """Return the descriptor of a new file."""
         return os.open(self._scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    async def connect(self, attempt: Key, size_bytes: int) -> int | None:
+        """Return a connection on which the server waits for a value of an attempt; None when there is none."""
+        return await self._run(self._handover.connect, attempt, size_bytes)
 
     async def upload(self, descriptor: int, attempt: Key, reference: Reference, stop: threading.Event) -> None:
         """Upload the bytes of a file, which a runner may have written wrongly: the control plane compares the digest.
@@ -99,7 +106,9 @@ class Values:
             raise TransferRefused("the disk of this machine has no room for the value")
         descriptor = self.make()
         try:
-            self._transfers.fetch(descriptor, attempt, reference, stop)
+            if not self._handover.copy(descriptor, attempt, reference):
+                os.ftruncate(descriptor, 0)
+                self._transfers.fetch(descriptor, attempt, reference, stop)
             os.fchmod(descriptor, 0o400)
         except BaseException:
             os.close(descriptor)
@@ -110,8 +119,8 @@ class Values:
 class ValuesDoor:
     """The socket of one zygote's runners for large values; beside its door, whose callers may use it.
 
-    Each connection is for one value: `open` answers a file with it; `make` answers an empty file, which `upload` on the
-    same connection uploads.
+    Each connection is for one value: `open` answers a file with it; `send` answers a connection to the server to send
+    it on, or nothing; `make` answers an empty file, which `upload` on the same connection uploads.
     """
 
     def __init__(self, door: Door, values: Values) -> None:
@@ -170,6 +179,14 @@ class ValuesDoor:
                 if attempt is None:
                     _answer(peer, {"kind": "refused", "reason": "no call that runs asks for this value"})
                     return
+                if head["kind"] == "send":
+                    stream = await self._values.connect(attempt, int(head["size_bytes"]))
+                    try:
+                        _answer(peer, {"kind": "done"}, *([] if stream is None else [stream]))
+                    finally:
+                        if stream is not None:
+                            os.close(stream)
+                    continue
                 if head["kind"] == "make" and made is None:
                     made = self._values.make()
                     _answer(peer, {"kind": "done"}, made)

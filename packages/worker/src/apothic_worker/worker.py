@@ -20,6 +20,7 @@ from apothic_worker.disk import MIB, DiskWatch
 from apothic_worker.executors.base import Executor
 from apothic_worker.folders import RECORD, Folders, empty, lock_folder, open_folders, record, unrecord
 from apothic_worker.forerunners import known_dead, place_of
+from apothic_worker.handover import Handover
 from apothic_worker.images import Environments
 from apothic_worker.interpreters import Interpreter, find_interpreters
 from apothic_worker.lease import is_abandoned
@@ -132,7 +133,8 @@ async def _serve(config: Config, prepared: _Prepared, incarnation: str, forerunn
     link = ControlLink(_dial(config), make_state)
     archives = Archives(prepared.folders.archives, prepared.folders.scratch, http_fetch(lambda: _linked(config, link)))
     relay, scratch = Relay(link.control_plane), prepared.folders.scratch
-    values = Values(scratch, Transfers(relay), floor_bytes=config.disk_floor_mb * MIB)
+    handover = Handover(config.values_socket, relay)
+    values = Values(scratch, Transfers(relay), handover, floor_bytes=config.disk_floor_mb * MIB)
     site = Site(prepared.executor, prepared.limits, prepared.tree, relay, scratch, values)
     environments = Environments(prepared.folders.environments, prepared.folders.scratch, prepared.interpreters)
     zygotes = Zygotes(site, prepared.interpreters, archives, environments)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from apothic._runtime.context import call_name
 from apothic.wire.attempts import SOCKET_VARIABLE, VALUES_SOCKET
 from apothic.wire.frames import decode_frame, encode_frame
+from apothic.wire.handover import NotHandedOver, send
 from apothic.wire.large import Reference
 from apothic.wire.values import Value
 
@@ -29,6 +30,7 @@ Steps = Generator["socket.socket | Callable[[], None]", None, T]
 """Yields a socket to wait until it can be read, or a function that blocks on files."""
 
 MESSAGE_MAX = 4096
+SEND_PIECE = 64 * 1024 * 1024
 _FOLDER = Path(os.environ.get(SOCKET_VARIABLE, "")).parent
 
 
@@ -51,7 +53,9 @@ async def open_value_async(reference: Reference) -> int:
 
 
 def keep(body: LargeBody) -> Value:
-    """Write a large value into a file of the worker, let it be uploaded, and return what names it; blocks until then.
+    """Give a large value away and return what names it; blocks until it is stored.
+
+    It is sent to the server itself where the worker can give a connection, else written into a file that it uploads.
 
     Raises:
         TransferFailed: It cannot be uploaded.
@@ -72,11 +76,17 @@ def _opening(reference: Reference) -> Steps[int]:
 
 def _keeping(body: LargeBody) -> Steps[Value]:
     with _worker() as sock:
+        stream = yield from _ask(sock, {"kind": "send", "size_bytes": body.size_bytes})
+        if stream is not None:
+            sent: list[Reference] = []
+            yield lambda: _send(stream, body, sent)
+            if sent:
+                return body.value(sent[0])
         descriptor = _needed((yield from _ask(sock, {"kind": "make"})))
         yield lambda: _fill(descriptor, body)
         reference = body.reference
         yield from _ask(sock, {"kind": "upload", "sha256": reference.sha256, "size_bytes": reference.size_bytes})
-    return body.value
+    return body.value(reference)
 
 
 def _blocking(steps: Steps[T]) -> T:
@@ -113,6 +123,12 @@ async def _readable(loop: Any, sock: socket.socket) -> None:
         await readable
     finally:
         loop.remove_reader(sock)
+
+
+def _send(stream: int, body: LargeBody, sent: list[Reference]) -> None:
+    """Send the value to the server itself; what names it is added to `sent`, unless it has to take the other way."""
+    with suppress(NotHandedOver):
+        sent.append(send(socket.socket(fileno=stream), body.size_bytes, body.pieces(piece=SEND_PIECE)))
 
 
 def _fill(descriptor: int, body: LargeBody) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,23 @@ class PutBlob:
 
     size_bytes: int
     created: bool
+
+
+Fill = Callable[[memoryview], int]
+"""Writes the next bytes of a value into a buffer and returns how many, 0 at the end; blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Bytes that are on the disk and have no name in the store yet.
+
+    Attributes:
+        place: Where they are; the store's own business.
+    """
+
+    sha256: str
+    size_bytes: int
+    place: str
 
 
 class Blobs(Protocol):
@@ -73,6 +90,32 @@ class Blobs(Protocol):
 
     async def forget_received(self, *, older_than_s: float) -> None:
         """Remove what `received` tells of, where nothing came for so long."""
+        ...
+
+    async def take(self, fill: Fill, *, size: int) -> Taken:
+        """Store exactly `size` bytes, without a name; what `keep` is not called for, `discard` has to be.
+
+        `fill` is called in a thread. The bytes are the store's own from then on: nobody else can change them.
+
+        Raises:
+            DigestMismatch: There are fewer bytes.
+        """
+        ...
+
+    async def keep(self, org: OrgId, taken: Taken) -> PutBlob:
+        """Give what was taken the name of its digest."""
+        ...
+
+    async def discard(self, taken: Taken) -> None:
+        """Remove what was taken, unless it was kept."""
+        ...
+
+    async def lend(self, org: OrgId, sha256: str) -> int:
+        """Return the descriptor of a file with the bytes, open for reading, which the caller closes.
+
+        Raises:
+            NotFound: The org has no such blob.
+        """
         ...
 
     async def size(self, org: OrgId, sha256: str) -> int | None:

@@ -12,7 +12,7 @@ from apothic.wire.limits import LARGE_VALUE_MAX, LARGE_VALUES_GB, MIB
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import DiskLow, NotFound, TooLarge, Unavailable
-from apothic_server.ports.blobs import Blobs
+from apothic_server.ports.blobs import Blobs, Fill
 from apothic_server.ports.clock import Clock
 from apothic_server.store import values as rows
 from apothic_server.store.database import Database
@@ -85,20 +85,47 @@ class LargeValues:
             DiskLow: The disk is nearly full, or the org keeps as much as it may (`large_values_full`).
         """
         org = actor.org
-        if offset + announced > LARGE_VALUE_MAX:
-            raise TooLarge(f"A value has at most {LARGE_VALUE_MAX} bytes.")
-        self._disk.require_room()
-        async with self._database.request_unit(org) as unit:
-            kept = await rows.bytes_of_values(unit, org)
-            if kept + offset + announced > self._org_bytes_max:
-                raise DiskLow(FULL.format(self._org_bytes_max), code="large_values_full", retry_after_s=60)
-            await rows.begin_value(unit, org, sha256, self._clock.now())
+        await self._require_room(org, offset + announced)
+        await self._begin(org, sha256)
         stored = await self._blobs.put_from(org, sha256, self._watched(chunks), offset=offset, size_max=LARGE_VALUE_MAX)
-        async with self._database.request_unit(org) as unit:
-            await rows.finish_value(unit, org, sha256, stored.size_bytes, self._clock.now())
-        if await self._blobs.size(org, sha256) is None:  # it was removed as unused before its row was written
-            raise Unavailable("the value was removed while it came; send it again", retry_after_s=1)
+        await self._finish(org, sha256, stored.size_bytes)
         return stored.size_bytes, stored.created
+
+    async def check_room(self, actor: Actor, size_bytes: int) -> None:
+        """Do nothing when a value of this size may come; errors as those of `put` about sizes and room."""
+        await self._require_room(actor.org, size_bytes)
+
+    async def take(self, actor: Actor, fill: Fill, *, size_bytes: int) -> str:
+        """Store a value of a process on this machine and return its SHA-256; errors as `put`.
+
+        Args:
+            fill: Gives the bytes; called in a thread.
+        """
+        org, watch = actor.org, _Watch(self._disk)
+
+        def watched(view: memoryview) -> int:
+            return watch.count(fill(view))
+
+        taken = await self._blobs.take(watched, size=size_bytes)
+        try:
+            await self._begin(org, taken.sha256)
+            await self._blobs.keep(org, taken)
+        finally:
+            await self._blobs.discard(taken)
+        await self._finish(org, taken.sha256, size_bytes)
+        return taken.sha256
+
+    async def lend(self, actor: Actor, sha256: str) -> int:
+        """Return the descriptor of the file of a value, open for reading; the caller closes it.
+
+        Only for what runs as this process's user and is no user code: it could open the file again to write to it.
+
+        Raises:
+            NotFound: The org has no such value (`no_such_blob`).
+        """
+        if await self._used(actor.org, sha256) is None:
+            raise no_such_blob()
+        return await self._blobs.lend(actor.org, sha256)
 
     async def open(
         self, actor: Actor, sha256: str, *, start: int = 0, size: int | None = None
@@ -137,6 +164,25 @@ class LargeValues:
         await self._blobs.forget_received(older_than_s=KEPT_UNUSED.total_seconds())
         return None
 
+    async def _require_room(self, org: OrgId, size_bytes: int) -> None:
+        if size_bytes > LARGE_VALUE_MAX:
+            raise TooLarge(f"A value has at most {LARGE_VALUE_MAX} bytes.")
+        self._disk.require_room()
+        async with self._database.request_unit(org) as unit:
+            kept = await rows.bytes_of_values(unit, org)
+        if kept + size_bytes > self._org_bytes_max:
+            raise DiskLow(FULL.format(self._org_bytes_max), code="large_values_full", retry_after_s=60)
+
+    async def _begin(self, org: OrgId, sha256: str) -> None:
+        async with self._database.request_unit(org) as unit:
+            await rows.begin_value(unit, org, sha256, self._clock.now())
+
+    async def _finish(self, org: OrgId, sha256: str, size_bytes: int) -> None:
+        async with self._database.request_unit(org) as unit:
+            await rows.finish_value(unit, org, sha256, size_bytes, self._clock.now())
+        if await self._blobs.size(org, sha256) is None:  # it was removed as unused before its row was written
+            raise Unavailable("the value was removed while it came; send it again", retry_after_s=1)
+
     async def _used(self, org: OrgId, sha256: str) -> int | None:
         async with self._database.request_unit(org) as unit:
             size = await rows.use_value(unit, org, sha256, self._clock.now())
@@ -146,13 +192,30 @@ class LargeValues:
 
     async def _watched(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yield the chunks while there is room on the disk."""
-        size = 0
+        watch = _Watch(self._disk)
         async for chunk in chunks:
-            size += len(chunk)
-            if size >= LOOK_BYTES:
-                size = 0
-                self._disk.require_room()
+            watch.count(len(chunk))
             yield chunk
+
+
+class _Watch:
+    """Counts bytes and looks at the disk now and then."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._left = LOOK_BYTES
+
+    def count(self, size: int) -> int:
+        """Return `size`, unless there is no room any more.
+
+        Raises:
+            DiskLow: There is none.
+        """
+        self._left -= size
+        if self._left <= 0:
+            self._left = LOOK_BYTES
+            self._disk.require_room()
+        return size
 
 
 FULL = "the large values of this org would have more than the {} bytes that it may keep"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from apothic.wire.ids import OrgId, make_key
 from apothic_server.domain.errors import NotFound, TooLarge
-from apothic_server.ports.blobs import READ_CHUNK, Blobs, DigestMismatch, PutBlob
+from apothic_server.ports.blobs import READ_CHUNK, Blobs, DigestMismatch, Fill, PutBlob
 
 __all__ = ["ALPHA", "BETA", "BlobsContract", "digest_of", "pieces"]
 
@@ -27,6 +29,16 @@ async def pieces(data: bytes, size: int = 100_000) -> AsyncGenerator[bytes]:
     """Yield `data` as a client would send it."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
+
+
+def filling(data: bytes, size: int = 100_000) -> Fill:
+    """Return what gives `data` as a process of this machine would."""
+    source = io.BytesIO(data)
+
+    def fill(view: memoryview) -> int:
+        return source.readinto(view[:size])
+
+    return fill
 
 
 @pytest.mark.anyio
@@ -81,6 +93,30 @@ class BlobsContract:
             await blobs.open(BETA, digest_of(SMALL))
         assert not await blobs.delete(BETA, digest_of(SMALL))
         assert await blobs.exists(ALPHA, digest_of(SMALL))
+
+    async def test_what_is_taken_has_a_name_when_it_is_kept_and_can_be_lent(self, blobs: Blobs) -> None:
+        taken = await blobs.take(filling(LARGE), size=len(LARGE))
+        assert not await blobs.exists(ALPHA, taken.sha256)
+        assert await blobs.keep(ALPHA, taken) == PutBlob(len(LARGE), created=True)
+        await blobs.discard(taken)
+        descriptor = await blobs.lend(ALPHA, taken.sha256)
+        try:
+            assert os.pread(descriptor, len(LARGE) + 1, 0) == LARGE
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.write(descriptor, b"!")
+        finally:
+            os.close(descriptor)
+
+        assert taken.sha256 == digest_of(LARGE)
+        again = await blobs.take(filling(LARGE), size=len(LARGE))
+        assert await blobs.keep(ALPHA, again) == PutBlob(len(LARGE), created=False)
+        await blobs.discard(again)
+        with pytest.raises(NotFound):
+            await blobs.lend(BETA, taken.sha256)
+
+    async def test_bytes_that_end_early_are_not_taken(self, blobs: Blobs) -> None:
+        with pytest.raises(DigestMismatch):
+            await blobs.take(filling(LARGE), size=len(LARGE) + 1)
 
     async def test_an_unknown_blob_is_not_found_before_the_first_byte(self, blobs: Blobs) -> None:
         with pytest.raises(NotFound):

@@ -15,17 +15,22 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from apothic.wire.ids import OrgId, is_key
+from apothic_server.adapters.blobs.taking import take_in
 from apothic_server.domain.errors import NotFound, TooLarge, Unavailable
-from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, PutBlob, WrongOffset
+from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, Fill, PutBlob, Taken, WrongOffset
 
 INCOMING, UNFINISHED = ".incoming", ".unfinished"
 WRITE_CHUNK = 1024 * 1024
 """Bytes collected before a thread writes them."""
+
+TAKERS = 32
+"""Threads for bytes that come from processes of this machine, which may stop sending at any time."""
 
 MISMATCH = "the bytes do not have the SHA-256 they were sent under"
 
@@ -42,6 +47,7 @@ class FileBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / INCOMING
+        self._takers = ThreadPoolExecutor(TAKERS, thread_name_prefix="blobs")
 
     async def put(self, org: OrgId, sha256: str, chunks: AsyncIterator[bytes], *, size_max: int) -> PutBlob:
         """See the port."""
@@ -87,6 +93,38 @@ class FileBlobs:
         """See the port."""
         with _usable():
             await asyncio.to_thread(_forget, self._root / UNFINISHED, time.time() - older_than_s)
+
+    async def take(self, fill: Fill, *, size: int) -> Taken:
+        """See the port."""
+        temporary = self._incoming / secrets.token_hex(16)
+        with _usable():
+            file = await asyncio.to_thread(_create, temporary)
+        taking = asyncio.get_running_loop().run_in_executor(self._takers, take_in, file, fill, size)
+        try:
+            with _usable():
+                digest = await asyncio.shield(taking)
+        except BaseException:
+            taking.add_done_callback(lambda _: _discard(temporary))
+            raise
+        return Taken(digest, size, temporary.name)
+
+    async def keep(self, org: OrgId, taken: Taken) -> PutBlob:
+        """See the port."""
+        with _usable():
+            place = self._place(org, taken.sha256)
+            created = await asyncio.to_thread(_publish, self._incoming / taken.place, place, self._root)
+        return PutBlob(taken.size_bytes, created)
+
+    async def discard(self, taken: Taken) -> None:
+        """See the port."""
+        await asyncio.shield(asyncio.to_thread(_discard, self._incoming / taken.place))
+
+    async def lend(self, org: OrgId, sha256: str) -> int:
+        """See the port."""
+        with _usable():
+            file = await asyncio.to_thread(_open, self._place(org, sha256))
+        with file:
+            return os.dup(file.fileno())
 
     async def size(self, org: OrgId, sha256: str) -> int | None:
         """See the port."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 from apothic_server.domain.access import Actor
@@ -30,6 +30,18 @@ class LargeValues(Protocol):
         Raises `Invalid` with code `digest_mismatch`, `Conflict` with code `upload_offset` and `DiskLow`, also with code
         `large_values_full`. Bytes that came before an error out of `chunks` are kept.
         """
+        ...
+
+    async def check_room(self, actor: Actor, size_bytes: int) -> None:
+        """Raises `TooLarge` and `DiskLow`, as `put`."""
+        ...
+
+    async def take(self, actor: Actor, fill: Callable[[memoryview], int], *, size_bytes: int) -> str:
+        """Return the SHA-256 of the bytes that `fill` gives, in a thread; raises as `put`."""
+        ...
+
+    async def lend(self, actor: Actor, sha256: str) -> int:
+        """Return a descriptor that the caller closes; raises `NotFound`."""
         ...
 
     async def open(

@@ -1,0 +1,1 @@
+"""What processes on the server's own machine reach without the network."""
