@@ -31,3 +31,23 @@ async def test_an_end_waits_for_others_only_while_jobs_wait_and_its_slot_does_no
     assert before == [False] * 3
     assert [outcome.status for outcome in found] == [JobStatus.SUCCEEDED] * 3
     assert cloud.inner.writer.counters.commits == commits + 1
+
+
+async def test_a_blocking_call_that_waits_for_its_turn_is_written_once(cloud, monkeypatch):
+    monkeypatch.setattr(company, "TURN_S", 3600.0)
+    monkeypatch.setattr(company, "TURN_MAX_S", 3600.0)
+    await cloud.deploy("shop", ONE_AT_A_TIME)
+    worker = await ScriptedWorker(cloud).connect()
+    first, second = [await cloud.spawn(blocking=True) for _ in range(2)]
+    attempt = await worker.take()
+    await first.accepted
+    await cloud.spawn()
+    before = second.accepted.done()
+
+    worker.succeed(attempt)
+    worker.succeed(await worker.take())
+    outcome = await ended(second)
+
+    assert (before, second.accepted.done(), outcome.status) == (False, True, JobStatus.SUCCEEDED)
+    async with cloud.inner.database.system_unit() as unit:
+        assert await unit.fetchval("SELECT path FROM jobs WHERE id = $1", second.job) == "nqsrS"

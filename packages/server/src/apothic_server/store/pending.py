@@ -36,9 +36,10 @@ class Part:
         tell: Called once with the answer.
         is_waited: Somebody waits for the answer, so it is part of the next flush, whoever causes that.
         within_s: A flush starts within so many seconds, for this record if for no other.
+        ride_after_s: It joins a flush that others cause once it is so old.
     """
 
-    __slots__ = ("is_waited", "record", "tell", "within_s")
+    __slots__ = ("is_waited", "record", "ride_after_s", "tell", "within_s")
 
     def __init__(
         self,
@@ -47,11 +48,13 @@ class Part:
         *,
         is_waited: bool = False,
         within_s: float = 0.0,
+        ride_after_s: float = 0.0,
     ) -> None:
         self.record = record
         self.tell = tell
         self.is_waited = is_waited
         self.within_s = within_s
+        self.ride_after_s = ride_after_s
 
     def answer(self, answer: Answer) -> None:
         """Tell what became of the record."""
@@ -70,6 +73,7 @@ class Pending:
         parts: The records behind it, in order; more than one when folded.
         since: Monotonic time of the first record.
         due: Monotonic time by which a flush starts for it, or for what is queued behind.
+        rides_at: Monotonic time from which it joins any flush.
         has_waiter: Somebody waits for one of the parts, or for one queued behind.
         behind: Records of the same job that could not be folded, for later flushes.
         has_items: It appends items; such a record is never folded.
@@ -86,6 +90,7 @@ class Pending:
         "is_new",
         "job",
         "parts",
+        "rides_at",
         "row",
         "since",
         "size",
@@ -97,6 +102,7 @@ class Pending:
         self.parts = [part]
         self.since = since
         self.due = since + part.within_s
+        self.rides_at = since + part.ride_after_s
         self.has_waiter = part.is_waited
         self.behind: Pending | None = None
         self.size = size
@@ -191,9 +197,9 @@ class PendingQueue:
             last.behind = Pending(part, row, now, size)
         return size
 
-    def take(self, before: float, records_max: int) -> list[Pending]:
-        """Remove and return what a flush writes now: what has a waiter or is older than `before`, sorted by key."""
-        chosen = list(islice((head for head in self if head.has_waiter or head.since <= before), records_max))
+    def take(self, now: float, records_max: int) -> list[Pending]:
+        """Remove and return what a flush writes now: what has a waiter or is old enough to ride, sorted by key."""
+        chosen = list(islice((head for head in self if head.has_waiter or head.rides_at <= now), records_max))
         for head in chosen:
             self.records -= len(head.parts)
             self.size_bytes -= head.size

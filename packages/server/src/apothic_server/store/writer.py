@@ -185,7 +185,8 @@ class Writer:
             if on_settled is not None:
                 on_settled(answer is True)
 
-        self._add(Part(record, tell, within_s=FLUSH_DELAY_S + patience_s))
+        ride_after_s = RIDE_AFTER_S + patience_s
+        self._add(Part(record, tell, within_s=FLUSH_DELAY_S + patience_s, ride_after_s=ride_after_s))
         self._flush_within(FLUSH_DELAY_S + patience_s)
 
     def _add(self, part: Part) -> None:
@@ -229,8 +230,8 @@ class Writer:
             self._plan_next()
 
     def _take(self) -> list[Pending]:
-        before = float("inf") if self._is_stopping else self._clock() - RIDE_AFTER_S
-        return self._queue.take(before, FLUSH_RECORDS_MAX)
+        now = float("inf") if self._is_stopping else self._clock()
+        return self._queue.take(now, FLUSH_RECORDS_MAX)
 
     def _plan_next(self) -> None:
         """See to it that the loop wakes up for what is still queued."""

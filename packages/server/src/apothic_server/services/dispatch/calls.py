@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from apothic.wire.ids import JobId
 from apothic.wire.link import Cancel, TakeBack
+from apothic_server.domain.decide.company import turn_s
 from apothic_server.domain.decide.crash_loop import crash_reason
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.decide.placement import Wait, place
@@ -75,8 +76,15 @@ class Calls:
         if (deadline_s := job.need.spec.deadline_s) is not None:
             job.deadline_at = job.due_at + deadline_s
         job.is_blocking = blocking and not job.need.spec.at_most_once
-        append = board.records.append_quietly if blocking else board.records.append_told
-        append(record, lambda settled: self._accepted(job, accepted, settled, refusal))
+
+        def told(settled: Settled) -> None:
+            self._accepted(job, accepted, settled, refusal)
+
+        if blocking:
+            waiting = 0 if where is not None else board.pending(job.need.group) + 1
+            board.records.append_quietly(record, told, patience_s=turn_s(waiting))
+        else:
+            board.records.append_told(record, told)
         board.jobs[job.id] = job
         if where is None:
             board.enqueue(job)
