@@ -229,7 +229,7 @@ MIDDLE = Trial(24, (("cut", 2.0, True),) * 3, True, long_s=(3.0, 6.0))
 BEYOND = Trial(12, (("hang", 12.0, False),) * 2, True, long_s=(8.0, 12.0))
 """The machine is cut off for three graces, in the middle of calls that last two or three."""
 
-HALFWAY = Trial(12, (("hang", 13.0, False),) * 2, True, grace_s=18.0, long_s=(16.0, 20.0))
+HALFWAY = Trial(12, (("hang", 22.0, False),) * 2, True, grace_s=30.0, long_s=(26.0, 30.0))
 """It is cut off for less than a grace, so long that a worker which stops its work by itself would have."""
 
 SLOW_DISK = "writer.taken=delay:0.05"
