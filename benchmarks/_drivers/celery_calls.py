@@ -36,13 +36,13 @@ def main() -> None:
             "call": timed(lambda number: noop.delay(number).get(timeout=60, interval=0.001)),
             "cancel": cancelled(hold.delay, lambda result: result.revoke(terminate=True, signal="SIGKILL")),
         }
-        serve(answer, cells, extra={"map": _mapped()})
+        results: list[Any] = []
+        serve(answer, cells, extra={"map": _mapped(results)})
+        results.clear()  # each says goodbye to Redis
 
 
-def _mapped() -> Any:
+def _mapped(results: list[Any]) -> Any:
     from celery_tasks import app, item
-
-    results: list[Any] = []
 
     def run(numbers: Sequence[int]) -> list[Any]:
         results[:] = [item.delay(number) for number in numbers]

@@ -104,6 +104,41 @@ async def test_an_item_that_wrote_output_has_a_row_with_its_lines(cloud, worker)
     assert await group.outcomes() == dict.fromkeys(range(60), "succeeded")
 
 
+async def test_items_travel_together_though_one_in_a_hundred_writes_output(cloud, worker):
+    group = await start_map(cloud, 2000)
+
+    sizes = await until_over(group, worker, act=lambda worker, item: finish(worker, item, output=lines_of(item, 100)))
+
+    assert await group.counts() == {"succeeded": 2000}
+    assert (max(sizes), len(sizes) < 100) == (100, True)
+
+
+async def test_items_that_all_write_output_travel_alone(cloud, worker):
+    group = await start_map(cloud, 400)
+
+    sizes = await until_over(group, worker, act=lambda worker, item: finish(worker, item, output=lines_of(item, 1)))
+
+    assert await group.counts() == {"succeeded": 400}
+    assert sizes[-100:] == [1] * 100
+
+
+def lines_of(item, every):
+    """Return a line for each of these items whose number is a multiple of `every`."""
+    numbers = numbers_of(item)
+    if len(numbers) == 1:
+        return []
+    written = [number - numbers[0] for number in numbers if number % every == 0]
+    return [ItemOutput(offset, [LogLine("stdout", 0, "hello")]) for offset in written]
+
+
+async def test_the_last_chunks_of_quick_items_are_not_cut_for_nothing(cloud, worker):
+    group = await start_map(cloud, 2000)
+
+    sizes = await until_over(group, worker)
+
+    assert min(sizes[5:-1]) >= 10, "ten items of a millisecond take as long as a chunk takes at least"
+
+
 async def chunk_of(group, worker):
     """Finish single items until a chunk is granted; returns its assign, started."""
     while True:

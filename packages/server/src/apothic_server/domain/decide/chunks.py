@@ -19,6 +19,15 @@ GROWTH = 4
 SHARES = 2
 """Towards the end each slot gets what is left in so many parts, so that all slots end at about the same time."""
 
+LEAST_S = 0.01
+"""Nor does a chunk take less than this for the sake of the end: what it costs would be more than is won."""
+
+WRITERS_FREE, WRITERS_SHARE = 16, 0.1
+"""Items that may write output without a thought, and the share of all others: each has a row of its own in any case.
+
+Lines of a chunk leave at its end, so where most items write, each travels alone and its lines are seen at once.
+"""
+
 NEWEST = 0.3
 """Weight of the newest chunk in the time that an item takes."""
 
@@ -37,8 +46,13 @@ def chunk_items(item_s: float | None, last: int, left: int, slots: int) -> int:
     """
     if item_s is None:
         return 1
-    fitting = CHUNK_ITEMS_MAX if item_s * CHUNK_ITEMS_MAX <= CHUNK_S else int(CHUNK_S / item_s)
-    return max(1, min(fitting, last * GROWTH, -(-left // (SHARES * max(1, slots)))))
+    share = max(-(-left // (SHARES * max(1, slots))), _within(LEAST_S, item_s))
+    return max(1, min(_within(CHUNK_S, item_s), last * GROWTH, share, left))
+
+
+def write_often(written: int, ended: int) -> bool:
+    """Return whether so many of a map's items write output, of those that have ended, that each is to travel alone."""
+    return written > WRITERS_FREE + ended * WRITERS_SHARE
 
 
 def item_seconds(before: float | None, ran_s: float, items: int) -> float | None:
@@ -47,6 +61,11 @@ def item_seconds(before: float | None, ran_s: float, items: int) -> float | None
         return before
     newest = max(0.0, ran_s) / items
     return newest if before is None else before + NEWEST * (newest - before)
+
+
+def _within(seconds: float, item_s: float) -> int:
+    """Return how many items take no longer than so many seconds, at most `CHUNK_ITEMS_MAX`."""
+    return CHUNK_ITEMS_MAX if item_s * CHUNK_ITEMS_MAX <= seconds else int(seconds / item_s)
 
 
 def slots_of(fleet: Fleet, cpu: int, tasks: int, containers_max: int) -> int:

@@ -100,6 +100,7 @@ class LiveGroup:
         window: Inputs of the items that are cut next, in order.
         item_s: How long one item takes, in seconds; None before the first has ended.
         size: Items of the chunk that was cut last.
+        written: Items that wrote output in a chunk, as far as is known here.
         is_single: No chunks: each item travels alone.
         told: What its stream was told last, and when in monotonic seconds.
         heard_at: Monotonic seconds at which somebody last added items or read outcomes, as far as is known here.
@@ -133,6 +134,7 @@ class LiveGroup:
     window: list[Segment] = field(default_factory=list[Segment])
     item_s: float | None = None
     size: int = 1
+    written: int = 0
     is_single: bool = False
     told: Counts = field(default_factory=Counts)
     told_at: float = 0.0

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from apothic.wire.ids import DeploymentId, GroupId, JobId
 from apothic.wire.values import RemoteError
-from apothic_server.domain.decide.chunks import ChunkVerdict, item_seconds
+from apothic_server.domain.decide.chunks import ChunkVerdict, item_seconds, write_often
 from apothic_server.domain.deployments import Closed
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.groups import Counts, GroupStatus, Part, Segment, Slice
@@ -199,7 +199,8 @@ class Maps:
             if own.covers is not None and own.covers.first in group.unwanted:
                 self._calls.cancel(own)
         group.item_s = item_seconds(group.item_s, ran_s, part.done)
-        group.is_single = group.is_single or bool(part.output)
+        group.written += len(part.output)
+        group.is_single = group.is_single or write_often(group.written, ended.final)
         self._give_back(group, upto, covers.end, alone=verdict.alone)
         if group.waiting == job:
             group.waiting = None
