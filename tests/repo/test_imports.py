@@ -15,7 +15,14 @@ CASES = [
     (
         "_runtime",
         set(),
-        ("apothic.wire", "apothic._runtime", "apothic._serialize", "apothic._large", "apothic._loading"),
+        (
+            "apothic.wire",
+            "apothic._runtime",
+            "apothic._serialize",
+            "apothic._batches",
+            "apothic._large",
+            "apothic._loading",
+        ),
     ),
     ("_serialize.py", {"cloudpickle"}, ("apothic.wire",)),
     ("_large.py", set(), ("apothic.wire", "apothic._serialize")),

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from apothic.group import JobGroup
     from apothic.image import Image
     from apothic.job import Job
-    from apothic.options import ConcurrencySpec, FunctionOptions, Retries
+    from apothic.options import BatchingSpec, ConcurrencySpec, FunctionOptions, Retries
     from apothic.remote_app import Deployment, RemoteApp
     from apothic.remote_function import RemoteFunction
     from apothic.schedules import Cron, Period
@@ -77,6 +77,7 @@ __all__ = [
     "App",
     "AppNamespace",
     "AuthError",
+    "BatchingSpec",
     "CapacityError",
     "CloudNotRunning",
     "ConcurrencySpec",
@@ -127,6 +128,7 @@ __all__ = [
 _HOMES = {
     "App": "apothic.app",
     "AppNamespace": "apothic._composition",
+    "BatchingSpec": "apothic.options",
     "ConcurrencySpec": "apothic.options",
     "ControlPlaneClient": "apothic.client",
     "Cron": "apothic.schedules",

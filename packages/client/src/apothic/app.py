@@ -20,7 +20,7 @@ from apothic.client import ControlPlaneClient, shared_client
 from apothic.errors import InvalidRequestError, NotDeployedError, NotSupportedError
 from apothic.function import AsyncFunction, Function
 from apothic.image import Image
-from apothic.options import FunctionOptions, Retries, retries_of
+from apothic.options import BatchingSpec, FunctionOptions, Retries, batching_of, retries_of
 from apothic.placement import Placement
 from apothic.schedules import Cron, Period, schedule_of
 from apothic.wire.attempts import SOCKET_VARIABLE
@@ -126,6 +126,7 @@ class App(Composition):
         /,
         *,
         schedule: Cron | Period | None = None,
+        batching: BatchingSpec | None = None,
         liv: Any = None,
         gpu: str | list[str] | None = None,
         gpu_count: int | None = None,
@@ -176,6 +177,7 @@ class App(Composition):
             image: Packages, variables and files beside the function; None for the packages that the app's files
                 import, at the versions installed here.
             schedule: When it runs by itself: `Cron(...)` or `Period(...)`; it then needs a default for each parameter.
+            batching: How calls are collected: `BatchingSpec(...)`; the function takes lists and returns a list then.
             liv, secrets, volumes: Not in this release; only None.
 
         Raises:
@@ -222,6 +224,7 @@ class App(Composition):
             placement=placement,
             image=image,
             schedule=schedule,
+            batching=batching,
         )
         return cast("FunctionDecorator", functools.partial(self._add, options))
 
@@ -334,6 +337,7 @@ class App(Composition):
         name = _checked_name(python_function, self._module)
         self._check_free(name)
         schedule_of(options.schedule, python_function)
+        batching_of(options.batching, python_function)
         is_async = inspect.iscoroutinefunction(python_function)
         make = AsyncFunction[..., Any] if is_async else Function[..., Any]
         function: Function[..., Any] = make(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from apothic._batches import columns, single, single_later
 from apothic._events import AsyncEvents, Events, follow, follow_async
 from apothic._invocations import (
     event_reader,
@@ -22,7 +23,7 @@ from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
 from apothic._map_calls import AsyncMaps, Maps, MapTarget
 from apothic.client import ControlPlaneClient
 from apothic.job import Job
-from apothic.options import FunctionOptions
+from apothic.options import BatchingSpec, FunctionOptions
 from apothic.remote_function import RemoteFunction
 from apothic.schedules import Cron, Period
 from apothic.wire.functions import FunctionSpec
@@ -56,7 +57,7 @@ class Function(Maps[R], Generic[P, R]):
         return f"<Function {self._name} of app {self._app.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here, in this process."""
+        """Run the function here, in this process, as it is written; with batching it takes lists."""
         return self.python_function(*args, **kwargs)
 
     @staticmethod
@@ -96,6 +97,11 @@ class Function(Maps[R], Generic[P, R]):
         return self._options.schedule
 
     @property
+    def batching(self) -> BatchingSpec | None:
+        """How calls are collected and executed together; None when each is executed by itself."""
+        return self._options.batching
+
+    @property
     def service_url(self) -> str | None:
         """Always None: a plain function serves no URL."""
         return None
@@ -113,8 +119,15 @@ class Function(Maps[R], Generic[P, R]):
         )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here, in this process."""
-        return self.python_function(*args, **kwargs)
+        """Run the function here, in this process; with batching as one call, as `remote` does: in a batch of one."""
+        if self._options.batching is None:
+            return self.python_function(*args, **kwargs)
+        return single(self._alone(args, kwargs))
+
+    def _alone(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        by_place, by_name = columns([(args, kwargs)])
+        takes_lists: Callable[..., Any] = self.python_function
+        return takes_lists(*by_place, **by_name)
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the deployed function remotely and return its result, however long it takes.
@@ -199,8 +212,10 @@ class AsyncFunction(Function[P, R]):
         return self.python_function(*args, **kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # pyright: ignore[reportIncompatibleMethodOverride] - a local call is awaited
-        """Return the coroutine that runs the function here."""
-        return self.python_function(*args, **kwargs)
+        """Return the coroutine that runs the function here; with batching as one call, as `remote` does."""
+        if self._options.batching is None:
+            return self.python_function(*args, **kwargs)
+        return single_later(self._alone(args, kwargs))
 
 
 class AsyncFunctionCalls(AsyncMaps[R], Generic[P, R]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +12,10 @@ from apothic.errors import InvalidRequestError
 from apothic.image import Image
 from apothic.placement import Placement
 from apothic.schedules import Cron, Period
-from apothic.wire.functions import FunctionSpec
+from apothic.wire.functions import BatchSpec, FunctionSpec
 from apothic.wire.limits import (
+    BATCH_SIZE_MAX,
+    BATCH_WAIT_MS_MAX,
     CONTAINERS_MAX,
     CPU_MAX,
     DISCONNECT_GRACE_S_MAX,
@@ -65,6 +69,27 @@ class ConcurrencySpec:
     tasks_per_container: int
 
 
+@dataclass(frozen=True)
+class BatchingSpec:
+    """Calls are collected, and the function is called once for all of them: with a list for each argument.
+
+    It returns a list with one result for each call, in the same order; an exception in the place of a result fails that
+    call alone. A batch begins when it is full, or when its first call has waited for `wait_ms`.
+
+    Attributes:
+        max_batch_size: Calls of one batch, 1 to 1,000.
+        wait_ms: Milliseconds that the first call of a batch waits for others, 0 to 600,000; with 0 those are taken
+            together that are there at once, as after a batch that took some time.
+    """
+
+    max_batch_size: int
+    wait_ms: int = 0
+
+    def __post_init__(self) -> None:
+        whole("max_batch_size", self.max_batch_size, 1, BATCH_SIZE_MAX)
+        whole("wait_ms", self.wait_ms, 0, BATCH_WAIT_MS_MAX)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FunctionOptions:
     """Everything that `@app.function(...)` was given, with defaults filled in.
@@ -90,6 +115,8 @@ class FunctionOptions:
         image: Packages, variables and files beside the function; None for the packages that the app's files import, at
             the versions installed where it is deployed.
         schedule: When it runs by itself; None when only calls run it.
+        batching: How calls are collected to be executed together, one batch at a time in each runner; None when each is
+            executed by itself. Excludes a schedule, and `tasks_per_container` and `concurrent_requests` above 1.
     """
 
     cpu: int = 1
@@ -108,6 +135,7 @@ class FunctionOptions:
     placement: Placement = field(default_factory=Placement)
     image: Image | None = None
     schedule: Cron | Period | None = None
+    batching: BatchingSpec | None = None
 
     def __post_init__(self) -> None:
         whole("cpu", self.cpu, 1, CPU_MAX)
@@ -129,6 +157,23 @@ class FunctionOptions:
                 "at_most_once and retries exclude each other: a function that may run at most once is never tried "
                 "again. Leave one of them out."
             )
+        if self.batching is not None:
+            self._check_batching(self.batching)
+
+    def _check_batching(self, batching: Any) -> None:
+        if not isinstance(batching, BatchingSpec):
+            raise wrong("batching", batching, "a BatchingSpec, such as BatchingSpec(max_batch_size=32, wait_ms=50)")
+        if self.schedule is not None:
+            raise InvalidRequestError(
+                "batching and schedule exclude each other: scheduled runs pass no arguments. Schedule another function "
+                "that calls this one."
+            )
+        for name in ("tasks_per_container", "concurrent_requests"):
+            if getattr(self, name) > 1:
+                raise InvalidRequestError(
+                    f"batching and {name} exclude each other: a runner executes one batch at a time. Leave {name} "
+                    "out, or raise max_containers for more batches at once."
+                )
 
     @property
     def concurrency(self) -> ConcurrencySpec:
@@ -167,6 +212,7 @@ class FunctionOptions:
             placement=self.placement.as_dict(),
             image=None if self.image is None else self.image.spec,
             schedule=None if self.schedule is None else self.schedule.spec(),
+            batching=None if self.batching is None else BatchSpec(self.batching.max_batch_size, self.batching.wait_ms),
         )
 
 
@@ -192,3 +238,26 @@ def retries_of_spec(spec: FunctionSpec) -> Retries | None:
         initial_delay=spec.retry_initial_delay_s,
         max_delay=max(1.0, spec.retry_max_delay_s),
     )
+
+
+def batching_of(batching: BatchingSpec | None, python_function: Callable[..., Any]) -> None:
+    """Check that a function can be called with lists.
+
+    Raises:
+        InvalidRequestError: It yields items, or has no parameter.
+    """
+    if batching is None:
+        return
+    name = python_function.__name__
+    if inspect.isgeneratorfunction(python_function) or inspect.isasyncgenfunction(python_function):
+        raise InvalidRequestError(
+            f"{name} yields items and has batching, which exclude each other: return a list with a result for each "
+            "call, or leave batching out."
+        )
+    if not inspect.signature(python_function).parameters:
+        raise InvalidRequestError(f"{name} has batching and no parameter: it is called with a list for each argument.")
+
+
+def batching_of_spec(spec: FunctionSpec) -> BatchingSpec | None:
+    """Return how calls of a deployed function are collected, None when each is executed by itself."""
+    return None if spec.batching is None else BatchingSpec(spec.batching.max_batch_size, spec.batching.wait_ms)

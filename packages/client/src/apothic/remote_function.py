@@ -22,7 +22,7 @@ from apothic._loading import is_loading, stop_if_loading
 from apothic._map_calls import AsyncMaps, Maps, MapTarget
 from apothic.client import ControlPlaneClient, shared_client
 from apothic.job import Job
-from apothic.options import ConcurrencySpec, Retries, retries_of_spec
+from apothic.options import BatchingSpec, ConcurrencySpec, Retries, batching_of_spec, retries_of_spec
 from apothic.schedules import Cron, Period, schedule_of_spec
 
 MAP_S = 600.0
@@ -151,9 +151,9 @@ class RemoteFunction(Maps[Any]):
         )
 
     @property
-    def batching(self) -> None:
-        """Always None: this release has no batching."""
-        return None
+    def batching(self) -> BatchingSpec | None:
+        """How calls are collected and executed together, as of the look-up; None when each is executed by itself."""
+        return batching_of_spec(self._info)
 
     @functools.cached_property
     def aio(self) -> AsyncRemoteFunctionCalls:

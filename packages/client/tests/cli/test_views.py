@@ -78,12 +78,14 @@ def test_functions_of_live_apps_are_listed(connected, run, shapes):
 
 def test_a_function_is_shown_with_what_is_unusual(connected, run, shapes):
     document = {**shapes.function_document(), "max_containers": 7, "placement": {"gpu": "RTX_4070"}}
+    document["batching"] = {"max_batch_size": 32, "wait_ms": 50}
     connected.script["GET", "/v1/apps/hello-world/functions/greet"] = shapes.Answer(document=document)
 
     lines = [line.split() for line in run("function", "show", "hello-world::greet").out.splitlines()]
 
     assert ["max_containers", "7"] in lines
     assert ["placement", "gpu=RTX_4070"] in lines
+    assert ["batches", *["up", "to", "32", "calls;", "the", "first", "waits", "50", "ms"]] in lines
     assert "tasks_per_container" not in [line[0] for line in lines]
     assert run("function", "show", "hello-world").code == 2
 

@@ -178,6 +178,7 @@ def function_json(name: str = "greet", **more: Any) -> dict[str, Any]:
         "placement": {},
         "image": None,
         "schedule": None,
+        "batching": None,
     } | more  # fmt: skip
     return check("Function", spec)
 

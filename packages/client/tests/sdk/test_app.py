@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 
 from apothic import (
     App,
+    BatchingSpec,
     ConflictError,
     ControlPlaneClient,
     Function,
@@ -26,10 +27,13 @@ from apothic import (
     Job,
     NotDeployedError,
     NotSupportedError,
+    Period,
     RemoteFunction,
     Retries,
 )
 from apothic._loading import load_file
+from apothic.options import batching_of
+from apothic.wire.functions import BatchSpec
 
 from .conftest import DEPLOYMENT, FUNCTION, JOB, Received, ScriptedServer, Wire, check, function_json
 
@@ -108,7 +112,7 @@ WRONG_OPTIONS: list[tuple[str, Any]] = [
     ("offer_filters", {"a": {(1,): 1}}), ("offer_filters", {"a": {"in": 1}}), ("offer_filters", {"a": {"in": []}}),
     ("offer_filters", {"a": {"notin": [[]]}}),
     ("offer_filters", {"a": {"eq": None}}), ("offer_filters", {"a": {"eq": float("nan")}}),
-    ("offer_filters", {"a": {"eq": "x" * 40_000}}),
+    ("offer_filters", {"a": {"eq": "x" * 40_000}}), ("batching", 32), ("batching", {"max_batch_size": 32}),
 ]  # fmt: skip
 
 
@@ -117,6 +121,59 @@ def test_a_wrong_option_is_refused_by_the_decorator_and_named(option: str, value
     with pytest.raises(InvalidRequestError, match=rf"^{option}") as caught:
         decorate(**{option: value})
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "options", [(0,), (1_001,), (2.0,), (True,), (None,), (8, -1), (8, 600_001), (8, 0.5)], ids=str
+)
+def test_a_batching_spec_has_its_bounds(options: tuple[Any, ...]) -> None:
+    name = "max_batch_size" if len(options) == 1 else "wait_ms"
+    with pytest.raises(InvalidRequestError, match=rf"^{name}: .*must be a whole number from"):
+        BatchingSpec(*options)
+
+
+@pytest.mark.parametrize(
+    "more", [{"tasks_per_container": 2}, {"concurrent_requests": 2}, {"schedule": Period(hours=1)}], ids=str
+)
+def test_batching_says_what_it_excludes(more: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^batching and {next(iter(more))} exclude each other"):
+        decorate(batching=BatchingSpec(8), **more)
+
+
+def test_batching_needs_a_function_that_takes_lists_and_returns_one() -> None:
+    def nothing() -> list[int]:
+        return []
+
+    def numbers(items: list[int]) -> Iterator[int]:
+        yield from items
+
+    with pytest.raises(InvalidRequestError, match=r"nothing has batching and no parameter"):
+        batching_of(BatchingSpec(8), nothing)
+    with pytest.raises(InvalidRequestError, match=r"numbers yields items and has batching"):
+        batching_of(BatchingSpec(8), numbers)
+
+
+def double(items: list[int], by: list[int] | int = 2) -> list[Any]:
+    found = [item * factor for item, factor in zip(items, [by] if isinstance(by, int) else by, strict=True)]
+    return [ValueError("no zero") if item == 0 else item for item in found] if items != [7] else [1, 2]
+
+
+async def double_later(items: list[int]) -> list[Any]:
+    return double(items)
+
+
+def test_local_executes_one_call_as_a_batch_of_one() -> None:
+    batched: Any = App("a").function(batching=BatchingSpec(8, 50))(double)
+    later: Any = App("b").function(batching=BatchingSpec(8))(double_later)
+
+    assert batched.batching == BatchingSpec(max_batch_size=8, wait_ms=50)
+    assert batched.spec.batching == BatchSpec(8, 50)
+    assert (batched([3]), batched.local(3), batched.local(3, by=5)) == ([6], 6, 15)
+    assert (asyncio.run(later([3])), asyncio.run(later.local(4))) == ([6], 8)
+    with pytest.raises(ValueError, match="no zero"):
+        batched.local(0)
+    with pytest.raises(ValueError, match="returned 2 results for a batch of 1"):
+        batched.local(7)
 
 
 @pytest.mark.parametrize("option", ["liv", "secrets", "volumes"])
@@ -399,7 +456,7 @@ def test_the_sample_runs_as_a_script(server: ScriptedServer, tmp_path: Path) -> 
 
 def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, client: ControlPlaneClient) -> None:
     info = function_json(max_retries=2, retry_initial_delay_s=5, timeout_s=7, deadline_s=90, disconnect_grace_s=600)
-    info["tasks_per_container"] = 3
+    info |= {"tasks_per_container": 3, "batching": {"max_batch_size": 32, "wait_ms": 50}}
     server.scripts.append(lambda wire, _: wire.answer(200, info))
     remote = Function.from_name("hello-world", "greet", client=client)
 
@@ -411,7 +468,7 @@ def test_a_looked_up_function_shows_what_was_deployed(server: ScriptedServer, cl
     assert remote.retries == Retries(max_retries=2, initial_delay=5.0)
     assert remote.concurrency is not None
     assert remote.concurrency.tasks_per_container == 3
-    assert (remote.schedule, remote.service_url, remote.batching) == (None, None, None)
+    assert (remote.schedule, remote.service_url, remote.batching) == (None, None, BatchingSpec(32, 50))
     with pytest.raises(InvalidRequestError):
         remote.get_web_url()
 

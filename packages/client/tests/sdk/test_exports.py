@@ -12,7 +12,8 @@ import apothic
 from apothic import ApothicError, errors
 
 PUBLIC = [
-    "ApothicError", "App", "AppNamespace", "AuthError", "CapacityError", "CloudNotRunning", "ConcurrencySpec",
+    "ApothicError", "App", "AppNamespace", "AuthError", "BatchingSpec",
+    "CapacityError", "CloudNotRunning", "ConcurrencySpec",
     "ConfigError", "ConflictError", "ConnectionLostError", "ControlPlaneClient", "Cron", "Deployment", "Function",
     "FunctionOptions", "Image", "InvalidRequestError", "Job", "JobCancelledError", "JobEndEvent", "JobErrorEvent",
     "JobGroup", "JobLogEvent", "JobResetEvent", "JobResultEvent", "JobStatusEvent", "JobStreamCheckpoint",

@@ -9,7 +9,7 @@ import pytest
 
 from apothic.wire.functions import FunctionSpec, Manifest
 from apothic_server.api.runtime.document import read_document
-from apothic_server.api.runtime.manifests import BOUNDS, read_deployment
+from apothic_server.api.runtime.manifests import BATCHING_BOUNDS, BOUNDS, read_deployment
 from apothic_server.domain.errors import Invalid
 from apothic_server.testing.guarantees import guarantee
 
@@ -107,11 +107,47 @@ def test_every_number_has_its_bounds(name):
         assert found == [(["manifest", "functions", 0, name], "wrong_type")]
 
 
+@pytest.mark.parametrize(
+    ("batching", "place", "kind"),
+    [
+        ({"max_batch_size": 0}, ["batching", "max_batch_size"], "out_of_range"),
+        ({"max_batch_size": 1001}, ["batching", "max_batch_size"], "out_of_range"),
+        ({"max_batch_size": 8, "wait_ms": -1}, ["batching", "wait_ms"], "out_of_range"),
+        ({"max_batch_size": 8, "wait_ms": 600_001}, ["batching", "wait_ms"], "out_of_range"),
+        ({"max_batch_size": "8"}, ["batching", "max_batch_size"], "wrong_type"),
+        ({"wait_ms": 8}, ["batching"], "missing"),
+        ({"max_batch_size": 8, "size": 1}, ["batching", "size"], "unknown_field"),
+        (8, ["batching"], "wrong_type"),
+    ],
+)
+def test_batching_has_its_form(batching, place, kind):
+    found = problems({"manifest": function(batching=batching), "archive_sha256": DIGEST})
+    assert found == [(["manifest", "functions", 0, *place], kind)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tasks_per_container", 2),
+        ("concurrent_requests", 2),
+        ("is_generator", True),
+        ("schedule", {"cron": None, "timezone": "UTC", "period_s": 60.0}),
+    ],
+)
+def test_batching_excludes_what_it_cannot_be_with(name, value):
+    spec = {"batching": {"max_batch_size": 1000, "wait_ms": 600_000}}
+    read({"manifest": function(**spec), "archive_sha256": DIGEST})
+    found = problems({"manifest": function(**spec, **{name: value}), "archive_sha256": DIGEST})
+    assert found == [(["manifest", "functions", 0, name], "excluded")]
+
+
 def test_the_document_tells_the_same_bounds():
     described = json.loads(read_document())["components"]["schemas"]["FunctionSpec"]["properties"]
 
     told = {name: (field["minimum"], field["maximum"]) for name, field in described.items() if "minimum" in field}
     assert told == BOUNDS
+    batching = json.loads(read_document())["components"]["schemas"]["BatchSpec"]["properties"]
+    assert {name: (field["minimum"], field["maximum"]) for name, field in batching.items()} == BATCHING_BOUNDS
     assert {name: field["default"] for name, field in described.items() if "default" in field} == {
         field: getattr(FunctionSpec("x"), field) for field in described if field not in ("name", "placement")
     }

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apothic.wire.functions import FunctionSpec
+from apothic.wire.functions import BatchSpec, FunctionSpec
 from apothic.wire.ids import DeploymentId, FunctionId, IncarnationId, JobId, OrgId, RunnerId
 from apothic.wire.link import Machine
 from apothic_server.domain.decide.placement import Need, StartOn, UseRunner, Wait, place
@@ -37,8 +37,9 @@ def apply(where, asked, fleet, job):
             assert idle.is_idle
             fleet.remove_runner(idle)
         spec = asked.spec
-        name, tasks = RunnerId(f"r-{job}"), spec.tasks_per_container
-        runner = Runner(name, ORG, asked.group, where.worker, spec.cpu, spec.memory_mb, tasks, 0.0)
+        sizes = (spec.cpu, spec.memory_mb, spec.places)
+        runner = Runner(RunnerId(f"r-{job}"), ORG, asked.group, where.worker, *sizes, 0.0)
+        runner.is_batching = spec.batching is not None
         fleet.add_runner(runner)
     runner.attempts.add(JobId(job))
     return runner
@@ -52,13 +53,16 @@ specs = st.fixed_dictionaries(
         "tasks_per_container": st.integers(1, 3),
     }
 )
+batched = st.fixed_dictionaries(
+    {"batching": st.builds(BatchSpec, st.integers(1, 4)), "max_containers": st.integers(1, 3)}
+)
 
 
 @guarantee("G2.7", "slots_never_exceeded")
 @given(st.data())
 def test_no_sequence_of_grants_and_ends_exceeds_any_bound(data):
     fleet = fleet_of(machine(2, 4096), machine(4, 2048), credit=3)
-    asked = [need(number, **data.draw(specs)) for number in range(3)]
+    asked = [need(number, **data.draw(specs | batched)) for number in range(3)]
     running = []
     for step in range(data.draw(st.integers(1, 25))):
         if running and data.draw(st.booleans()):
@@ -72,7 +76,7 @@ def test_no_sequence_of_grants_and_ends_exceeds_any_bound(data):
         for each in asked:
             group = fleet.group(each.group)
             assert len(group) <= each.spec.max_containers
-            assert all(len(runner.attempts) <= each.spec.tasks_per_container for runner in group.values())
+            assert all(len(runner.attempts) <= each.spec.places for runner in group.values())
         for worker in fleet.workers.values():
             assert worker.cpus_free >= 0
             assert worker.memory_free_mb >= 0
@@ -96,6 +100,21 @@ def test_an_idle_runner_is_used_before_a_new_one_is_started():
     runner.attempts.clear()
 
     assert place(asked, fleet) == UseRunner(runner)
+
+
+def test_a_batch_that_is_collected_is_filled_before_an_idle_runner_is_used():
+    fleet = fleet_of(machine())
+    asked = need(batching=BatchSpec(2), max_containers=2)
+    runners = [apply(place(asked, fleet), asked, fleet, f"j{number}") for number in range(3)]
+    assert runners[0] is runners[1] is not runners[2]
+    runners[0].attempts.clear()
+
+    assert place(asked, fleet) == UseRunner(runners[2])
+    runners[2].begun.add(JobId("j2"))
+    assert place(asked, fleet) == UseRunner(runners[0])
+    runners[0].attempts.add(JobId("j3"))
+    runners[0].begun.add(JobId("j3"))
+    assert place(asked, fleet) == Wait("all 2 of max_containers=2 runners are busy with 1 batch each")
 
 
 def test_idle_runners_of_others_make_room_for_memory():

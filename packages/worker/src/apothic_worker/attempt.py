@@ -66,7 +66,9 @@ class Attempt:
     Attributes:
         call: Its name towards the runtime.
         chunk: How far it is, when it executes several items of a map.
-        moved_ns: Monotonic time when the call or its last item began.
+        moved_ns: Monotonic time when the call or its last item began; while it waits for a batch, when it came.
+        batch: Name of the first call of its batch; empty when it is in none.
+        following: Calls of its batch that are handed over after it; None when it is in none.
         verdict: Outcome decided from outside, `timed_out`, `cancelled`, `lost` or `failed`; beats whatever user code
             still does.
         ended: Its end, known but not reported because something of it still runs.
@@ -84,6 +86,8 @@ class Attempt:
     error: RemoteError | None = None
     ended: Finished | None = None
     is_dropped: bool = False
+    batch: str = ""
+    following: int | None = None
     _timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])
 
     @property
@@ -98,6 +102,8 @@ class Attempt:
         head: dict[str, Any] = {"kind": "call", "call": self.call, "job": order.job, "attempt": order.attempt}
         if order.items is not None:
             head["items"] = asdict(order.items)
+        if self.following is not None:
+            head["batch"] = self.following
         return {**head, "encoding": order.arguments.encoding, "python": order.arguments.python}
 
     def printed(self, head: dict[str, Any]) -> None:
@@ -181,11 +187,15 @@ class Caller:
         return CONNECTIONS_MAX + 2 * self.tasks
 
     def attempt_of(self, call: str) -> Key | None:
-        """Return the attempt that is the live call of this name; with an empty name, the only live one."""
+        """Return the attempt that is the live call of this name; with an empty name, the only live one.
+
+        Of a batch, which has the name of its first call, it is the first one that nobody has stopped.
+        """
         live = [attempt for attempt in self.calls.values() if attempt.ended is None and not attempt.is_dropped]
         if call:
-            live = [attempt for attempt in live if attempt.call == call]
-        return live[0].key if len(live) == 1 else None
+            live = [attempt for attempt in live if call in (attempt.call, attempt.batch)]
+        is_batch = bool(live) and live[0].batch != ""
+        return live[0].key if len(live) == 1 or is_batch else None
 
 
 def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:

@@ -71,7 +71,7 @@ class Runner:
         self._reason = "exited"
         self._load_error: RemoteError | None = None
         self._is_load_lost = self._is_ready = False
-        self._transcript = Transcript(self._calls, reports)
+        self._transcript = Transcript(self._calls, reports, is_shared=spec.batching is not None)
         self.zygote: Zygote | None = None
         self._channel: Channel | None = None
         self._output: OutputPipes | None = None

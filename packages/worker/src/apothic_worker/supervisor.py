@@ -22,6 +22,7 @@ from apothic.wire.link import (
 )
 from apothic_worker import journal
 from apothic_worker.attempt import Key, Reports
+from apothic_worker.batches import runner_of
 from apothic_worker.chunk import holds_its_items
 from apothic_worker.disk import written_by
 from apothic_worker.failures import StartFailed, disk_limit, failure
@@ -103,7 +104,7 @@ class Supervisor:
         if self._is_draining:
             self._reports.runner_ended(RunnerEnded(item.runner, "the worker stops"))
             return
-        runner = Runner(item, self._limits, self._reports, self._ended)
+        runner = runner_of(item, self._limits, self._reports, self._ended)
         self._runners[item.runner] = runner
         self._starts[item.runner] = asyncio.ensure_future(self._start(runner))
         loop = asyncio.get_running_loop()
@@ -248,4 +249,4 @@ class Supervisor:
 
 
 def _described(spec: StartRunner) -> RunnerRef:
-    return RunnerRef(spec.runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.tasks)
+    return RunnerRef(spec.runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.places)

@@ -18,10 +18,14 @@ class Transcript:
     Args:
         calls: The calls that run now, kept up to date by the runner.
         reports: Gets the lines.
+        is_shared: Calls that run at once are one batch. What is written is given to the first of them that nobody
+            has stopped; a remark in the others says where it is.
     """
 
-    def __init__(self, calls: Mapping[str, Attempt], reports: Reports) -> None:
+    def __init__(self, calls: Mapping[str, Attempt], reports: Reports, *, is_shared: bool = False) -> None:
         self._calls = calls
+        self._is_shared = is_shared
+        self._speaker: Attempt | None = None
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -31,8 +35,9 @@ class Transcript:
 
     def wrote(self, stream: str, data: bytes) -> None:
         """Give bytes to the one call that runs; before a call they wait for it; of several nobody knows whose."""
-        if len(self._calls) == 1:
-            next(iter(self._calls.values())).log.write(stream, data)
+        if len(self._calls) == 1 or (self._is_shared and self._calls):
+            self._speaker = next(iter(self._calls.values()))
+            self._speaker.log.write(stream, data)
             self.send_later()
         elif self._calls:
             self._mixed_bytes += len(data)
@@ -48,6 +53,7 @@ class Transcript:
         for stream, data in early:
             attempt.log.write(stream, data)
         if early:
+            self._speaker = attempt
             self.send_later()
 
     def end(self, attempt: Attempt) -> None:
@@ -56,6 +62,9 @@ class Transcript:
             text = f"{self._mixed_bytes} bytes written by several tasks at once, outside of Python, are not shown"
             attempt.log.note(text)
             self._mixed_bytes = 0
+        speaker = self._speaker
+        if speaker is not None and speaker is not attempt and attempt.batch and speaker.batch == attempt.batch:
+            attempt.log.note(f"what its batch wrote is with jobs:{speaker.order.job}")
 
     def send_later(self) -> None:
         """Send the lines of all calls soon."""

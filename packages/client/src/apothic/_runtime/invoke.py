@@ -110,17 +110,15 @@ def run_item(
         open_items: Makes the way of the items, for a generator; None refuses generators.
     """
     process = os.getpid()
-    arguments = _read_arguments(call, _opened(call))
+    arguments = arguments_of(call)
     if isinstance(arguments, Outcome):
         return arguments
     try:
-        outcome = _encoded(_result(function, call, arguments, drive, open_items), call)
-        if isinstance(outcome, LargeBody):
-            outcome = _kept(outcome)
+        outcome = outcome_of(_result(function, call, arguments, drive, open_items), call)
     except BaseException as error:
-        _leave_if_forked(process, error)
+        leave_if_forked(process, error)
         outcome = _failed(error)
-    _leave_if_forked(process)
+    leave_if_forked(process)
     return outcome
 
 
@@ -164,10 +162,21 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
         if isinstance(outcome, LargeBody):
             outcome = await _kept_async(outcome)
     except BaseException as error:
-        _leave_if_forked(process, error)
+        leave_if_forked(process, error)
         outcome = _failed(error)
-    _leave_if_forked(process)
+    leave_if_forked(process)
     return outcome
+
+
+def arguments_of(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
+    """Return positional and named arguments of a call, or the outcome that it has because they cannot be read."""
+    return _read_arguments(call, _opened(call))
+
+
+def outcome_of(result: object, call: Call) -> Outcome:
+    """Return the outcome of a call whose result this is."""
+    outcome = _encoded(result, call)
+    return _kept(outcome) if isinstance(outcome, LargeBody) else outcome
 
 
 def _opened(call: Call) -> int | Outcome | None:
@@ -279,7 +288,7 @@ def _generator_refused(result: Any) -> Outcome:
     return Outcome(error=RemoteError(type="builtins.TypeError", message=message, code="generator_not_supported"))
 
 
-def _leave_if_forked(process: int, error: BaseException | None = None) -> None:
+def leave_if_forked(process: int, error: BaseException | None = None) -> None:
     """End a process that user code forked and that came back here: the reply is its parent's to give."""
     if os.getpid() == process:
         return

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from apothic._runtime.batch import run_batch
 from apothic._runtime.channel import Channel
 from apothic._runtime.chunk import Chunk, run_chunk, run_chunk_async
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call_alone
@@ -25,10 +26,17 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
     stopping = Stopping()
     stopping.install()
     loop = _Loop(channel, stopping)
+    batch: list[Call] = []
     try:
         while (frame := channel.receive()) is not None and frame[0]["kind"] != "stop":
             if frame[0]["kind"] == "call":
                 call = read_call(*frame)
+                if (following := frame[0].get("batch")) is not None:
+                    batch.append(call)
+                    if following == 0:
+                        calls, batch = batch, []
+                        _answer_batch(channel, function, calls, loop)
+                    continue
                 if call.items is not None:
                     copy_context().run(_run_chunk, function, loop.open_chunk(call, is_async=is_async), loop, is_async)
                     stopping.end_if_asked()
@@ -38,6 +46,26 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
                 channel.send(*reply(call, outcome))
     finally:
         loop.close()
+
+
+def _answer_batch(channel: Channel, function: Callable[..., Any], calls: list[Call], loop: _Loop) -> None:
+    outcomes = copy_context().run(_run_batch, function, calls, loop)
+    loop.stopping.end_if_asked()
+    for call, outcome in zip(calls, outcomes, strict=True):
+        channel.send(*reply(call, outcome))
+
+
+def _run_batch(function: Callable[..., Any], calls: list[Call], loop: _Loop) -> list[Outcome]:
+    """Execute a batch; to the world it is the first of its calls."""
+    first, stopping = calls[0], loop.stopping
+    enter_call_alone(CurrentCall(first.id, first.job, first.attempt))
+    try:
+        stopping.interrupt = raise_cancelled
+        return run_batch(function, calls, loop.drive)
+    except JobCancelled as cancelled:  # raised beside the code of the calls
+        return [Outcome(error=describe(cancelled))] * len(calls)
+    finally:
+        stopping.interrupt = None
 
 
 def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async: bool) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from apothic._answers import FunctionInfo
     from apothic.client import ControlPlaneClient
 
-_SHOWN_ELSEWHERE = frozenset({"name", "qualname", "image", "schedule", "placement"})
+_SHOWN_ELSEWHERE = frozenset({"name", "qualname", "image", "schedule", "placement", "batching"})
 
 
 @click.group()
@@ -73,6 +73,8 @@ def show(settings: Settings, target: str) -> None:
             **({"runs by itself": f"`apothic schedule status {target}`"} if found.schedule else {}),
             **({"placement": ", ".join(f"{key}={value}" for key, value in found.placement.items())}
                if found.placement else {}),
+            **({"batches": f"up to {found.batching.max_batch_size} calls; the first waits {found.batching.wait_ms} ms"}
+               if found.batching else {}),
             **_unusual(found),
         }
     )  # fmt: skip

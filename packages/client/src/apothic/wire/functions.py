@@ -14,6 +14,19 @@ KINDS = ("function",)
 
 
 @dataclass(frozen=True)
+class BatchSpec:
+    """Calls of the function are collected, and it is called once for all of a batch, with lists.
+
+    Attributes:
+        max_batch_size: Calls of one batch, 1 to `BATCH_SIZE_MAX`.
+        wait_ms: How long the first call of a batch waits for others, 0 to `BATCH_WAIT_MS_MAX`.
+    """
+
+    max_batch_size: int
+    wait_ms: int = 0
+
+
+@dataclass(frozen=True)
 class FunctionSpec:
     """One function of a deployment. Bounds are in `apothic.wire.limits`.
 
@@ -44,6 +57,8 @@ class FunctionSpec:
             machine meets waits, with the reason.
         image: Packages, variables and files beside the function; None for the bare interpreter.
         schedule: When it runs by itself; None when only calls run it.
+        batching: How calls are collected; None when each is executed by itself. Excludes generators,
+            `tasks_per_container` and `concurrent_requests`.
     """
 
     name: str
@@ -70,6 +85,12 @@ class FunctionSpec:
     placement: dict[str, Any] = field(default_factory=dict)  # pyright: ignore[reportUnknownVariableType]
     image: ImageSpec | None = None
     schedule: ScheduleSpec | None = None
+    batching: BatchSpec | None = None
+
+    @property
+    def places(self) -> int:
+        """Jobs that one runner holds at once: those of one batch, or those that it executes side by side."""
+        return self.tasks_per_container if self.batching is None else self.batching.max_batch_size
 
 
 @dataclass(frozen=True)

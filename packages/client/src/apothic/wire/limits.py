@@ -127,6 +127,9 @@ CPU_MAX = 1_024
 MEMORY_MB_MIN = 32
 MEMORY_MB_MAX = 16 * 1024 * 1024
 TASKS_PER_CONTAINER_MAX = 1_000
+BATCH_SIZE_MAX = 1_000
+BATCH_WAIT_MS_MAX = 600_000
+"""Bounds of `BatchingSpec`: calls of one batch, and how long the first of them waits for others."""
 CONTAINERS_MAX = 10_000
 RETRIES_MAX = 100
 

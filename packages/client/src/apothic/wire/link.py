@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from apothic.wire.functions import BatchSpec
 from apothic.wire.images import BuildLines, ImageSpec, ImagesTidied, Prepared, PrepareImage, TidyImages
 from apothic.wire.lines import LogLine as LogLine
 from apothic.wire.maps import ChunkOrder as ChunkOrder
@@ -64,7 +65,7 @@ class HeldAttempt:
 
 @dataclass(frozen=True)
 class RunnerRef:
-    """A runner that is alive or starting, as its `StartRunner` described it; `function` is the function's name."""
+    """A runner that lives or starts; `function` is the function's name, `tasks` what `StartRunner.places` says."""
 
     runner: str
     org: str
@@ -257,6 +258,7 @@ class StartRunner:
         startup_timeout_s: Bound from this order until the runner takes calls.
         disconnect_grace_s: As in `FunctionSpec`; see `wire.lease`.
         image: Packages, variables and files beside the code; None for the bare interpreter.
+        batching: How the worker collects calls; None when each is executed by itself. `tasks` is 1 with it.
     """
 
     runner: str
@@ -276,6 +278,12 @@ class StartRunner:
     startup_timeout_s: int
     disconnect_grace_s: int = 0
     image: ImageSpec | None = None
+    batching: BatchSpec | None = None
+
+    @property
+    def places(self) -> int:
+        """Attempts that it holds at once, as `FunctionSpec.places`."""
+        return self.tasks if self.batching is None else self.batching.max_batch_size
 
 
 @dataclass(frozen=True)

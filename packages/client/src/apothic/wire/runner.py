@@ -16,6 +16,8 @@ Runner socket (worker → runner):
     {"kind": "go"}                                       limits are in place; sent once, before any call
     {"kind": "call", "call": str, "job": str, "attempt": int, "encoding", "python"} + arguments as body
       items of a map have "items": {"group", "first", "count", "spread"} too; the body is packed (`apothic.wire.chunks`)
+      calls of a batch follow each other and have "batch": calls of it that are still to come; after the last one, with
+      0, the function is called once for all, and each call is answered with "result" or "error"
     {"kind": "take_back", "call": str}                   begin no further item of the call; ignored by single calls
     {"kind": "cancel", "call": str}                      only with several tasks at once
     {"kind": "items_taken", "call": str, "upto": int}    items below this ordinal are kept; the window moves on

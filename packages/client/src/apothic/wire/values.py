@@ -43,7 +43,7 @@ class RemoteError:
         traceback: The formatted traceback of user frames; at most `ERROR_TEXT_MAX` bytes.
         code: Why the attempt failed: `exception`, `load_failed`, `result_unserializable`, `result_too_large`,
             `transfer_failed`, `python_not_available`, `image_build_failed`, `arguments_unreadable`, `python_mismatch`,
-            `generator_not_supported`, `cancelled`, `killed_by_signal`,
+            `generator_not_supported`, `batch_result_mismatch`, `cancelled`, `killed_by_signal`,
             `exited`, `out_of_memory`, `disk_limit`, `timeout`, `startup_timeout`, `worker_lost`, `deployment_deleted`,
             `isolation_refused`.
         causes: `__cause__`/`__context__` chain, nearest first, at most `ERROR_CAUSES_MAX`; each without own causes.

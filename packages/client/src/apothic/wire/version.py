@@ -2,8 +2,8 @@
 
 VERSION = "0.1.0"
 
-LINK_PROTOCOL = 8
+LINK_PROTOCOL = 9
 """Worker link protocol; a worker and a server with different numbers refuse each other at `hello`."""
 
-RUNNER_PROTOCOL = 2
+RUNNER_PROTOCOL = 3
 """Frames between worker and runtime; both always come from one release, so a difference is a broken installation."""

@@ -24,8 +24,10 @@ class Runner:
     """A live process that executes attempts of one function of one deployment.
 
     Attributes:
-        tasks: Attempts it may execute at once.
-        attempts: Jobs it executes now.
+        tasks: Attempts it may hold at once.
+        attempts: Jobs it executes now, or collects for a batch.
+        is_batching: It executes what it has collected as one batch, and takes nothing more until that ends.
+        begun: Those of `attempts` whose batch began.
         waiting: Those of them that wait for another job, or follow its events.
         following: Those of `waiting` that only follow: they may well compute between two events.
         is_lent: Its worker was told that its processors are lent.
@@ -48,15 +50,22 @@ class Runner:
     is_lent: bool = False
     has_served: bool = False
     is_ending: bool = False
+    is_batching: bool = False
+    begun: set[JobId] = field(default_factory=set[JobId])
 
     @property
     def is_idle(self) -> bool:
         return not self.attempts
 
     @property
+    def has_room(self) -> bool:
+        """Another attempt may be given to it."""
+        return len(self.attempts) < self.tasks and not self.begun
+
+    @property
     def is_parked(self) -> bool:
         """All it executes waits for other jobs: its processors are lent to others, its memory is not (G2.7)."""
-        return bool(self.attempts) and len(self.waiting) == len(self.attempts)
+        return bool(self.attempts) and not self.is_computing
 
     @property
     def is_blocked(self) -> bool:
@@ -65,8 +74,8 @@ class Runner:
 
     @property
     def is_computing(self) -> bool:
-        """It takes its processors."""
-        return len(self.waiting) < len(self.attempts)
+        """It takes its processors; a batch waits as a whole."""
+        return not self.waiting if self.is_batching and self.attempts else len(self.waiting) < len(self.attempts)
 
 
 @dataclass(slots=True)
@@ -92,7 +101,7 @@ class Worker:
     """One incarnation of a worker.
 
     Attributes:
-        credits: Attempts it may hold at once (flow control of the link).
+        credits: Attempts it may hold at once (flow control of the link); those that a runner collects are one.
         lease_expires_at: Monotonic seconds after which its attempts are given to others; those of a function with a
             grace of its own that much later or earlier.
         is_draining: It stops soon and takes nothing more.
@@ -129,7 +138,7 @@ class Worker:
 
     @property
     def held(self) -> int:
-        return sum(len(runner.attempts) for runner in self.runners.values())
+        return sum(bool(one.attempts) if one.is_batching else len(one.attempts) for one in self.runners.values())
 
     @property
     def cpus_free(self) -> float:

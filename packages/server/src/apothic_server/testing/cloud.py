@@ -249,7 +249,7 @@ class ScriptedWorker:
     def described(self, runner: str) -> RunnerRef:
         """Return what a hello says of a runner that the server started here."""
         spec = self.started[runner]
-        return RunnerRef(runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.tasks)
+        return RunnerRef(runner, spec.org, spec.deployment, spec.function, spec.cpu, spec.memory_mb, spec.places)
 
     def disconnect(self) -> None:
         """The link breaks; the worker goes on."""

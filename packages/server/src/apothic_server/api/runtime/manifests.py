@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from apothic.wire import limits
-from apothic.wire.functions import KINDS, FunctionSpec, Manifest
+from apothic.wire.functions import KINDS, BatchSpec, FunctionSpec, Manifest
 from apothic.wire.images import ImageSpec, image_problems
 from apothic.wire.names import FUNCTION_NAME_RULE, is_function_name
 from apothic.wire.schedules import ScheduleSpec
@@ -34,6 +34,7 @@ _FIELDS = ("manifest", "archive_sha256")
 _MANIFEST_FIELDS = tuple(field.name for field in dataclasses.fields(Manifest))
 _SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(FunctionSpec))
 _IMAGE_FIELDS = tuple(field.name for field in dataclasses.fields(ImageSpec))
+_BATCHING_FIELDS = tuple(field.name for field in dataclasses.fields(BatchSpec))
 _SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(ScheduleSpec))
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]+")
@@ -59,6 +60,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "max_pending_tasks": (1, limits.QUEUED_JOBS_PER_ORG_MAX),
 }
 """Smallest and largest value of each number of a function."""
+
+BATCHING_BOUNDS = {"max_batch_size": (1, limits.BATCH_SIZE_MAX), "wait_ms": (0, limits.BATCH_WAIT_MS_MAX)}
+"""The same of `batching`."""
 
 Problems = list[dict[str, Any]]
 
@@ -108,6 +112,8 @@ def _unknown(data: dict[str, Any]) -> Problems:
         problems += unknown_fields(image, _IMAGE_FIELDS, [*loc, "image"])
         schedule = as_object((as_object(spec) or {}).get("schedule")) or {}
         problems += unknown_fields(schedule, _SCHEDULE_FIELDS, [*loc, "schedule"])
+        batching = as_object((as_object(spec) or {}).get("batching")) or {}
+        problems += unknown_fields(batching, _BATCHING_FIELDS, [*loc, "batching"])
     return problems
 
 
@@ -191,6 +197,7 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
             problems.append(problem([*loc, name], f"must be from {low} to {high}", "out_of_range"))
     if spec.at_most_once and spec.max_retries:
         problems.append(problem([*loc, "max_retries"], "must be 0 with at_most_once", "excluded"))
+    problems += _batching_problems(spec, loc)
     problems += _image_problems(spec.image, [*loc, "image"])
     if len(json.dumps(spec.placement)) > limits.FUNCTION_SPEC_MAX:
         problems.append(problem([*loc, "placement"], f"exceeds {limits.FUNCTION_SPEC_MAX} bytes", "too_long"))
@@ -198,6 +205,23 @@ def _spec_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
     if fault is not None:
         place = [] if fault.place is None else [fault.place]
         problems.append(problem([*loc, "schedule", fault.field, *place], fault.text, fault.kind))
+    return problems
+
+
+def _batching_problems(spec: FunctionSpec, loc: list[str | int]) -> Problems:
+    if spec.batching is None:
+        return []
+    problems: Problems = []
+    for name, (low, high) in BATCHING_BOUNDS.items():
+        if not low <= getattr(spec.batching, name) <= high:
+            problems.append(problem([*loc, "batching", name], f"must be from {low} to {high}", "out_of_range"))
+    for name in ("tasks_per_container", "concurrent_requests"):
+        if getattr(spec, name) > 1:
+            problems.append(problem([*loc, name], "must be 1 with batching", "excluded"))
+    if spec.is_generator:
+        problems.append(problem([*loc, "is_generator"], "must be false with batching", "excluded"))
+    if spec.schedule is not None:
+        problems.append(problem([*loc, "schedule"], "must be null with batching: it passes no arguments", "excluded"))
     return problems
 
 

@@ -39,7 +39,7 @@ def next_limit(
         case JobStatus.QUEUED | JobStatus.RETRYING:
             own, late_s = Limit(since + spec.queue_timeout_s, "queue_timeout"), 0.0
         case JobStatus.STARTING:
-            own = Limit(since + spec.startup_timeout_s + late_s, "startup_timeout")
+            own = Limit(since + spec.startup_timeout_s + _collecting_s(spec) + late_s, "startup_timeout")
         case JobStatus.RUNNING:
             own = Limit(since + spec.timeout_s * items + late_s, "timeout")
         case _:
@@ -47,6 +47,11 @@ def next_limit(
     if deadline_at is not None and deadline_at + late_s <= own.at:
         return Limit(deadline_at + late_s, "deadline_exceeded")
     return own
+
+
+def _collecting_s(spec: FunctionSpec) -> float:
+    """Return how long an attempt may wait for its batch: behind one that runs, and then for others."""
+    return 0.0 if spec.batching is None else spec.timeout_s + spec.batching.wait_ms / 1000
 
 
 def limit_error(code: str, spec: FunctionSpec) -> RemoteError:

@@ -71,7 +71,7 @@ class Wait:
 
 
 def place(need: Need, fleet: Fleet) -> UseRunner | StartOn | Wait:
-    """Return where an attempt goes, within `max_containers`, `tasks_per_container`, processors, memory and credits."""
+    """Return where an attempt goes, within `max_containers`, places of runners, processors, memory and credits."""
     group = fleet.group(need.group)
     if warm := _warm_runner(group, need):
         return UseRunner(warm)
@@ -117,7 +117,7 @@ def fitting_workers(need: Need, fleet: Fleet) -> list[Worker] | Wait:
 def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     best: Runner | None = None
     for runner in group.values():
-        if runner.is_ending or len(runner.attempts) >= runner.tasks or not runner.worker.takes_work:
+        if runner.is_ending or not runner.has_room or not _takes_one(runner):
             continue
         if not runner.is_computing and runner.worker.cpus_free < need.spec.cpu:
             continue
@@ -126,8 +126,14 @@ def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     return best
 
 
+def _takes_one(runner: Runner) -> bool:
+    """Whether its worker may be given one more; a batch that is being collected counts as one already."""
+    return runner.worker.is_able if runner.is_batching and runner.attempts else runner.worker.takes_work
+
+
 def _warmth(runner: Runner) -> tuple[bool, float]:
-    return (runner.is_idle, runner.idle_since)
+    """An idle runner is better than a busy one, and a batch that is being collected better than a new one."""
+    return (runner.is_idle != runner.is_batching, runner.idle_since)
 
 
 def _new_runner(need: Need, fleet: Fleet) -> StartOn | Wait:
@@ -181,6 +187,7 @@ def _room_on(worker: Worker, need: Need) -> StartOn | None:
 def _full(containers: int, need: Need) -> str:
     each = need.spec.tasks_per_container
     tasks = "1 job" if each == 1 else f"{each} jobs"
+    tasks = tasks if need.spec.batching is None else "1 batch"
     return f"all {containers} of max_containers={need.spec.max_containers} runners are busy with {tasks} each"
 
 

@@ -285,6 +285,7 @@ class Board:
         job.children.clear()
         if runner is not None:
             runner.attempts.discard(job.id)
+            runner.begun.discard(job.id)
             runner.waiting.discard(job.id)
             runner.following.discard(job.id)
             self.tell_lent(runner)

@@ -51,6 +51,8 @@ class Cutting:
     def size(self, group: LiveGroup, first: int, end: int) -> int:
         """Return how many of the items from `first` to below `end`, whose inputs are at hand, travel together."""
         spec = group.need.spec
+        if spec.batching is not None:  # collected where they are executed
+            return 1
         slots = slots_of(self._board.fleet, spec.cpu, spec.tasks_per_container, spec.max_containers)
         group.size = chunk_items(group.item_s, group.size, group.to_cut.items, slots)
         alone = group.alone.next_from(first)

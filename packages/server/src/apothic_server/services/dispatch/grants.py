@@ -157,8 +157,9 @@ class Grants:
             worker=where.worker,
             cpu=spec.cpu,
             memory_mb=spec.memory_mb,
-            tasks=spec.tasks_per_container,
+            tasks=spec.places,
             idle_since=self._board.clock.monotonic(),
+            is_batching=spec.batching is not None,
         )
         self._board.fleet.add_runner(runner)
         return runner
@@ -203,4 +204,5 @@ def start_runner(job: LiveJob, runner: Runner) -> StartRunner:
         startup_timeout_s=spec.startup_timeout_s,
         disconnect_grace_s=spec.disconnect_grace_s,
         image=spec.image,
+        batching=spec.batching,
     )

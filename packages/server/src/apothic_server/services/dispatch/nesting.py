@@ -14,6 +14,7 @@ from apothic_server.domain.access import Attempt
 from apothic_server.domain.decide.cycles import Knot, is_stuck
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, Fenced, Invalid, Unavailable
+from apothic_server.domain.fleet import Runner
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.live import LiveJob
 
@@ -135,10 +136,16 @@ def holders(board: Board, need: Need) -> Collection[JobId] | None:
     """Return the jobs that hold the places of a full function; None while it has a free one."""
     runners = board.fleet.group(need.group)
     absent = board.fleet.absent(need.group)
-    has_room = any(len(runner.attempts) < runner.tasks for runner in runners.values())
+    has_room = any(runner.has_room for runner in runners.values())
     if has_room or len(runners) + len(absent) < need.spec.max_containers:
         return None
-    return [*absent, *(job for runner in runners.values() for job in runner.attempts)]
+    return [*absent, *(job for runner in runners.values() for job in _holding(board, runner))]
+
+
+def _holding(board: Board, runner: Runner) -> Collection[JobId]:
+    """Return the jobs for whose end a runner's places wait: of a batch that waits itself, those that wait for it."""
+    waiting = [job for job in runner.attempts if (live := board.jobs.get(job)) is not None and live.awaited]
+    return waiting if runner.is_batching and waiting else runner.attempts
 
 
 def _circle(job: LiveJob) -> str:

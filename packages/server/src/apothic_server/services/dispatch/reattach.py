@@ -111,7 +111,7 @@ class Reattach:
         return (
             is_key(ref.runner)
             and RunnerId(ref.runner) not in self._board.fleet.runners
-            and described == (spec.cpu, spec.memory_mb, spec.tasks_per_container)
+            and described == (spec.cpu, spec.memory_mb, spec.places)
             and spec.cpu <= worker.machine.cpus
             and spec.memory_mb <= worker.memory_free_mb
         )
@@ -138,6 +138,8 @@ class Reattach:
             return False
         runner.attempts.add(job.id)
         job.runner = runner
+        if runner.is_batching and job.status is not JobStatus.STARTING:
+            runner.begun.add(job.id)
         self._board.parked(job)
         return True
 
@@ -170,4 +172,5 @@ def _runner(worker: Worker, ref: RunnerRef, function: Function, now: float) -> R
         memory_mb=ref.memory_mb,
         tasks=ref.tasks,
         idle_since=now,
+        is_batching=function.spec.batching is not None,
     )

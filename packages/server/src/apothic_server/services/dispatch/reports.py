@@ -74,6 +74,8 @@ class Reports:
         job.started_at = self._board.clock.monotonic()
         change = move(job, JobEvent.STARTED, now, fields=JobFields(started_at=now))
         self._board.watch(job)
+        if job.runner is not None and job.runner.is_batching:
+            job.runner.begun.add(job.id)
         self._board.write_quietly(change, job)
 
     def logs(self, worker: Worker, item: Logs) -> None:

@@ -1,0 +1,83 @@
+"""Functions with batching: which runner a call is given to, and when it takes more (G2.7)."""
+
+import pytest
+
+from apothic.wire.functions import BatchSpec, FunctionSpec
+from apothic.wire.link import Started
+from apothic_server.domain.jobs import JobStatus
+from apothic_server.testing.cloud import ScriptedWorker, ended
+from apothic_server.testing.guarantees import guarantee
+
+pytestmark = pytest.mark.anyio
+
+
+def work(size=3, **options):
+    return FunctionSpec("work", qualname="work", **{"batching": BatchSpec(size, 50), "max_containers": 2, **options})
+
+
+async def given(worker, count):
+    return [await worker.next("assign") for _ in range(count)]
+
+
+def begin(worker, attempts):
+    worker.report({"started": [Started(one.job, one.fence) for one in attempts]})
+
+
+@guarantee("G2.7", "slots_never_exceeded")
+async def test_a_batch_is_filled_before_another_begins_and_takes_nothing_while_it_runs(cloud):
+    await cloud.deploy("shop", work())
+    worker = await ScriptedWorker(cloud).connect()
+    jobs = [await cloud.spawn() for _ in range(4)]
+    first, other = await given(worker, 3), await given(worker, 1)
+
+    assert len({one.runner for one in first}) == 1
+    assert other[0].runner not in {one.runner for one in first}
+    assert [worker.started[one.runner].batching for one in (first[0], other[0])] == [BatchSpec(3, 50)] * 2
+
+    begin(worker, first)
+    worker.succeed(first[0])
+    await ended(jobs[0])
+    jobs += [await cloud.spawn() for _ in range(3)]
+    other += await given(worker, 2)
+    assert {one.runner for one in other} == {other[0].runner}
+    assert await cloud.status(jobs[-1].job) == "queued"
+    assert worker.worker.held == 2
+
+    for attempt in first[1:]:
+        worker.succeed(attempt)
+    (last,) = await given(worker, 1)
+    assert last.runner == first[0].runner
+    begin(worker, [*other, last])
+    for attempt in (*other, last):
+        worker.succeed(attempt)
+    assert [(await ended(job)).status for job in jobs] == [JobStatus.SUCCEEDED] * 7
+
+
+async def test_a_worker_that_dials_in_again_with_a_batch_that_runs_is_given_no_more_to_it(cloud):
+    await cloud.deploy("shop", work(max_containers=1))
+    worker = await ScriptedWorker(cloud).connect()
+    await cloud.spawn()
+    (attempt,) = await given(worker, 1)
+    begin(worker, [attempt])
+    worker.disconnect()
+    await worker.connect(attempt)
+    waiting = await cloud.spawn()
+
+    assert await cloud.status(waiting.job) == "queued"
+    worker.succeed(attempt)
+    assert (await given(worker, 1))[0].job == waiting.job
+
+
+async def test_a_call_may_wait_for_its_batch_longer_than_a_start_takes(cloud):
+    await cloud.deploy("shop", work(startup_timeout_s=5, timeout_s=60, batching=BatchSpec(3, 600_000)))
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    (attempt,) = await given(worker, 1)
+    for _ in range(60):
+        await cloud.advance(10)
+        await worker.heartbeat(attempt)
+
+    assert await cloud.status(job.job) == "starting"
+    begin(worker, [attempt])
+    worker.succeed(attempt)
+    assert (await ended(job)).status is JobStatus.SUCCEEDED
