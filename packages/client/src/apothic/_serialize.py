@@ -20,6 +20,7 @@ from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any, cast
 
+from apothic.wire.compact_json import encoder
 from apothic.wire.limits import JSON_DEPTH_MAX, MIB, VALUE_MAX
 from apothic.wire.values import Value
 
@@ -33,7 +34,7 @@ _INT_LIMIT = 1 << 2_000
 _REASON_LENGTH_MAX = 500
 _CONSTRUCTOR_ONLY = 2  # items of a reduction without a state
 _SCALARS = frozenset((str, bool, float, type(None)))
-_to_text = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_to_text = encoder(ensure_ascii=False, allow_nan=False)
 _from_text = json.JSONDecoder().decode
 _scan = json.JSONDecoder().raw_decode
 
@@ -223,7 +224,7 @@ def _round_trips(value: Any, depth: int) -> bool:
     if kind is list:
         return _SCALARS.issuperset(map(type, value)) or _all_round_trip(value, depth - 1)
     if kind is dict:
-        return set(map(type, value)) <= {str} and _all_round_trip(value.values(), depth - 1)
+        return not value or (set(map(type, value)) <= {str} and _all_round_trip(value.values(), depth - 1))
     return False
 
 

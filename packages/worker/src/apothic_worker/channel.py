@@ -14,7 +14,7 @@ from apothic_worker.output import waiting
 
 Frame = tuple[dict[str, Any], bytes]
 FRAME_MAX = VALUE_MAX + HEAD_MAX + PREFIX
-_READ_MAX = 256 * 1024
+_READ_MAX = 64 * 1024
 _CREDENTIALS = struct.Struct("iII")
 
 

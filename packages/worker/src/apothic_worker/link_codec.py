@@ -6,8 +6,6 @@ which a `TypedDict` cannot do; a test compares them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from apothic.wire import images, link
@@ -87,8 +85,8 @@ _decoder = msgspec.msgpack.Decoder(ServerMessage)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def decode_server(data: bytes) -> Iterator[ServerItem]:
-    """Yield the items of a server's message in acting order.
+def decode_server(data: bytes) -> list[ServerItem]:
+    """Return the items of a server's message in acting order.
 
     Raises:
         LinkBroken: The bytes are no such message.
@@ -97,8 +95,7 @@ def decode_server(data: bytes) -> Iterator[ServerItem]:
         message = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LinkBroken(f"the server sent a message that is none: {error}") from error
-    for name in ServerMessage.__struct_fields__:
-        yield from getattr(message, name)
+    return [item for items in msgspec.structs.astuple(message) if items for item in items]
 
 
 def encode_worker(items: list[WorkerItem]) -> bytes:

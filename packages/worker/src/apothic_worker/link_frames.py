@@ -9,8 +9,6 @@ import os
 import struct
 from typing import NamedTuple
 
-from websockets.utils import apply_mask
-
 WHOLE_MESSAGE = 0x82
 """First byte of a binary message in one frame."""
 
@@ -86,4 +84,5 @@ def encode_message(message: bytes) -> bytes:
         head = _MEDIUM_HEAD.pack(WHOLE_MESSAGE, _MASKED | _MEDIUM, size)
     else:
         head = _LONG_HEAD.pack(WHOLE_MESSAGE, _MASKED | _MEDIUM + 1, size)
-    return b"".join((head, mask, apply_mask(message, mask)))
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
+    return head + mask + (int.from_bytes(message, "little") ^ key).to_bytes(size, "little")

@@ -265,17 +265,23 @@ class LinkState:
 
     def _accept(self, item: ServerItem) -> list[ServerItem | Drop]:
         match item:
+            case Assign():
+                key = (item.job, item.fence)
+                if key in self._held:
+                    return []
+                self._held[key] = _Held(item.runner)
+                return [item]
+            case Settled():
+                key = (item.job, item.fence)
+                if key in self._unsettled:
+                    self._forget(key)
+                return []
             case Welcome():
                 return self._welcome(item)
             case HeartbeatAnswer():
                 if item.sent_at_ms == self._asked_at_ms:
                     self.renewed_at_ms, self._asked_at_ms = item.sent_at_ms, None
                 return [*([item] if item.servers else []), self._drop(item.unknown)]
-            case Settled():
-                key = (item.job, item.fence)
-                if key in self._unsettled:
-                    self._forget(key)
-                return []
             case LogsTaken():
                 if held := self._held.get((item.job, item.fence)):
                     while held.logs and held.logs[0].first_number + len(held.logs[0].lines) <= item.upto:
@@ -285,12 +291,6 @@ class LinkState:
                 if held := self._held.get((item.job, item.fence)):
                     while held.items and held.items[0].first_ordinal + held.items[0].count <= item.upto:
                         held.items.popleft()
-                return [item]
-            case Assign():
-                key = (item.job, item.fence)
-                if key in self._held:
-                    return []
-                self._held[key] = _Held(item.runner)
                 return [item]
             case _:
                 return [item]

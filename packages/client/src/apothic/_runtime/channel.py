@@ -13,7 +13,9 @@ from apothic.wire.limits import VALUE_MAX
 Frame = tuple[dict[str, Any], bytes]
 
 _FRAME_MAX = VALUE_MAX + HEAD_MAX + PREFIX
-_RECEIVE_MAX = 256 * 1024
+_RECEIVE_MAX = 64 * 1024
+"""Larger ones would be mapped into memory and unmapped again at each call."""
+
 _OF_CALL = ("items_taken", "take_back")
 
 

@@ -228,9 +228,9 @@ def _is_pair(pair: Any) -> bool:
     if type(pair) is not list or len(cast("list[Any]", pair)) != 2:
         return False
     args, kwargs = cast("list[Any]", pair)
-    return (
-        type(args) is list and type(kwargs) is dict and all(type(key) is str for key in cast("dict[Any, Any]", kwargs))
-    )
+    if type(args) is not list or type(kwargs) is not dict:
+        return False
+    return not kwargs or all(type(key) is str for key in cast("dict[Any, Any]", kwargs))
 
 
 def _unreadable(message: str) -> Outcome:

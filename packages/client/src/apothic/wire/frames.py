@@ -11,8 +11,10 @@ import json
 import struct
 from typing import Any
 
+from apothic.wire.compact_json import encoder
+
 _SIZES = struct.Struct(">II")
-_to_text = json.JSONEncoder(separators=(",", ":")).encode
+_to_text = encoder()
 _from_text = json.JSONDecoder().decode
 _scan = json.JSONDecoder().raw_decode
 PREFIX = _SIZES.size
