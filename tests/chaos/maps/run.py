@@ -34,7 +34,7 @@ MAPS = 2 * len(work.SHAPES)
 
 TITLE = "maps under kills, cuts, freezes, drains and restarts"
 ITEMS, LIFE_S = 10_000, 25.0
-QUIET_ITEMS, STEP_ITEMS = 8_000, 700
+QUIET_ITEMS, STEP_ITEMS = 5_000, 250
 BUDGET_S = 660.0
 PATIENCE_S = 420.0
 RATE_MIN = 300.0
@@ -144,7 +144,7 @@ class MapsRun(Run):
             if fault.place in MAPS_KILLS
         ]
         spared = set(super()._spared())
-        for run in self.startlog.executions():
+        for run in (one for one in self.startlog.executions() if not one.has_finished):
             mapped = self._mapped(run.token)
             if mapped is not None and (mapped.cancel or mapped.stop_after or mapped.fails or mapped.flaky):
                 spared.add(run.token)
@@ -205,8 +205,9 @@ class MapsRun(Run):
 
 
 def small_maps_run(plan, folder, *, items, **more):
-    """Return a run of one map of each shape on the worker beside the server, with any plan."""
-    return MapsRun(plan, folder, items=items, maps=len(work.SHAPES), life_s=SMALL_LIFE_S, is_spread=False, **more)
+    """Return a run of one map of each shape, all at once, on the worker beside the server, with any plan."""
+    maps = len(work.SHAPES)
+    return MapsRun(plan, folder, items=items, maps=maps, at_once=maps, life_s=SMALL_LIFE_S, is_spread=False, **more)
 
 
 def make_maps_run(seed, folder, *, faults=FAULTS, items=ITEMS, plant="", rate_min=RATE_MIN):
