@@ -1,5 +1,6 @@
 """Values far above what one request carries: through arguments and results, and nobody's memory grows with them."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -41,6 +42,24 @@ APP = """
     @app.function(memory_mb=512)
     async def text(count):
         return "x" * count
+
+    @app.function(memory_mb=256)
+    def tamper(sha256, size):
+        import os
+        from apothic._runtime.large import open_value
+        from apothic.wire.large import Reference
+
+        descriptor = open_value(Reference(sha256, size))
+        try:
+            os.fchmod(descriptor, 0o600)
+        except OSError:
+            pass
+        try:
+            with open(f"/proc/self/fd/{descriptor}", "r+b", buffering=0) as file:
+                file.write(b"tampered with")
+        except OSError:
+            pass
+        return os.fstat(descriptor).st_size == size
 """
 
 
@@ -113,3 +132,32 @@ def test_spawned_jobs_asyncio_and_user_code_carry_large_values_too(cloud, large_
     ).ok()
 
     assert ran.out == "(True, 'memoryview')\n"
+
+
+def test_user_code_cannot_change_a_stored_value_that_it_may_read(cloud, large_app, person):
+    program = """
+        import sys
+        from apothic import RemoteFunction
+        from large_app import Block
+        if len(sys.argv) == 2:
+            RemoteFunction.from_name("large", "echo").remote(Block(sys.argv[1].encode() * 1_000_000))
+        else:
+            print(RemoteFunction.from_name("large", "tamper").remote(sys.argv[1], int(sys.argv[2])))
+    """
+    before = set(stored(cloud))
+    person.script(program, "own").ok()
+    new = {path: digest(path) for path in set(stored(cloud)) - before}
+
+    for path in new:
+        assert person.script(program, path.name, str(path.stat().st_size)).ok().out == "True\n"
+    assert new
+    assert {path: digest(path) for path in new} == {path: path.name for path in new}
+
+
+def stored(cloud):
+    """Return the files of stored values."""
+    return [path for path in (cloud.data / "values").glob("*/??/*") if len(path.name) == 64]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

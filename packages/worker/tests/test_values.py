@@ -421,3 +421,16 @@ async def test_a_runner_sends_a_result_on_a_connection_of_its_worker_and_sees_no
     assert (answer, refused, nothing) == ({"kind": "done"}, {"kind": "done"}, None)
     assert got == [b"the bytes"]
     assert [(asked["kind"], asked["size_bytes"]) for asked in near.asked] == [("put", len(DATA))] * 2
+
+
+@pytest.mark.anyio
+async def test_a_file_that_is_read_only_for_its_owner_is_not_copied(runners, near, full):
+    answer = encode_frame({"kind": "file", "is_read_only": True})
+    near.answers.append(lambda peer: socket.send_fds(peer, [answer], [full]))
+    async with runners(floor_bytes=1 << 60) as runner:
+        _, descriptor = await runner.ask("open")
+
+    assert os.fstat(descriptor).st_ino == os.fstat(full).st_ino
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(descriptor, b"!")
+    os.close(descriptor)

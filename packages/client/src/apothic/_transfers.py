@@ -74,7 +74,7 @@ def downloaded(core: Core, reference: Reference) -> Steps[int]:
         from apothic.wire.handover import NotHandedOver, open_file
 
         try:
-            return (yield from work(lambda: open_file(path, reference, authorization=core.endpoint.authorization)))
+            return (yield from work(lambda: open_file(path, reference, authorization=core.endpoint.authorization)))[0]
         except NotHandedOver:
             pass
     file = yield from work(lambda: _Fetched(reference))

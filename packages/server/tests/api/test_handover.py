@@ -36,7 +36,7 @@ def put(handover, key, data=DATA, size=None):
 
 
 def give(handover, key, value=VALUE):
-    descriptor = open_file(str(handover.path), value, authorization=f"Bearer {key}")
+    descriptor, _ = open_file(str(handover.path), value, authorization=f"Bearer {key}")
     try:
         return os.pread(descriptor, value.size_bytes + 1, 0)
     finally:

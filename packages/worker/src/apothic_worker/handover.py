@@ -1,14 +1,15 @@
 """Large values to and from the server on this machine (`apothic.wire.handover`); blocks, so it is called in threads.
 
-User code gets a copy of the server's file: it runs as the owner of that file to the kernel, even in a sandbox, so it
-could open it anew for writing and change what other attempts and the server read. A file system that can share blocks
-makes the copy without moving a byte.
+User code gets the server's own file only when that is read-only for its owner too, else a copy: to the kernel it is the
+owner of that file, even in a sandbox, so it could open it anew for writing and change what other attempts and the
+server read. A file system that can share blocks makes the copy without moving a byte.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from apothic.wire.handover import NotHandedOver, begin_put, open_file
@@ -34,20 +35,28 @@ class Handover:
         self._socket = socket
         self._relay = relay
 
-    def copy(self, descriptor: int, attempt: Key, reference: Reference) -> bool:
-        """Copy a value into an empty file; false when it has to come another way."""
+    def open(self, attempt: Key, reference: Reference, make: Callable[[], int]) -> int | None:
+        """Return the descriptor of a value's file for user code; None when it has to come another way.
+
+        Args:
+            make: Makes an empty file.
+        """
         if self._socket is None:
-            return False
+            return None
         try:
-            source = open_file(str(self._socket), reference, **self._credential(attempt))
-            try:
-                _copy(source, descriptor, reference.size_bytes)
-            finally:
-                os.close(source)
-        except (NotHandedOver, Refused, OSError) as error:
+            source, is_read_only = open_file(str(self._socket), reference, **self._credential(attempt))
+        except (NotHandedOver, Refused) as error:
             journal.warning("value.not_handed_over", reason=str(error))
-            return False
-        return True
+            return None
+        if is_read_only:
+            return source
+        try:
+            return _copied(source, make(), reference.size_bytes)
+        except OSError as error:
+            journal.warning("value.not_handed_over", reason=str(error))
+            return None
+        finally:
+            os.close(source)
 
     def connect(self, attempt: Key, size_bytes: int) -> int | None:
         """Return a connection on which the server waits for a value; None when it has to go another way."""
@@ -62,6 +71,17 @@ class Handover:
     def _credential(self, attempt: Key) -> dict[str, str]:
         (_, authorization), (_, name) = credential(self._relay.control_plane(), attempt)
         return {"authorization": authorization.decode(), "attempt": name.decode()}
+
+
+def _copied(source: int, target: int, size_bytes: int) -> int:
+    """Return `target`, closed when it fails, with the bytes of `source`."""
+    try:
+        _copy(source, target, size_bytes)
+        os.fchmod(target, 0o400)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
 
 
 def _copy(source: int, target: int, size_bytes: int) -> None:

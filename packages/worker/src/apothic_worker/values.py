@@ -100,15 +100,19 @@ class Values:
             _, (descriptor, _) = self._kept.popitem(last=False)
             os.close(descriptor)
 
-    def _fetch(self, attempt: Key, reference: Reference, stop: threading.Event) -> int:
+    def _make_for(self, reference: Reference) -> int:
         free = os.statvfs(self._scratch)
         if free.f_bavail * free.f_frsize - reference.size_bytes < self._floor_bytes:
             raise TransferRefused("the disk of this machine has no room for the value")
-        descriptor = self.make()
+        return self.make()
+
+    def _fetch(self, attempt: Key, reference: Reference, stop: threading.Event) -> int:
+        handed = self._handover.open(attempt, reference, lambda: self._make_for(reference))
+        if handed is not None:
+            return handed
+        descriptor = self._make_for(reference)
         try:
-            if not self._handover.copy(descriptor, attempt, reference):
-                os.ftruncate(descriptor, 0)
-                self._transfers.fetch(descriptor, attempt, reference, stop)
+            self._transfers.fetch(descriptor, attempt, reference, stop)
             os.fchmod(descriptor, 0o400)
         except BaseException:
             os.close(descriptor)

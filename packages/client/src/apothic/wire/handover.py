@@ -5,13 +5,13 @@ value. Whoever connects sends one frame (`apothic.wire.frames`) with its credent
 that of an attempt; the server answers `refused`, or
 
     put, with size_bytes:   `go`; then the bytes come, and `stored` with their sha256 and size_bytes is the answer
-    open, with sha256:      `file`, and with it the descriptor of the value's file, open for reading
+    open, with sha256:      `file`, with the descriptor of the value's file, open for reading, and is_read_only
 
 The server writes what comes into a file of its own and hashes the bytes as they pass, so whoever sent them can neither
 name them wrongly nor change them afterwards. A descriptor that is open for reading can be opened again for writing by
-whoever owns the file, so `file` is for programs of the server's own user, which could write to the folder anyway, and
-never for user code. A worker copies the file for it; for a result it gives it a connection that was answered with
-`go`, so user code sees neither the credential nor another value.
+whoever owns the file, unless it was opened on a read-only mount: `is_read_only`. One that was not is for programs of
+the server's own user, which could write to the folder anyway, and never for user code: a worker copies the file for it.
+For a result it gives user code a connection that was answered with `go`, so that sees no credential and no other value.
 
 Nobody depends on this way: whatever goes wrong on it, the value takes the one over HTTP, which says why if that fails.
 """
@@ -79,8 +79,8 @@ def send(sock: socket.socket, size_bytes: int, pieces: Iterable[memoryview]) -> 
     return reference
 
 
-def open_file(path: str, reference: Reference, *, authorization: str | None, attempt: str = "") -> int:
-    """Return the descriptor of the server's own file of a value, open for reading; blocks.
+def open_file(path: str, reference: Reference, *, authorization: str | None, attempt: str = "") -> tuple[int, bool]:
+    """Return the descriptor of the server's own file of a value, and whether it is read-only for its owner too; blocks.
 
     Raises:
         NotHandedOver: The server did not give it.
@@ -95,7 +95,7 @@ def open_file(path: str, reference: Reference, *, authorization: str | None, att
         for descriptor in descriptors:
             os.close(descriptor)
         raise
-    return descriptors[0]
+    return descriptors[0], head.get("is_read_only") is True
 
 
 def _asked(

@@ -50,6 +50,18 @@ class Taken:
     place: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """An open file of the store.
+
+    Attributes:
+        is_read_only: Also who owns the file cannot get at it for writing from here.
+    """
+
+    descriptor: int
+    is_read_only: bool
+
+
 class Blobs(Protocol):
     """A content-addressed store. Orgs share nothing: the same bytes of two orgs are two blobs.
 
@@ -110,8 +122,8 @@ class Blobs(Protocol):
         """Remove what was taken, unless it was kept."""
         ...
 
-    async def lend(self, org: OrgId, sha256: str) -> int:
-        """Return the descriptor of a file with the bytes, open for reading, which the caller closes.
+    async def lend(self, org: OrgId, sha256: str) -> Lent:
+        """Return a file with the bytes, open for reading; the caller closes it.
 
         Raises:
             NotFound: The org has no such blob.

@@ -12,7 +12,7 @@ from apothic.wire.limits import LARGE_VALUE_MAX, LARGE_VALUES_GB, MIB
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import DiskLow, NotFound, TooLarge, Unavailable
-from apothic_server.ports.blobs import Blobs, Fill
+from apothic_server.ports.blobs import Blobs, Fill, Lent
 from apothic_server.ports.clock import Clock
 from apothic_server.store import values as rows
 from apothic_server.store.database import Database
@@ -115,10 +115,11 @@ class LargeValues:
         await self._finish(org, taken.sha256, size_bytes)
         return taken.sha256
 
-    async def lend(self, actor: Actor, sha256: str) -> int:
-        """Return the descriptor of the file of a value, open for reading; the caller closes it.
+    async def lend(self, actor: Actor, sha256: str) -> Lent:
+        """Return the file of a value, open for reading; the caller closes it.
 
-        Only for what runs as this process's user and is no user code: it could open the file again to write to it.
+        Only one that is read-only may get to user code: whoever runs as the file's owner could open another one again
+        to write to it.
 
         Raises:
             NotFound: The org has no such value (`no_such_blob`).

@@ -99,7 +99,7 @@ class BlobsContract:
         assert not await blobs.exists(ALPHA, taken.sha256)
         assert await blobs.keep(ALPHA, taken) == PutBlob(len(LARGE), created=True)
         await blobs.discard(taken)
-        descriptor = await blobs.lend(ALPHA, taken.sha256)
+        descriptor = (await blobs.lend(ALPHA, taken.sha256)).descriptor
         try:
             assert os.pread(descriptor, len(LARGE) + 1, 0) == LARGE
             with pytest.raises(OSError, match="Bad file descriptor"):

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from apothic.wire.ids import OrgId, is_key
+from apothic_server.adapters.blobs.read_only import read_only_view
 from apothic_server.adapters.blobs.taking import take_in
 from apothic_server.domain.errors import NotFound, TooLarge, Unavailable
-from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, Fill, PutBlob, Taken, WrongOffset
+from apothic_server.ports.blobs import READ_CHUNK, DigestMismatch, Fill, Lent, PutBlob, Taken, WrongOffset
 
 INCOMING, UNFINISHED = ".incoming", ".unfinished"
 WRITE_CHUNK = 1024 * 1024
@@ -48,6 +49,7 @@ class FileBlobs:
         self._root = root
         self._incoming = root / INCOMING
         self._takers = ThreadPoolExecutor(TAKERS, thread_name_prefix="blobs")
+        self._view: asyncio.Future[int | None] | None = None
 
     async def put(self, org: OrgId, sha256: str, chunks: AsyncIterator[bytes], *, size_max: int) -> PutBlob:
         """See the port."""
@@ -119,12 +121,12 @@ class FileBlobs:
         """See the port."""
         await asyncio.shield(asyncio.to_thread(_discard, self._incoming / taken.place))
 
-    async def lend(self, org: OrgId, sha256: str) -> int:
+    async def lend(self, org: OrgId, sha256: str) -> Lent:
         """See the port."""
+        place = self._place(org, sha256)
         with _usable():
-            file = await asyncio.to_thread(_open, self._place(org, sha256))
-        with file:
-            return os.dup(file.fileno())
+            view = await self._read_only()
+            return Lent(await asyncio.to_thread(_lend, place, self._root, view), view is not None)
 
     async def size(self, org: OrgId, sha256: str) -> int | None:
         """See the port."""
@@ -157,6 +159,12 @@ class FileBlobs:
         """Remove what interrupted writes left and return how many files that were. Only while nothing is being put."""
         with _usable():
             return await asyncio.to_thread(_sweep, self._incoming)
+
+    async def _read_only(self) -> int | None:
+        """Return the view that files are lent from, made when the first one is; None where there can be none."""
+        if self._view is None:
+            self._view = asyncio.ensure_future(asyncio.to_thread(read_only_view, self._root))
+        return await asyncio.shield(self._view)
 
     def _place(self, org: OrgId, sha256: str) -> Path:
         if not is_key(org) or _SHA256.fullmatch(sha256) is None:
@@ -316,6 +324,14 @@ def _sync_folder(folder: Path) -> None:
 def _open(place: Path) -> IO[bytes]:
     try:
         return place.open("rb", buffering=0)
+    except FileNotFoundError:
+        raise NotFound("no such blob") from None
+
+
+def _lend(place: Path, root: Path, view: int | None) -> int:
+    try:
+        path = place if view is None else place.relative_to(root)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=view)
     except FileNotFoundError:
         raise NotFound("no such blob") from None
 

@@ -13,9 +13,9 @@ from typing import IO
 
 from apothic_server.ports.blobs import DigestMismatch, Fill
 
-PIECE = 1024 * 1024
-PIECES = 4
-FLUSH_BYTES = 16 * PIECE
+PIECE = 256 * 1024
+PIECES = 8
+FLUSH_BYTES = 64 * PIECE
 """So much is written before the disk is told to begin with it."""
 
 

@@ -101,11 +101,12 @@ class Handover:
         if head["kind"] == "put":
             await self._put(actor, peer, int(head["size_bytes"]))
         elif head["kind"] == "open":
-            descriptor = await self._services.values.lend(actor, str(head["sha256"]))
+            lent = await self._services.values.lend(actor, str(head["sha256"]))
             try:
-                socket.send_fds(peer, [encode_frame({"kind": "file"})], [descriptor])
+                answer = encode_frame({"kind": "file", "is_read_only": lent.is_read_only})
+                socket.send_fds(peer, [answer], [lent.descriptor])
             finally:
-                os.close(descriptor)
+                os.close(lent.descriptor)
 
     async def _put(self, actor: Actor, peer: socket.socket, size: int) -> None:
         if size < 1:

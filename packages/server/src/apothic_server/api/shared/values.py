@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 from apothic_server.domain.access import Actor
+from apothic_server.ports.blobs import Lent
 
 
 class Uploaded(Protocol):
@@ -40,8 +41,8 @@ class LargeValues(Protocol):
         """Return the SHA-256 of the bytes that `fill` gives, in a thread; raises as `put`."""
         ...
 
-    async def lend(self, actor: Actor, sha256: str) -> int:
-        """Return a descriptor that the caller closes; raises `NotFound`."""
+    async def lend(self, actor: Actor, sha256: str) -> Lent:
+        """Return a file that the caller closes; raises `NotFound`."""
         ...
 
     async def open(
