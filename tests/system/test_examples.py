@@ -37,6 +37,18 @@ def test_a_thousand_pictures_are_made_and_those_that_fail_are_told(cloud, person
     assert failed == "40 failed; the first: item 0, picture 0 is 0 pixels wide"
 
 
+def test_texts_become_vectors_in_batches_for_single_calls_and_for_a_map(cloud, person):
+    ran = person.python(EXAMPLES / "embeddings.py").ok()
+    listed = person.apothic("job", "list", "--app", "embeddings", "--limit", 200, "--json").ok().json["items"]
+    written = [line for job in listed[:200] for line in cloud.lines(job["job_id"]) if line.startswith("a batch of")]
+
+    assert ran.out.splitlines() == [
+        "most like the question: 'the queue is empty'",
+        "1000 vectors of 64 numbers; item 1000 failed: 'no' is too short",
+    ]
+    assert "a batch of 32" in written
+
+
 def test_the_nightly_report_counts_the_hours_that_a_day_has(cloud, person):
     ran = person.python(EXAMPLES / "nightly_report.py").ok()
     status = person.apothic("schedule", "status", "nightly-report::report", "--json").ok().json
