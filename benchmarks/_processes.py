@@ -69,9 +69,14 @@ def private(pids: Iterable[int]) -> int:
     return sum(_memory(pid, "smaps_rollup", f"Private_{kind}") for pid in pids for kind in ("Clean", "Dirty"))
 
 
-def resident(pid: int, *, peak: bool = False) -> int:
-    """Return bytes of memory with everything shared, now or at most so far."""
-    return _memory(pid, "status", "VmHWM" if peak else "VmRSS")
+def resident(pid: int) -> int:
+    """Return bytes of memory with everything shared."""
+    return _memory(pid, "status", "VmRSS")
+
+
+def anonymous(pid: int) -> int:
+    """Return bytes of memory that is no file's."""
+    return _memory(pid, "status", "RssAnon")
 
 
 def _memory(pid: int, file: str, name: str) -> int:

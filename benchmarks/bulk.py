@@ -23,11 +23,12 @@ from typing import Any
 
 from _contenders import Broken
 from _measuring import Options, Report, run
-from _processes import resident, roles
+from _processes import anonymous, roles
 from _verdict import at_most, megabytes, seconds
 from clouds import APPS, cloud, deploy
 
 MB = 1_000_000
+LOOK_S = 0.05
 SHOWN_FROM = 1_000 * MB
 """From this size on the digests of what was sent and of what came back are printed."""
 
@@ -78,7 +79,11 @@ def _rounds(options: argparse.Namespace, pid: int) -> dict[str, Any]:
 
     echo = RemoteFunction.from_name("bench-bulk", "echo")
     echo.remote(Block(bytearray(2 * MB)))
-    memory = _peaks(pid)
+    memory = _anonymous(pid)
+    peaks = dict(memory)
+    watching = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(pid, peaks, watching))
+    watcher.start()
     data = bytearray(options.size)
     busy, own_s = _busy(pid), 0.0
     calls: list[float] = []
@@ -94,16 +99,19 @@ def _rounds(options: argparse.Namespace, pid: int) -> dict[str, Any]:
         if options.size >= SHOWN_FROM:
             print(f"sent     {hashlib.sha256(data).hexdigest()}\nreceived {hashlib.sha256(back.data).hexdigest()}")
         del back
-        copies.append(_copied(data) + _copied(data))
+        copies.append(_copied(memoryview(data)) + _copied(memoryview(data)))
     spent = {"client": own_s, **{name: s - busy.get(name, 0.0) for name, s in _busy(pid).items()}}
     each = {name: s / options.rounds for name, s in spent.items()}
-    grown = {name: peak - memory.get(name, 0) for name, peak in _peaks(pid).items()}
+    watching.set()
+    watcher.join()
+    grown = {name: peak - memory.get(name, 0) for name, peak in peaks.items() if name != "postgres"}
     call_s, copy_s = statistics.median(calls), statistics.median(copies)
     return {"call_s": call_s, "copy_s": copy_s, "processor_s": each, "grown_bytes": grown}
 
 
-def _copied(data: bytearray) -> float:
-    """Return the seconds that the bytes take through a pair of sockets into memory."""
+def _copied(whole: memoryview) -> float:
+    """Return the seconds that the bytes take through a pair of sockets into memory; of many a part is measured."""
+    data = whole[: 1000 * MB]
     here, there = socket.socketpair()
     into = bytearray(len(data))
     began = time.perf_counter()
@@ -116,13 +124,18 @@ def _copied(data: bytearray) -> float:
     seconds = time.perf_counter() - began
     here.close()
     there.close()
-    return seconds
+    return seconds * len(whole) / len(data)
 
 
-def _peaks(pid: int) -> dict[str, int]:
-    """Return the greatest memory so far of server and worker, in bytes."""
-    found = roles(pid)
-    return {name: resident(found[name][0], peak=True) for name in ("server", "worker") if name in found}
+def _watch(pid: int, peaks: dict[str, int], end: threading.Event) -> None:
+    while not end.wait(LOOK_S):
+        for name, size in _anonymous(pid).items():
+            peaks[name] = max(size, peaks.get(name, 0))
+
+
+def _anonymous(pid: int) -> dict[str, int]:
+    """Return the memory of the largest process of each role now, in bytes; files are the page cache's."""
+    return {name: max(anonymous(one) for one in pids) for name, pids in roles(pid).items()}
 
 
 def _busy(pid: int) -> dict[str, float]:
