@@ -163,3 +163,89 @@ async def test_a_connection_that_became_a_websocket_is_not_closed_for_want_of_a_
 
     assert answer.startswith(b"HTTP/1.1 101")
     assert Patient.waits == [False]
+
+
+class Noted:
+    """A transport that notes what is written in one piece."""
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self.written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self._transport.write(data)
+
+    def writelines(self, pieces: tuple[bytes, ...]) -> None:
+        self.write(b"".join(pieces))
+
+
+class Watched(Connection):
+    """Notes its writes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        made = Noted(transport)
+        notes.append(made.written)
+        super().connection_made(made)  # pyright: ignore[reportArgumentType]
+
+
+notes: list[list[bytes]] = []
+
+
+async def test_the_head_of_an_answer_leaves_with_its_body():
+    async with served(Watched) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(HEAD + b"Content-Length: 2\r\n\r\nab")
+            await reader.readuntil(b"\r\n\r\n2")
+
+    assert [data[-5:] for data in notes[-1]] == [b"\r\n\r\n2"] * 2
+
+
+async def test_the_head_of_a_stream_waits_for_nothing_and_the_last_piece_brings_the_end():
+    go = asyncio.Event()
+
+    async def stream(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two", "more_body": False})
+
+    async with served(Watched, stream) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(HEAD + b"Content-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        go.set()
+        await reader.readuntil(b"0\r\n\r\n")
+
+    assert [data[-9:] for data in notes[-1][1:]] == [b"3\r\none\r\n"[-9:], b"wo\r\n0\r\n\r\n"[-9:]]
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST"])
+async def test_a_head_without_a_body_leaves_too(method):
+    async def empty(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(Connection, empty) as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(HEAD.replace(b"POST", method) + b"Connection: close\r\n\r\n")
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_an_interim_answer_leaves_at_once():
+    async with served() as connect, asyncio.timeout(20):
+        reader, writer = await connect()
+        writer.write(HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        interim = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"ab")
+        answer = await reader.readuntil(b"\r\n\r\n2")
+
+    assert interim.startswith(b"HTTP/1.1 100 ")
+    assert answer.startswith(b"HTTP/1.1 200 ")

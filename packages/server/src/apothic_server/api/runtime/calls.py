@@ -24,7 +24,7 @@ from apothic_server.api.shared.errors import ClientGoneError
 from apothic_server.api.shared.idempotency import replayed
 from apothic_server.api.shared.query import seconds
 from apothic_server.api.shared.request import Request
-from apothic_server.api.shared.response import Response, json_response, raw_response, stream_response
+from apothic_server.api.shared.response import Last, Response, json_response, raw_response, stream_response
 from apothic_server.api.shared.services import Services
 from apothic_server.domain.errors import KeyTaken
 from apothic_server.domain.idempotency import RequestKey
@@ -139,7 +139,7 @@ class CallHandlers:
                 await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
                 if not call.outcome.done():
                     yield ALIVE_FRAME
-            yield outcome_frame(_result(call))
+            yield Last(outcome_frame(_result(call)))
         finally:
             call.leave()
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from apothic_server.api.shared.errors import ClientGoneError, UpgradeRequired, error_response, internal_response
 from apothic_server.api.shared.gate import Authenticate, Over, admit
 from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
-from apothic_server.api.shared.response import Pieces, Response
+from apothic_server.api.shared.response import Last, Pieces, Response
 from apothic_server.api.shared.router import NO_PATH, Router
 from apothic_server.domain.access import Audience
 from apothic_server.domain.errors import NotFound, PlatformError, Unavailable
@@ -235,12 +235,13 @@ async def _send(response: Response, request_id: str, send: Send, *, is_head: boo
         return
     async with aclosing(response.stream) as pieces:
         await send(start)
-        await _send_pieces(pieces, send, response.reader_idle_s or idle_s)
-    await send({"type": "http.response.body", "body": b""})
+        is_ended = await _send_pieces(pieces, send, response.reader_idle_s or idle_s)
+    if not is_ended:
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_pieces(pieces: Pieces, send: Send, idle_s: float) -> None:
-    """Send pieces, each within `idle_s`."""
+async def _send_pieces(pieces: Pieces, send: Send, idle_s: float) -> bool:
+    """Send pieces, each within `idle_s`; return whether the end of the answer went with the last of them."""
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     alarm = Alarm(lambda: limit.reschedule(loop.time()))
@@ -248,14 +249,18 @@ async def _send_pieces(pieces: Pieces, send: Send, idle_s: float) -> None:
         async with limit:
             async for piece in pieces:
                 alarm.set(loop.time() + idle_s)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                is_last = isinstance(piece, Last)
+                await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
                 alarm.stop()
+                if is_last:
+                    return True
     except TimeoutError:
         if not limit.expired():
             raise
         raise ClientGoneError from None  # what a reader does is no fault of the server: one line in the log
     finally:
         alarm.close()
+    return False
 
 
 async def _refuse_websocket(response: Response, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:

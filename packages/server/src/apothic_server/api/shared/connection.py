@@ -59,6 +59,10 @@ class Connection(HttpToolsProtocol):
         self._wait_no_more()
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.transport = _Answer(cycle, self.loop)
+        super()._start_asgi_task(cycle, app)
+
     def on_body(self, body: bytes) -> None:
         """A piece of the body left the parser."""
         self._held = 0
@@ -100,3 +104,49 @@ class Connection(HttpToolsProtocol):
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
         self.transport.write(f"{head}content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode())
         self.transport.close()
+
+
+class _Answer:
+    """The transport of one answer: its head leaves with what follows it, in one write that wakes the client once."""
+
+    __slots__ = ("_cycle", "_has_begun", "_head", "_loop", "_on_response", "_transport")
+
+    def __init__(self, cycle: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle = cycle
+        self._loop = loop
+        self._transport: asyncio.Transport = cycle.transport
+        self._has_begun = False
+        self._head: bytes | None = None
+        self._on_response = cycle.on_response
+        cycle.on_response = self._complete
+
+    def write(self, data: bytes) -> None:
+        """Send; the head waits for the body, of unknown length for no longer than this turn of the loop."""
+        head, self._head = self._head, None
+        if head is not None:
+            self._transport.writelines((head, data))
+        elif self._has_begun or not self._cycle.response_started:
+            self._transport.write(data)
+        else:
+            self._has_begun = True
+            self._head = data
+            if self._cycle.chunked_encoding:
+                self._loop.call_soon(self._push)
+
+    def close(self) -> None:
+        """Close the connection once all is sent."""
+        self._push()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed or being closed."""
+        return self._transport.is_closing()
+
+    def _complete(self) -> None:
+        self._push()
+        self._on_response()
+
+    def _push(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not self._transport.is_closing():
+            self._transport.write(head)

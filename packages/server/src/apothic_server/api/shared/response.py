@@ -12,6 +12,12 @@ JSON_TYPE = "application/json"
 _encode = msgspec.json.Encoder().encode
 
 
+class Last(bytes):
+    """The piece of a stream after which nothing comes: it is sent together with the end of the answer."""
+
+    __slots__ = ()
+
+
 class Pieces(Protocol):
     """Pieces of a body in order, such as an async generator. Closed however the answer ends, also before its first."""
 
