@@ -88,7 +88,7 @@ class Attempt:
     is_dropped: bool = False
     batch: str = ""
     following: int | None = None
-    _timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])
+    _timers: list[asyncio.TimerHandle] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
     @property
     def key(self) -> Key:

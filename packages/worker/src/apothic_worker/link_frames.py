@@ -38,6 +38,8 @@ class FrameCutter:
 
     def feed(self, data: bytes) -> list[Cut]:
         """Add bytes and return the frames that are whole now, in order."""
+        if not self._rest and (start := _start_of_one(data)):
+            return [Cut(data, data[start:])]
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -73,6 +75,17 @@ class FrameCutter:
         if length > self._size_max:
             return start, 0
         return start, start + length + (4 if data[at + 1] & _MASKED else 0)
+
+
+def _start_of_one(data: bytes) -> int:
+    """Return where the content begins when `data` is exactly one message of less than 64 KiB, as most are; else 0."""
+    size = len(data)
+    if size < 4 or data[0] != WHOLE_MESSAGE:
+        return 0
+    length = data[1]
+    if length <= _SHORT_MAX:
+        return 2 if length == size - 2 else 0
+    return 4 if length == _MEDIUM and data[2] << 8 | data[3] == size - 4 else 0
 
 
 def encode_message(message: bytes) -> bytes:

@@ -60,8 +60,8 @@ class _Held:
     runner: str
     has_started: bool = False
     finished: Finished | None = None
-    items: deque[Items] = field(default_factory=deque[Items])
-    logs: deque[Logs] = field(default_factory=deque[Logs])
+    items: deque[Items] = field(default_factory=deque)  # pyright: ignore[reportUnknownVariableType]
+    logs: deque[Logs] = field(default_factory=deque)  # pyright: ignore[reportUnknownVariableType]
     lines: int = 0
     log_bytes: int = 0
     lost_log_bytes: int = 0
