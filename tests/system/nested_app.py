@@ -34,6 +34,16 @@ def quadruple(number):
 
 
 @app.function(memory_mb=256)
+def spawn_double(number):
+    return double.spawn(number).job_id
+
+
+@app.function(memory_mb=256)
+def spawn_many(count):
+    return spawn_double.map(range(count))
+
+
+@app.function(memory_mb=256)
 def by_name(number):
     return RemoteFunction.from_name("nested", "double").remote(number)
 

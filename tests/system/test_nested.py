@@ -51,6 +51,12 @@ def test_calls_beside_each_other_in_one_runner_have_children_of_their_own(cloud,
         assert (cloud.job(child)["parent_job_id"], cloud.job(child)["depth"]) == (job, 1)
 
 
+def test_items_that_are_executed_together_have_children_of_their_own(cloud, result):
+    children = [cloud.job(child) for child in result("spawn_many", 40)]
+
+    assert [(child["parent_job_id"] or "").rpartition(".")[2] for child in children] == list(map(str, range(40)))
+
+
 def test_a_thread_without_its_context_is_told_what_to_do_beside_other_calls(cloud, nested_app):
     jobs = [cloud.spawn(nested_app, "in_a_bare_thread", number) for number in (3, 4)]
 

@@ -12,7 +12,7 @@ from apothic_server.domain.errors import Conflict
 from apothic_server.domain.group_views import Inputs, NewGroup
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.cloud import ScriptedWorker, ended
-from apothic_server.testing.maps import finish
+from apothic_server.testing.maps import finish, numbers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -21,9 +21,9 @@ def function(name, **options):
     return FunctionSpec(name, qualname=name, **{"memory_mb": 256, "max_containers": 4, **options})
 
 
-async def calling(cloud, worker, attempt):
+async def calling(cloud, worker, attempt, item=None):
     key = cloud.services.attempts.key_of(worker.incarnation)
-    name = AttemptName(worker.incarnation, attempt.job, attempt.fence)
+    name = AttemptName(worker.incarnation, attempt.job, attempt.fence, item)
     return await cloud.services.authenticate(attempt_token(key, attempt.job, attempt.fence), str(name))
 
 
@@ -141,19 +141,36 @@ async def test_a_function_that_is_full_of_callers_cannot_be_mapped_by_them(cloud
         reader.close()
 
 
-async def test_a_job_that_items_called_while_they_were_executed_together_names_no_caller(cloud, scene):
-    _, _, attempt, code = scene
-    child = await cloud.services.jobs.submit(code, ("shop", "inner"), Value("json", b"[[],{}]"), blocking=False)
-    await child.accepted
+async def test_a_job_that_an_item_called_names_it_also_when_several_were_executed_together(cloud, scene):
+    worker, _, _, code = scene
+    group = await group_of(cloud, code, items=60)
+    reader = await cloud.services.groups.outcomes(code, group, 0)
+    chunk = await worker.take()
+    while len(numbers_of(chunk)) == 1:
+        finish(worker, chunk)
+        chunk = await worker.take()
+    numbers = numbers_of(chunk)
     client = AsgiClient(cloud.asgi, cloud.key)
-    alone = (await client.request("GET", f"/v1/jobs/jobs:{child.job}")).json
-    async with cloud.inner.database.system_unit() as unit:
-        await unit.execute("UPDATE jobs SET parent = $2 WHERE id = $1", child.job, f"{attempt.job}.0-5")
 
-    together = (await client.request("GET", f"/v1/jobs/jobs:{child.job}")).json
+    async def called_by(item, *, blocking=False):
+        code = await calling(cloud, worker, chunk, item)
+        child = await cloud.services.jobs.submit(code, ("shop", "inner"), Value("json", b"[[],{}]"), blocking=blocking)
+        await child.accepted
+        record = (await client.request("GET", f"/v1/jobs/jobs:{child.job}")).json
+        return child.job, (record["parent_job_id"], record["depth"])
 
-    assert (alone["parent_job_id"], alone["depth"]) == (f"jobs:{attempt.job}", 1)
-    assert (together["parent_job_id"], together["depth"]) == (None, 1)
+    awaited, of_last = await called_by(numbers[-1], blocking=True)
+    _, of_first = await called_by(numbers[0])
+    _, of_other = await called_by(numbers[-1] + 1)
+    _, of_nobody = await called_by(None)
+    finish(worker, chunk, done=0, outcome="failed")
+    await cloud.settle()
+
+    assert of_last == (f"jobs:{group}.{numbers[-1]}", 2)
+    assert of_first == (f"jobs:{group}.{numbers[0]}", 2)
+    assert (of_other, of_nobody) == ((None, 2), (None, 2)), "an item of another chunk is not believed"
+    assert await cloud.status(awaited) == "cancelled", "it ends with the attempt that waits for it"
+    reader.close()
 
 
 async def test_an_item_that_calls_its_callers_full_function_is_told_at_once(cloud, scene):

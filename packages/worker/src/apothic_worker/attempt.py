@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from apothic.wire.images import BuildLines, ImagesTidied, Prepared
+from apothic.wire.limits import CHUNK_ITEMS_MAX
 from apothic.wire.link import (
     Assign,
     Finished,
@@ -191,11 +192,21 @@ class Caller:
 
         Of a batch, which has the name of its first call, it is the first one that nobody has stopped.
         """
+        call = call.partition(".")[0]
         live = [attempt for attempt in self.calls.values() if attempt.ended is None and not attempt.is_dropped]
         if call:
             live = [attempt for attempt in live if call in (attempt.call, attempt.batch)]
         is_batch = bool(live) and live[0].batch != ""
         return live[0].key if len(live) == 1 or is_batch else None
+
+    def item_of(self, call: str) -> int | None:
+        """Return the number of the item of a map that a call's name tells, None when it tells none of a chunk."""
+        name, _, offset = call.partition(".")
+        attempt = self.calls.get(name)
+        order = None if attempt is None or attempt.chunk is None else attempt.order.items
+        if order is None or not (offset.isascii() and offset.isdigit() and len(offset) <= len(str(CHUNK_ITEMS_MAX))):
+            return None
+        return order.first + int(offset) if int(offset) < order.count else None
 
 
 def end_of(attempt: Attempt, head: dict[str, Any], body: bytes) -> Finished:

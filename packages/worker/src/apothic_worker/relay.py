@@ -181,7 +181,7 @@ class Connection:
         attempt = self._caller.attempt_of(call)
         if attempt is None:
             raise Refused(409, "call_unknown", UNKNOWN_CALL)
-        return credential(control_plane, attempt)
+        return credential(control_plane, attempt, self._caller.item_of(call))
 
     async def _connected(self, url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         now = asyncio.get_running_loop().time()
@@ -281,10 +281,10 @@ class Connection:
             self._upstream = None
 
 
-def credential(control_plane: ControlPlane, attempt: Key) -> Headers:
-    """Return the headers that make a request one of an attempt."""
+def credential(control_plane: ControlPlane, attempt: Key, item: int | None = None) -> Headers:
+    """Return the headers that make a request one of an attempt, and of an item of a map that it executes."""
     job, fence = attempt
-    name = AttemptName(control_plane.incarnation, job, fence)
+    name = AttemptName(control_plane.incarnation, job, fence, item)
     token = attempt_token(control_plane.attempt_key, job, fence)
     return [
         (b"authorization", f"Bearer {token}".encode()),

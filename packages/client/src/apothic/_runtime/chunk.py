@@ -83,6 +83,11 @@ class Chunk:
             if self._hear is not None:
                 self._hear()
 
+    @property
+    def name_of_item(self) -> str:
+        """Name of the call of the item under way, by which its requests tell who calls."""
+        return f"{self.call.id}.{self._offset}"
+
     def take_back(self) -> None:
         """Begin no further item."""
         self._is_over = True
@@ -165,4 +170,4 @@ def _entered(chunk: Chunk, call: Call, execute: Callable[[Call], Outcome]) -> Ou
 
 
 def _enter(chunk: Chunk, call: Call) -> None:
-    enter_call(CurrentCall(call.id, call.job, call.attempt, chunk.output))
+    enter_call(CurrentCall(chunk.name_of_item, call.job, call.attempt, chunk.output))

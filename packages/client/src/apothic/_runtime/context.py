@@ -22,7 +22,7 @@ class CurrentCall(NamedTuple):
     """The call being executed.
 
     Attributes:
-        id: Names the call between runner and worker.
+        id: Names the call between runner and worker; of an item of a chunk with its offset behind it: `5.17`.
         job: Key of the job.
         attempt: Number of the attempt, from 1.
         output: Where the text it prints goes, or None when the runner's pipes belong to it alone.

@@ -9,7 +9,7 @@ VALUES_SOCKET = "values.sock"
 """Socket beside it, over which runners get and give large values as files of the worker."""
 
 CALL_HEADER = "X-Apothic-Call"
-"""From user code to its worker: which of a runner's calls makes this request. Goes no further."""
+"""From user code to its worker: which call of a runner, and which item of it, makes this request. Goes no further."""
 
 ATTEMPT_HEADER = "X-Apothic-Attempt"
 """From worker to server: names the attempt whose token the request carries."""

@@ -25,7 +25,9 @@ KINDS = ("lk", "lr", "lw", "lj", "li", "ls")
 
 SECRET_LENGTH = 32
 CHECK_LENGTH = 6
-_ATTEMPT = re.compile(r"([0-9a-z]+)\.(([0-9a-z]+)(?:\.[0-9]{1,8}(?:-[1-9][0-9]{0,18})?)?)\.([1-9][0-9]{0,17})")
+_ATTEMPT = re.compile(
+    r"([0-9a-z]+)\.(([0-9a-z]+)(?:\.[0-9]{1,8}(?:-[1-9][0-9]{0,18})?)?)\.([1-9][0-9]{0,17})(?::(0|[1-9][0-9]{0,7}))?"
+)
 _TOKEN = re.compile(r"(lk|lr|lw|lj|li|ls)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
@@ -51,14 +53,20 @@ def token_kind(text: str) -> str | None:
 
 
 class AttemptName(NamedTuple):
-    """Which grant: of `job`, the one with `fence`, to the worker `incarnation`."""
+    """Which grant: of `job`, the one with `fence`, to the worker `incarnation`.
+
+    Attributes:
+        item: Number of the item of a map that calls, where `job` stands for several.
+    """
 
     incarnation: str
     job: str
     fence: int
+    item: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.incarnation}.{self.job}.{self.fence}"
+        name = f"{self.incarnation}.{self.job}.{self.fence}"
+        return name if self.item is None else f"{name}:{self.item}"
 
 
 def parse_attempt_name(text: str) -> AttemptName | None:
@@ -69,7 +77,7 @@ def parse_attempt_name(text: str) -> AttemptName | None:
     match = _ATTEMPT.fullmatch(text)
     if match is None or not is_key(match[1]) or not is_key(match[3]):
         return None
-    return AttemptName(match[1], match[2], int(match[4]))
+    return AttemptName(match[1], match[2], int(match[4]), None if match[5] is None else int(match[5]))
 
 
 def worker_attempt_key(pepper: bytes, incarnation: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from apothic.wire.ids import AppId, JobId, KeyId, OrgId
+from apothic_server.domain.groups import caller_name, row_of_caller
 
 AREAS = ("jobs", "apps", "services", "storage", "secrets", "queues", "keys", "billing", "org", "vms", "inference")
 SCOPES = frozenset(f"{area}:{right}" for area in AREAS for right in ("read", "write"))
@@ -48,16 +49,23 @@ class Attempt:
     """User code as a caller: the attempt that it runs in.
 
     Attributes:
-        job: The job; jobs made by it name it as their parent.
+        job: The job; jobs made by it name it as their parent, see `parent`.
         fence: Fence of the grant; the credential ends with it.
         app: The app of its deployment.
         depth: Depth of the job: 0 when no other job called it.
+        item: Number of the item of a map that calls, when the job is a chunk of several and says so.
     """
 
     job: JobId
     fence: int
     app: AppId
     depth: int
+    item: int | None = None
+
+    @property
+    def parent(self) -> JobId:
+        """What jobs and groups that it makes have as their parent."""
+        return caller_name(self.job, self.item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,9 @@ class Actor:
             app: The job's app.
             parent: The job whose user code called it.
         """
-        return self.attempt is None or app == self.attempt.app or parent == self.attempt.job
+        if self.attempt is None or app == self.attempt.app:
+            return True
+        return parent is not None and row_of_caller(parent) == self.attempt.job
 
 
 class Audience(Enum):

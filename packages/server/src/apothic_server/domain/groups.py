@@ -185,6 +185,24 @@ def chunk_key(group: GroupId, first: int, number: int) -> JobId:
     return JobId(f"{group}.{first}-{number}")
 
 
+def caller_name(job: JobId, item: int | None) -> JobId:
+    """Return how rows name the job whose code made them: a chunk's with the number of the item that did behind it."""
+    return job if item is None else JobId(f"{job}:{item}")
+
+
+def row_of_caller(name: JobId) -> JobId:
+    """Return the id of the row whose attempt called."""
+    return JobId(name.partition(":")[0])
+
+
+def job_of_caller(name: JobId) -> JobId | None:
+    """Return the public id of the job that called; None for a chunk of which it is not known which item it was."""
+    row, _, item = name.partition(":")
+    if "-" not in row:
+        return JobId(row)
+    return item_key(GroupId(row.partition(".")[0]), int(item)) if item else None
+
+
 def is_job_key(text: str) -> bool:
     """Whether `text` has the form of the id of a row in `jobs`: a job's, an item's or a chunk's."""
     match = _JOB_KEY.fullmatch(text)

@@ -77,7 +77,7 @@ class Attempts:
             self._board.fenced_reports += 1
             raise Fenced(OVER)
         holder = await self._keys.holder(live.org, live.created_by)
-        caller = Attempt(live.id, attempt.fence, live.function.app, live.depth)
+        caller = Attempt(live.id, attempt.fence, live.function.app, live.depth, _item(live, attempt))
         return Actor(live.org, holder.key, holder.role, holder.scopes & ATTEMPT_SCOPES, attempt=caller)
 
     def over(self, actor: Actor) -> asyncio.Future[None] | None:
@@ -113,3 +113,10 @@ class Attempts:
             live is not None and live.is_granted and (live.worker, live.fence) == (attempt.incarnation, attempt.fence)
         )
         return live if is_current else None
+
+
+def _item(live: LiveJob, attempt: AttemptName) -> int | None:
+    """Return the item that calls, if it is one of the job's."""
+    covers, item = live.covers, attempt.item
+    is_its = item is not None and covers is not None and covers.is_chunk and covers.first <= item < covers.end
+    return item if is_its else None

@@ -253,7 +253,7 @@ class Groups:
             counts=None,
             error=None,
             created_by=actor.key,
-            parent=None if attempt is None else attempt.job,
+            parent=None if attempt is None else attempt.parent,
             depth=0 if attempt is None else attempt.depth + 1,
             created_at=now,
             finished_at=None,

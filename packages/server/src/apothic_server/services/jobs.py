@@ -384,6 +384,6 @@ def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: da
         created_at=now,
         outcome=asyncio.get_running_loop().create_future(),
         created_by=actor.key,
-        parent=attempt.job if attempt is not None else None,
+        parent=attempt.parent if attempt is not None else None,
         depth=attempt.depth + 1 if attempt is not None else 0,
     )

@@ -22,6 +22,7 @@ from apothic_server.domain.apps import Deployment, Function
 from apothic_server.domain.deployments import DeploymentEntry
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.group_views import GroupView
+from apothic_server.domain.groups import job_of_caller
 from apothic_server.domain.jobs import JobEntry
 from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.views import (
@@ -298,9 +299,10 @@ def _function(key: FunctionId, app_name: str, deployment: DeploymentId, spec: Fu
     }
 
 
-def _parent_id(key: JobId | None) -> str | None:
-    """Return the caller's id; items that were executed together have none of their own to name."""
-    return None if key is None or "-" in key else job_id(key)
+def _parent_id(name: JobId | None) -> str | None:
+    """Return the caller's id; None also for items that were executed together and did not say which of them called."""
+    key = None if name is None else job_of_caller(name)
+    return None if key is None else job_id(key)
 
 
 def _time_or_none(at: datetime | None) -> str | None:

@@ -15,6 +15,7 @@ from apothic_server.domain.decide.cycles import Knot, is_stuck
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, Fenced, Invalid, Unavailable
 from apothic_server.domain.fleet import Runner
+from apothic_server.domain.groups import row_of_caller
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.live import LiveJob
 
@@ -106,7 +107,8 @@ def _leave(board: Board, parent: JobId, fence: int, job: LiveJob, leave: Callabl
 
 def awaited_children(board: Board, job: LiveJob) -> list[LiveJob]:
     """Return the jobs called by the current attempt of `job` that it waits for now."""
-    return [child for child in _live(board, job.awaited) if child.parent == job.id]
+    children = _live(board, job.awaited)
+    return [child for child in children if child.parent is not None and row_of_caller(child.parent) == job.id]
 
 
 def orphans(board: Board, job: LiveJob, *, succeeded: bool) -> list[LiveJob]:

@@ -16,6 +16,7 @@ from apothic_server.domain.apps import Function
 from apothic_server.domain.decide.endings import Ended
 from apothic_server.domain.errors import NotFound, Unavailable
 from apothic_server.domain.fleet import Worker
+from apothic_server.domain.groups import row_of_caller
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.failpoints import fp
@@ -340,7 +341,7 @@ class Recovery:
             return None
         live = restored(row, function, old, self._outcomes.take(row.job.id), board.clock)
         self._maps.met(live)
-        parent = board.jobs.get(live.parent) if live.parent is not None else None
+        parent = board.jobs.get(row_of_caller(live.parent)) if live.parent is not None else None
         if parent is not None and parent.fence == live.waited_fence:
             parent.children.add(live.id)
         if live.waits:

@@ -31,7 +31,9 @@ FROM jobs WHERE id = $1;
 
 -- name: list_orphans
 -- Unfinished jobs called by an attempt that waited for them and that has ended other than by success.
-SELECT child.id FROM jobs AS child JOIN jobs AS parent ON parent.id = child.parent AND parent.org = child.org
+-- (`parent` of a child that an item of a chunk called: the chunk's id and, behind a colon, the item.)
+SELECT child.id
+FROM jobs AS child JOIN jobs AS parent ON parent.id = split_part(child.parent, ':', 1) AND parent.org = child.org
 WHERE child.waited_fence IS NOT NULL AND child.finished_at IS NULL AND child.status <> 'cancelling'
   AND (
     parent.fence <> child.waited_fence OR parent.status IN ('queued', 'retrying', 'failed', 'cancelled', 'timed_out')
