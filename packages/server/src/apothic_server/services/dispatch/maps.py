@@ -389,5 +389,6 @@ class Maps:
             return
         name = done.result().status.value
         setattr(group.ended, name, getattr(group.ended, name) + 1)
-        group.item_s = item_seconds(group.item_s, job.ran_s, 1)
+        if done.result().status is not JobStatus.CANCELLED:  # how long it would have taken is not known
+            group.item_s = item_seconds(group.item_s, job.ran_s, 1)
         self.go_on(group)
