@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-START_S = 60.0
+START_S = 180.0
 
 
 @contextlib.contextmanager
