@@ -214,7 +214,7 @@ def make_maps_run(seed, folder, *, faults=FAULTS, items=ITEMS, plant="", rate_mi
     """Return the run of a shard, or a smaller one: with fewer faults, or fewer items in each map."""
     scale = items / ITEMS
     quiet, step = round(QUIET_ITEMS * scale), round(STEP_ITEMS * scale)
-    places = PLACES if faults >= len(PLACES) else (*MAPS_KILLS, *OTHERS)
+    places = PLACES if faults >= len(PLACES) else (*OTHERS, *MAPS_KILLS * faults)[: max(faults, 1)]
     plan = make_plan(seed, jobs=quiet + faults * step, faults=faults, places=places, quiet_jobs=quiet)
     environment = {"CHAOS_PLANT": plant} if plant else {}
     more = {"rate_min": rate_min, "environment": environment, "budget_s": BUDGET_S}
