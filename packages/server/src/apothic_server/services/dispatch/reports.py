@@ -205,7 +205,9 @@ class Reports:
             return
         self._flows.flush(job)
         error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
-        self._endings.end_attempt(job, Ended("lost", error))
+        # A grant of ours that never left reached nobody: a runner that dies is given others' jobs until that is told.
+        never_started = job.runner is not None and not job.is_sent
+        self._endings.end_attempt(job, Ended("lost", error, never_started=never_started))
 
     def unknown(self, worker: Worker, held: list[AttemptRef]) -> list[AttemptRef]:
         """Return those of `held` that are not, or no longer, granted to this worker.
