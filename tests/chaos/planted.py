@@ -87,10 +87,10 @@ class Bug:
             take_out()
 
 
-def _answered_before_commit(append):
-    def append_and_answer(self, record):
-        append(self, record).add_done_callback(_look_at)
-        return _done(True)
+def _answered_before_commit(append_told):
+    def append_and_answer(self, record, on_answer, **rest):
+        append_told(self, record, lambda _: None, **rest)
+        asyncio.get_running_loop().call_soon(on_answer, True)
 
     return append_and_answer
 
@@ -171,12 +171,12 @@ def _impatient(over):
     return half_as_long
 
 
-def _hoarder(append):
+def _hoarder(append_told):
     kept = []
 
-    def append_and_keep(self, record):
+    def append_and_keep(self, record, on_answer, **rest):
         kept.append(bytearray(random.randbytes(16_384)))
-        return append(self, record)
+        append_told(self, record, on_answer, **rest)
 
     return append_and_keep
 
@@ -239,7 +239,7 @@ MAPS = Trial(1_500, (("server", 0.0, False), ("user", 0.0, False)) * 3, items=40
 I1, I2, I4 = frozenset({"I1"}), frozenset({"I2"}), frozenset({"I4"})
 
 PLANTED = {
-    "answered before the commit": Bug(Writer, "append", _answered_before_commit, I1, trial=SLOWLY_KILLED),
+    "answered before the commit": Bug(Writer, "append_told", _answered_before_commit, I1, trial=SLOWLY_KILLED),
     "cancel without compare": Bug(Calls, "cancel", _cancel_without_compare, I1, trial=AT_CANCEL),
     "index beside the row": Bug(flush, "SQL", _index_beside_the_row, frozenset({"I1", "I5", "I2"}), trial=Trial(40)),
     "slot leak": Bug(
@@ -271,6 +271,6 @@ PLANTED = {
         live_groups, "uncovered", _forgets_uncut, frozenset({"I1", "I18"}), trial=MAPS, is_simulated=False
     ),
     "memory that is kept": Bug(
-        Writer, "append", _hoarder, frozenset({"I15"}), trial=Trial(3_000, rate=35.0), is_simulated=False
+        Writer, "append_told", _hoarder, frozenset({"I15"}), trial=Trial(3_000, rate=35.0), is_simulated=False
     ),
 }

@@ -206,10 +206,13 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def start_zygote(tree: Path, tmp_path: Path) -> Iterator[Start]:
-    """Write an app and start a zygote for it, without loading; ends it and checks that it left by itself."""
+    """Write an app and start a zygote for it, without loading; ends it and checks that it left by itself.
+
+    With `has_way` the zygote is told where the cloud's socket would be.
+    """
     workers: list[Worker] = []
 
-    def start(source: str, *, python: str | None = None) -> Worker:
+    def start(source: str, *, python: str | None = None, has_way: bool = True) -> Worker:
         root = tmp_path / f"archive{len(workers)}"
         root.mkdir()
         (root / "app.py").write_text(dedent(source))
@@ -225,7 +228,7 @@ def start_zygote(tree: Path, tmp_path: Path) -> Iterator[Start]:
                     "PATH": "/usr/bin:/bin",
                     "LANG": "C.UTF-8",
                     "HOME": str(tmp_path),
-                    SOCKET_VARIABLE: f"{tmp_path}/api.sock",
+                    **({SOCKET_VARIABLE: f"{tmp_path}/api.sock"} if has_way else {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -249,8 +252,8 @@ def start_zygote(tree: Path, tmp_path: Path) -> Iterator[Start]:
 def load(start_zygote: Start) -> Start:
     """Write an app, start a zygote for it and load the app."""
 
-    def loaded(source: str, *, python: str | None = None, preload: bool = True) -> Worker:
-        worker = start_zygote(source, python=python)
+    def loaded(source: str, *, python: str | None = None, preload: bool = True, has_way: bool = True) -> Worker:
+        worker = start_zygote(source, python=python, has_way=has_way)
         ready = worker.load(preload=preload)
         assert ready["kind"] == "ready", ready
         assert ready["preloaded"] is preload, ready

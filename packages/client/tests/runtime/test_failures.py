@@ -147,8 +147,8 @@ def test_what_is_missing_in_a_runner_is_explained(worker) -> None:
 
 
 @pytest.mark.parametrize("name", ["call_remotely", "look_up"])
-def test_a_call_from_inside_a_function_finds_no_cloud_where_the_worker_gives_no_way_to_one(worker, name) -> None:
-    error = worker.start(name).error()
+def test_a_call_from_inside_a_function_finds_no_cloud_where_the_worker_gives_no_way_to_one(load, name) -> None:
+    error = load(APP, has_way=False).start(name).error()
     assert error["type"] == "apothic.errors.CloudNotRunning"
 
 

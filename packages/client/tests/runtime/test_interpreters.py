@@ -64,6 +64,7 @@ def test_the_runtime_imports_the_standard_library_and_its_own_parts_only(pythons
         foreign, inside = json.loads(found.stdout)
         assert foreign == []
         assert inside == [
+            "apothic._batches",
             "apothic._large",
             "apothic._loading",
             "apothic._runtime",
