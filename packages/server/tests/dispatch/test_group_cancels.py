@@ -111,6 +111,8 @@ async def test_a_cancelled_item_of_a_chunk_stays_so_when_the_server_dies_meanwhi
     worker = await ScriptedWorker(cloud).connect()
     chunk, numbers = await chunk_of(cloud, worker)
     answer = await cancel(client, group, numbers[2])
+    async with cloud.inner.database.system_unit() as unit:  # as when it was asked for through a standby
+        assert await unit.execute("UPDATE group_cancels SET is_taken = true") == "UPDATE 1"
     await restart()
     await worker.connect(chunk)
     finish(worker, chunk)
