@@ -37,6 +37,11 @@ class WorkerProcess:
     _handle: int
     _child: subprocess.Popen[bytes] | None = None
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it is our child and a signal ended it."""
+        return self._child is not None and (self._child.poll() or 0) < 0
+
     async def wait(self) -> int | None:
         """Return after its end, with its status where it is our child."""
         loop = asyncio.get_running_loop()

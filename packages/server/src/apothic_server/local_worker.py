@@ -32,6 +32,8 @@ TAKE_OVER_S = 30.0
 """A worker that was found alive and does not dial in within this time is replaced."""
 
 RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
+STARTS_MAX = 3
+"""Workers that a start of the cloud tries, when each is killed before it has dialled in."""
 
 
 class OnDeath(Protocol):
@@ -72,8 +74,7 @@ class LocalWorker:
         self._process = await self._take_over()
         if self._process is None:
             await self._on_death("the cloud was stopped and started again")
-            self._process = self._spawn()
-            if not await self._dials_in(self._process, READY_S):
+            if not await self._first():
                 return False
         self._task = asyncio.create_task(self._keep(), name="local worker")
         return True
@@ -113,6 +114,19 @@ class LocalWorker:
         await asyncio.to_thread(found.end, STOP_S, hurry=True)
         found.close()
         return None
+
+    async def _first(self) -> bool:
+        """Start a worker that dials in. One that was killed is no reason to give up: it says nothing about the next."""
+        for number in range(STARTS_MAX):
+            if number and self._process is not None:
+                self._process.close()
+                await self._on_death("the local worker was killed while it started")
+            process = self._process = self._spawn()
+            if await self._dials_in(process, READY_S):
+                return True
+            if not process.was_killed:
+                break
+        return False
 
     async def _dials_in(self, process: WorkerProcess, deadline_s: float) -> bool:
         waits = [asyncio.create_task(self._linked.wait()), asyncio.create_task(process.wait())]
