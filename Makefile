@@ -64,7 +64,7 @@ bench: $(READY) ## run every benchmark against its peers, and print all goals in
 		$(BIN)/python benchmarks/_table.py; \
 		[ -z "$$broken" ] || { echo "broken:$$broken" >&2; exit 1; }
 
-chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b, c or s, SEED=number, PLANT=bug)
+chaos: $(READY) ## break a running cloud on purpose, at most an hour (SHARD=a, b, c, s or maps, SEED=number, PLANT=bug)
 	@$(BIN)/python -m tests.chaos $(or $(SHARD),a) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant "$(PLANT)")
 
 chaos-planted: $(READY) ## plant known bugs into a running cloud and see whether it turns red
