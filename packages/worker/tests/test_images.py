@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,25 @@ async def test_a_build_that_was_killed_half_way_is_done_again_and_nothing_of_it_
     assert (len(below) > 0, lasting) == (True, [])
     assert list(folder.rglob("tiny_thing.py"))
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_a_build_whose_installer_is_killed_says_that_and_not_that_it_failed(tmp_path, wheels, monkeypatch):
+    monkeypatch.delenv("UV_CONFIG_FILE")
+    with PackageIndex(wheels) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        environments = opened(tmp_path)
+        others = set(children(os.getpid()))
+        index.hold()
+        asking = asyncio.ensure_future(asked(environments, image("tiny-thing")))
+        await asyncio.to_thread(index.was_asked.wait, 60)
+        for pid in set(children(os.getpid())) - others:
+            os.kill(pid, signal.SIGKILL)
+        answer = (await asking)[-1]
+        index.may_answer.set()
+        await environments.close()
+
+    assert answer.error.code == "image_build_failed"
+    assert answer.error.message.startswith("uv was killed from outside")
 
 
 async def test_a_build_that_is_stopped_with_its_worker_leaves_nothing(tmp_path, wheels, monkeypatch):

@@ -18,13 +18,15 @@ from pathlib import Path
 from apothic._local_files import LocalFiles
 from apothic._packages import imports_of
 from apothic._sources import Mounts, Source, Sources, foreign, stamp_of
-from apothic._upload_rules import UploadRules
+from apothic._upload_rules import IGNORE_FILES, UploadRules
 from apothic.errors import ConflictError, InvalidRequestError, TooLargeError
 from apothic.wire.images import is_mount_place
 from apothic.wire.limits import ARCHIVE_ENTRIES_MAX, FILE_PATH_MAX
 
 _APP = "/app"
 _ELSEWHERE = "local-files"
+SHOWN_MAX = 5
+"""Hidden files of an added folder that are named when they are left out."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class _Placing:
     found: dict[str, Source]
     entries_max: int
     imports: set[str] = field(default_factory=set[str])
+    notes: dict[str, None] = field(default_factory=dict[str, None])
     elsewhere: dict[tuple[tuple[str, Path], ...], int] = field(default_factory=dict[tuple[tuple[str, Path], ...], int])
     listed: dict[tuple[Path, bool], tuple[tuple[str, Source], ...]] = field(
         default_factory=dict[tuple[Path, bool], tuple[tuple[str, Source], ...]]
@@ -67,7 +70,8 @@ def with_added(sources: Sources, added: Mapping[str, AddedFiles], *, entries_max
     files = tuple(placing.found[path] for path in sorted(placing.found))
     own = {path.partition("/")[0].removesuffix(".py") for path in placing.found}
     imports = foreign((*sources.imports, *placing.imports), own)
-    return replace(sources, files=files, imports=imports, mounts=mounts)
+    notes = (*sources.notes, *placing.notes)
+    return replace(sources, files=files, imports=imports, mounts=mounts, notes=notes)
 
 
 def _place_all(placing: _Placing, added: AddedFiles) -> Mounts:
@@ -94,7 +98,10 @@ def _place_all(placing: _Placing, added: AddedFiles) -> Mounts:
 def _place(placing: _Placing, one: LocalFiles, place: str) -> None:
     key = (one.path, one.is_module)
     if key not in placing.listed:
-        placing.listed[key] = tuple(_files_of(one, placing.entries_max))
+        hidden: list[str] = []
+        placing.listed[key] = tuple(_files_of(one, placing.entries_max, hidden))
+        if hidden:
+            placing.notes[_left_out(one.path, hidden)] = None
         if one.is_module:
             for _, source in placing.listed[key]:
                 placing.imports |= _imports(source.file)
@@ -110,15 +117,18 @@ def _place(placing: _Placing, one: LocalFiles, place: str) -> None:
         raise _too_many(one.path, placing.entries_max)
 
 
-def _files_of(one: LocalFiles, count_max: int) -> Iterator[tuple[str, Source]]:
-    """Yield the files of an addition with their paths below it; that of a single file is empty."""
+def _files_of(one: LocalFiles, count_max: int, hidden: list[str]) -> Iterator[tuple[str, Source]]:
+    """Yield the files of an addition with their paths below it; that of a single file is empty.
+
+    Hidden files are not yielded; their paths are put into `hidden`.
+    """
     if one.path.is_file():
         UploadRules(one.path.parent).refuse_secret(one.path, str(one.path))
         yield "", _source(one.path, one.path)
         return
     rules = UploadRules(one.path)
     count = 0
-    for file in _walk(rules, one.path, one.path, ()):
+    for file in _walk(rules, one.path, one.path, (), hidden):
         if one.is_module and file.suffix != ".py":
             continue
         count += 1
@@ -131,20 +141,31 @@ def _files_of(one: LocalFiles, count_max: int) -> Iterator[tuple[str, Source]]:
         yield below, _source(real, file)
 
 
-def _walk(rules: UploadRules, root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+def _walk(rules: UploadRules, root: Path, folder: Path, above: tuple[Path, ...], hidden: list[str]) -> Iterator[Path]:
     """Yield the files below a folder, without hidden and ignored ones and those of installed packages."""
     real = folder.resolve()
     for entry in sorted(os.scandir(folder), key=lambda found: found.name):
         path = Path(entry.path)
-        if entry.name.startswith(".") or rules.is_ignored(path, is_folder=entry.is_dir()):
+        if rules.is_ignored(path, is_folder=entry.is_dir()):
+            continue
+        if entry.name.startswith("."):
+            # A hidden folder belongs to a tool, such as .git; a hidden file may be one that the function reads.
+            if not entry.is_dir() and entry.name not in IGNORE_FILES:
+                hidden.append(path.relative_to(root).as_posix())
             continue
         if entry.is_symlink():
             _check_link(root, path)
         if entry.is_dir():
             if path.resolve() not in (*above, real) and rules.may_enter(path):
-                yield from _walk(rules, root, path, (*above, real))
+                yield from _walk(rules, root, path, (*above, real), hidden)
         else:
             yield path
+
+
+def _left_out(path: Path, hidden: list[str]) -> str:
+    shown = ", ".join(hidden[:SHOWN_MAX])
+    more = f" and {len(hidden) - SHOWN_MAX:,} more" if len(hidden) > SHOWN_MAX else ""
+    return f"hidden files of {path} are not uploaded: {shown}{more}"
 
 
 def _check_link(root: Path, path: Path) -> None:

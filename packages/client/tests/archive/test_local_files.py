@@ -115,7 +115,10 @@ def test_hidden_ignored_and_installed_files_of_a_folder_stay_here(here: Path):
     )
     plant(here, {".gitignore": "data/\n"})  # of a folder above: it was named all the same
 
-    assert paths(packed(here, BASE.copy_local_dir("data"))) == ["app.py", "data/kept.txt", "data/sub/final"]
+    found = packed(here, BASE.copy_local_dir("data"))
+
+    assert paths(found) == ["app.py", "data/kept.txt", "data/sub/final"]
+    assert found.notes == (f"hidden files of {here / 'data'} are not uploaded: .env, .hidden",)
 
 
 def test_links_inside_a_folder_are_followed_and_those_that_leave_it_are_refused(here: Path, tmp_path: Path):

@@ -83,8 +83,8 @@ async def build(image: ImageSpec, interpreter: Interpreter, folder: Path, cache:
     try:
         async with asyncio.timeout(BUILD_MAX_S):
             for command in ([*venv, *common, str(target)], [*install, *common]):
-                if await _run(command, folder, line):
-                    raise BuildFailed(_explain(told))
+                if status := await _run(command, folder, line):
+                    raise BuildFailed(_explain(told, status))
     except TimeoutError:
         raise BuildFailed(f"it took longer than {BUILD_MAX_S:.0f} s") from None
 
@@ -161,8 +161,8 @@ def _blanked(text: str) -> str:
     return _CREDENTIALS.sub("***", text)
 
 
-def _explain(told: list[str]) -> str:
-    """Return why in words where uv's are known, and the last lines."""
+def _explain(told: list[str], status: int) -> str:
+    """Return why in words where uv's are known, and the last lines; `status` is negative for a signal."""
     text = "\n".join(told[-TAIL_LINES:])
     flat = " ".join(text.split())
     if "lack of valid authentication credentials" in flat:
@@ -179,6 +179,10 @@ def _explain(told: list[str]) -> str:
         why = "the package index cannot be reached from this worker"
     elif "No solution found" in flat:
         why = "no versions of the packages fit together"
+    elif status == -signal.SIGKILL:
+        why = "uv was killed from outside, most likely because the machine ran out of memory"
+    elif status < 0:
+        why = f"uv was ended by {signal.strsignal(-status) or 'a signal'}"
     else:
-        why = "uv failed"
+        why = f"uv failed with status {status}"
     return f"{why}\n{text}" if text else why
