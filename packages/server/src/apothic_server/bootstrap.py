@@ -25,6 +25,7 @@ from apothic_server.ports.clock import Clock
 from apothic_server.services.apps import Apps
 from apothic_server.services.archives import Archives
 from apothic_server.services.attempts import Attempts
+from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.deployments import Deployments
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.builds import Builds
@@ -225,7 +226,8 @@ class Cloud:
         closing = Closing(database, board, calls, endings, grants, maps)
         waits = self._waits = GroupWaits(board, grants, maps)
         cancels = ItemCancels(database, board, maps)
-        items = GroupItems(database, blobs, board, waits, cancels)
+        stored = (database, DeployedFunctions())
+        items = GroupItems(*stored, blobs, board, waits, cancels)
         outcomes = Outcomes(database, blobs, clock, items)
         of_term = (self.leases, closing, outcomes, map_upkeep)
         self.recovery = Recovery(database, board, grants, calls, endings, reports, *of_term, grace_s=self._grace_s)
@@ -262,9 +264,9 @@ class Cloud:
         )
         deployments = Deployments(database, clock, closing, apps, changed=lambda stream: board.hints.changed(stream))
         large = self.large_values = LargeValues(database, uploads, clock, disk, org_bytes_max=self._org_values_max)
-        jobs = Jobs(database, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
+        jobs = Jobs(*stored, board, calls, apps, blobs, Repeats(database), outcomes, items, disk, large, new_key=key)
         group_outcomes = GroupOutcomes(database, blobs, clock)
-        groups = Groups(database, board, maps, waits, calls, apps, blobs, group_outcomes, disk, cancels, new_key=key)
+        groups = Groups(*stored, board, maps, waits, calls, apps, blobs, group_outcomes, disk, cancels, new_key=key)
         streams = Streams(database, jobs, blobs, flows, Turns(clock), groups, items)
         self.schedules = Schedules(database, board, jobs, disk, new_key=key)
         self.retention = Retention(database, clock)

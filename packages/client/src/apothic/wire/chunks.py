@@ -13,7 +13,8 @@ when the items are spread.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 _SIZE = struct.Struct(">I")
 _size_at = _SIZE.unpack_from
@@ -43,12 +44,14 @@ def unpack(data: bytes) -> list[bytes]:
         ValueError: The sizes do not fit the data.
     """
     found: list[bytes] = []
-    add = found.append
+    add, size_at = found.append, _size_at
     start, end = 0, len(data)
-    while start < end:
-        begin = start + ENTRY_OVERHEAD
-        start = begin + _size(data, start, end)
-        add(data[begin:start])
+    with _whole():
+        while start < end:
+            begin = start + ENTRY_OVERHEAD
+            start = begin + size_at(data, start)[0]
+            add(data[begin:start])
+    _check_end(start, end)
     return found
 
 
@@ -58,10 +61,12 @@ def count(data: bytes) -> int:
     Raises:
         ValueError: The sizes do not fit the data.
     """
-    found, start, end = 0, 0, len(data)
-    while start < end:
-        start += ENTRY_OVERHEAD + _size(data, start, end)
-        found += 1
+    found, start, end, size_at = 0, 0, len(data), _size_at
+    with _whole():
+        while start < end:
+            start += ENTRY_OVERHEAD + size_at(data, start)[0]
+            found += 1
+    _check_end(start, end)
     return found
 
 
@@ -78,19 +83,23 @@ def cut(data: bytes, begin: int, count: int) -> bytes:
 
 
 def _skip(data: bytes, start: int, entries: int) -> int:
-    end = len(data)
-    for _ in range(entries):
-        if start >= end:
-            raise ValueError("packed data has fewer entries")
-        start += ENTRY_OVERHEAD + _size(data, start, end)
+    size_at = _size_at
+    with _whole():
+        for _ in range(entries):
+            start += ENTRY_OVERHEAD + size_at(data, start)[0]
+    _check_end(start, len(data))
     return start
 
 
-def _size(data: bytes, start: int, end: int) -> int:
-    """Return the size of the entry whose size stands at `start`; the whole entry is there."""
-    if end - start < ENTRY_OVERHEAD:
-        raise ValueError("packed data ends within a size")
-    size: int = _size_at(data, start)[0]
-    if size > end - start - ENTRY_OVERHEAD:
+@contextmanager
+def _whole() -> Generator[None]:
+    """Let a size that is not all there be the caller's error: one that says too much leads beyond the data."""
+    try:
+        yield
+    except struct.error:
+        raise ValueError("packed data ends before an entry does, or has fewer entries") from None
+
+
+def _check_end(start: int, end: int) -> None:
+    if start > end:
         raise ValueError("packed data ends within an entry")
-    return size

@@ -19,13 +19,13 @@ from apothic_server.domain.groups import Group, GroupStatus, Segment
 from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.blobs import digest_of, write_blob
+from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.nesting import caller
 from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import groups as rows
-from apothic_server.store import recovery
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 from apothic_server.store.disk import Disk
@@ -35,9 +35,17 @@ class GroupInputs:
     """Takes inputs of groups of all orgs."""
 
     def __init__(
-        self, database: Database, board: Board, maps: Maps, waits: GroupWaits, blobs: Blobs, disk: Disk
+        self,
+        database: Database,
+        deployed: DeployedFunctions,
+        board: Board,
+        maps: Maps,
+        waits: GroupWaits,
+        blobs: Blobs,
+        disk: Disk,
     ) -> None:
         self._database = database
+        self._deployed = deployed
         self._board = board
         self._clock = board.clock
         self._maps = maps
@@ -109,7 +117,7 @@ class GroupInputs:
         if inputs.first != group.uploaded:
             raise Conflict(f"the next item of this group is {group.uploaded}, not {inputs.first}", code="group_gap")
         if inputs.python is not None:
-            function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
+            function = await self._deployed.get(unit, group.org, group.deployment, group.function)
             if function is not None:
                 check_python(function, inputs.python)
         if group.uploaded_bytes + len(inputs.data) > GROUP_WAITING_BYTES_MAX:

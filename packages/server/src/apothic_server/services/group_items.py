@@ -21,13 +21,13 @@ from apothic_server.domain.decide.endings import NEVER_RETRIED
 from apothic_server.domain.groups import Group, GroupStatus, item_key, parse_item_key
 from apothic_server.domain.jobs import Job, JobStatus, StoredEvent, StoredOutcome, StoredValue
 from apothic_server.ports.blobs import Blobs
+from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.nesting import Leave, caller
 from apothic_server.services.item_arguments import call_of
 from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.store import groups as rows
-from apothic_server.store import recovery
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 from apothic_server.store.groups import CoveringChunk
@@ -78,30 +78,46 @@ class Item:
 class GroupItems:
     """Finds such items, for any org."""
 
-    def __init__(self, database: Database, blobs: Blobs, board: Board, waits: GroupWaits, cancels: ItemCancels) -> None:
+    def __init__(
+        self,
+        database: Database,
+        deployed: DeployedFunctions,
+        blobs: Blobs,
+        board: Board,
+        waits: GroupWaits,
+        cancels: ItemCancels,
+    ) -> None:
         self._database = database
+        self._deployed = deployed
         self._blobs = blobs
         self._board = board
         self._cancels = cancels
         self._waits = waits
 
-    async def find(self, org: OrgId, key: JobId) -> Item | None:
-        """Return the item that has a key, or None when the org has none, or one with a row of its own."""
+    async def find(self, org: OrgId, key: JobId, *, with_value: bool = True) -> Item | None:
+        """Return the item that has a key, or None when the org has none, or one with a row of its own.
+
+        Once an item has a row of its own it keeps it: who looks here first, and for the row then, misses nothing.
+
+        Args:
+            with_value: Else what it returned is left out.
+        """
         place = parse_item_key(key)
         if place is None:
             return None
         group_id, number = place
         async with self._database.request_unit(org) as unit:
-            group = await rows.get_group(unit, org, group_id)
-            if group is None or number >= group.uploaded:
+            found = await rows.get_item(unit, org, group_id, number, key, with_result=with_value)
+            if found is None or found.has_row:
                 return None
-            chunk = await rows.get_chunk(unit, org, group_id, number)
-            if await rows.has_row(unit, org, key):  # asked after the chunk, whose end may have made it
-                return None
-            retries = await _retries(unit, group) if chunk is not None and chunk.failed else 0
-            is_unwanted = not group.status.is_final and await rows.is_cancel_asked(unit, org, group_id, number)
-        item = _uncut(group, number) if chunk is None else await self._covered(group, number, chunk, retries)
-        if is_unwanted and not item.job.status.is_final:
+            group, chunk = found.group, found.chunk
+            may_retry = chunk is not None and number - chunk.first in chunk.failed and not group.status.is_final
+            is_tried_again = may_retry and await self._retries(unit, group) > 0
+        if chunk is None:
+            item = _uncut(group, number)
+        else:
+            item = await self._covered(group, number, chunk, is_tried_again=is_tried_again, with_value=with_value)
+        if found.is_cancel_asked and not item.job.status.is_final:
             return Item(replace(item.job, status=JobStatus.CANCELLING))
         return item
 
@@ -111,7 +127,7 @@ class GroupItems:
         Raises:
             Unavailable: No process that dispatches answers; the item will be cancelled.
         """
-        place, item = parse_item_key(key), await self.find(actor.org, key)
+        place, item = parse_item_key(key), await self.find(actor.org, key, with_value=False)
         if place is None or item is None:
             return False
         group_id, number = place
@@ -152,11 +168,15 @@ class GroupItems:
         (entry,) = chunks.unpack(chunks.cut(data, number - segment.first, 1))
         return StoredValue(call_of(entry, segment.python, spread=group.spread))
 
-    async def _covered(self, group: Group, number: int, chunk: CoveringChunk, retries: int) -> Item:
+    async def _covered(
+        self, group: Group, number: int, chunk: CoveringChunk, *, is_tried_again: bool, with_value: bool
+    ) -> Item:
         offset = number - chunk.first
         if not chunk.status.is_final or offset >= chunk.done or chunk.result is None:
             error = chunk.error if chunk.status.is_final else None
             return Item(_job(group, number, chunk.status, chunk, error))
+        if not with_value and offset not in chunk.failed:
+            return Item(_job(group, number, JobStatus.SUCCEEDED, chunk, None))
         value = chunk.result.value
         data = value.data
         if chunk.result.blob is not None:
@@ -167,9 +187,12 @@ class GroupItems:
             job = _job(group, number, JobStatus.SUCCEEDED, chunk, None)
             return Item(job, StoredValue(Value(encoding, entry[1:], value.python)))
         error = error_in(entry)
-        is_tried_again = retries > 0 and error.get("code") not in NEVER_RETRIED and not group.status.is_final
-        status = JobStatus.RETRYING if is_tried_again else JobStatus.FAILED
-        return Item(_job(group, number, status, chunk, error))
+        is_open = is_tried_again and error.get("code") not in NEVER_RETRIED
+        return Item(_job(group, number, JobStatus.RETRYING if is_open else JobStatus.FAILED, chunk, error))
+
+    async def _retries(self, unit: Connection, group: Group) -> int:
+        function = await self._deployed.get(unit, group.org, group.deployment, group.function)
+        return 0 if function is None or function.spec.at_most_once else function.spec.max_retries
 
 
 def error_in(entry: bytes) -> dict[str, Any]:
@@ -178,11 +201,6 @@ def error_in(entry: bytes) -> dict[str, Any]:
         return msgspec.json.decode(entry[1:], type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         return {"type": "", "message": "the error cannot be read", "traceback": "", "code": "lost", "causes": []}
-
-
-async def _retries(unit: Connection, group: Group) -> int:
-    function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
-    return 0 if function is None or function.spec.at_most_once else function.spec.max_retries
 
 
 def _uncut(group: Group, number: int) -> Item:

@@ -16,7 +16,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import TooMany
 from apothic_server.domain.group_views import OutcomeRun
 from apothic_server.domain.groups import NOTED_S, Group
-from apothic_server.domain.ranges import END, Missing, Range
+from apothic_server.domain.ranges import END, Range, Ranges
 from apothic_server.ports.blobs import Blobs
 from apothic_server.ports.clock import Clock
 from apothic_server.services.alarm import Alarm
@@ -109,7 +109,7 @@ class Reader:
     ) -> None:
         self.org, self.group = group.org, group.id
         self._owner = owner
-        self._missing = Missing(first)
+        self._missing = Ranges([(first, END)])
         self._is_tried_again = is_tried_again
         self._leave = leave
         self._todo: list[Range] = [(first, END)]
@@ -127,7 +127,7 @@ class Reader:
     @property
     def lacks(self) -> list[Range]:
         """Items that were not handed out yet."""
-        return self._missing.all()
+        return list(self._missing)
 
     def look_at(self, items: Range | None) -> None:
         """Rows of these items have changed; with None, the group's."""
@@ -202,7 +202,7 @@ class Reader:
     async def _read(self) -> list[OutcomeRun]:
         if not self._look:
             self._look, self._todo, self._place = self._missing.within(self._todo), [], rows.BEGIN
-            self._read_at = asyncio.get_running_loop().time() if self._look == self._missing.all() else self._read_at
+            self._read_at = asyncio.get_running_loop().time() if self._look == list(self._missing) else self._read_at
             if not self._look:
                 return []
         is_over = self._ended is not None

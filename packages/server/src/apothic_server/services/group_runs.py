@@ -16,7 +16,7 @@ from apothic_server.domain.decide.endings import NEVER_RETRIED
 from apothic_server.domain.group_views import OutcomeRun
 from apothic_server.domain.groups import Group, GroupStatus
 from apothic_server.domain.jobs import JobStatus
-from apothic_server.domain.ranges import Missing, Range, without
+from apothic_server.domain.ranges import Range, Ranges, without
 from apothic_server.services.group_items import error_in
 from apothic_server.store.groups import StoredEnd
 
@@ -35,7 +35,7 @@ class Runs:
         is_tried_again: An entry that tells of a failure is not the end of its item, which gets a row of its own.
     """
 
-    missing: Missing
+    missing: Ranges
     is_tried_again: bool
     runs: list[OutcomeRun] = field(default_factory=list[OutcomeRun])
     _alone: list[tuple[int, str | None, bytes]] = field(default_factory=list[tuple[int, str | None, bytes]])
@@ -45,7 +45,7 @@ class Runs:
         if row.done is None:
             if self.missing.within([(row.first, row.first + 1)]):
                 self._alone.append((row.first, _python(row), entry_of(row, data)))
-                self.missing.take(row.first, row.first + 1)
+                self.missing.remove(row.first, row.first + 1)
             return
         self._flush()
         own = row.own
@@ -69,7 +69,7 @@ class Runs:
     def _parts(self, part: Range, own: tuple[int, ...] | list[int]) -> list[Range]:
         found = self.missing.within(without(part, own))
         for low, high in found:
-            self.missing.take(low, high)
+            self.missing.remove(low, high)
         return found
 
     def _flush(self) -> None:
@@ -87,13 +87,13 @@ class Runs:
             self.runs.append(OutcomeRun(mine[0][0], len(mine), python, packed, indexes))
 
 
-def rest_of(group: Group, missing: Missing) -> OutcomeRun | None:
+def rest_of(group: Group, missing: Ranges) -> OutcomeRun | None:
     """Return the outcomes of the next items that never began of a group that has ended; None without any."""
     found = missing.within([(0, group.uploaded)])
     if not found:
         return None
     low, high = found[0][0], min(found[0][1], found[0][0] + CHUNK_ITEMS_MAX)
-    missing.take(low, high)
+    missing.remove(low, high)
     entry = _error(group.error or _cancelled(group.status is GroupStatus.CANCELLED))
     return OutcomeRun(low, high - low, None, chunks.pack([entry] * (high - low)))
 

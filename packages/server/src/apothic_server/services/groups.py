@@ -21,6 +21,7 @@ from apothic_server.domain.jobs import StreamEvent
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
+from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls
 from apothic_server.services.dispatch.group_waits import GroupWaits
@@ -32,7 +33,7 @@ from apothic_server.services.group_outcomes import GroupOutcomes, Reader
 from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.services.repeats import held, keep_result
 from apothic_server.store import groups as rows
-from apothic_server.store import recovery, streams
+from apothic_server.store import streams
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
 from apothic_server.store.disk import Disk
@@ -48,6 +49,7 @@ class Groups:
     def __init__(
         self,
         database: Database,
+        deployed: DeployedFunctions,
         board: Board,
         maps: Maps,
         waits: GroupWaits,
@@ -61,13 +63,14 @@ class Groups:
         new_key: Callable[[], str],
     ) -> None:
         self._database = database
+        self._deployed = deployed
         self._board = board
         self._clock = board.clock
         self._maps = maps
         self._waits = waits
         self._calls = calls
         self._apps = apps
-        self._inputs = GroupInputs(database, board, maps, waits, blobs, disk)
+        self._inputs = GroupInputs(database, deployed, board, maps, waits, blobs, disk)
         self.readers = outcomes
         self._disk = disk
         self._cancels = cancels
@@ -223,7 +226,7 @@ class Groups:
         """
         async with self._database.request_unit(actor.org) as unit:
             group = await self._found(unit, actor, key)
-            function = await recovery.deployed_function(unit, group.org, group.deployment, group.function)
+            function = await self._deployed.get(unit, group.org, group.deployment, group.function)
         retries = 0 if function is None else function.spec.max_retries
         leave = _stay
         if actor.attempt is not None and not group.status.is_final:

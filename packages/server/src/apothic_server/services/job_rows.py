@@ -10,7 +10,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import no_such
 from apothic_server.domain.jobs import Job, StoredOutcome, StoredValue
 from apothic_server.domain.views import LogPage, log_page
-from apothic_server.services.group_items import GroupItems, Item
+from apothic_server.services.group_items import GroupItems
 from apothic_server.store import jobs as rows
 from apothic_server.store.connection import Connection
 from apothic_server.store.database import Database
@@ -27,34 +27,28 @@ class JobRows:
 
     async def get(self, actor: Actor, key: JobId) -> Job:
         """Raises: NotFound."""
-        found = await self._read(actor, key, lambda unit: rows.get_job(unit, actor.org, key), lambda item: item.job)
+        item = await self._items.find(actor.org, key, with_value=False)
+        found = (
+            item.job if item is not None else await self._row(actor, lambda unit: rows.get_job(unit, actor.org, key))
+        )
         if not actor.sees(found.app, found.parent):
             raise no_such("job")
         return found
 
     async def outcome(self, actor: Actor, key: JobId) -> StoredOutcome:
         """Return status, result and error as they are now; raises NotFound."""
-        return await self._read(
-            actor, key, lambda unit: rows.get_outcome(unit, actor.org, key), lambda item: item.outcome
-        )
+        item = await self._items.find(actor.org, key)
+        if item is not None:
+            return item.outcome
+        return await self._row(actor, lambda unit: rows.get_outcome(unit, actor.org, key))
 
-    async def _read(
-        self,
-        actor: Actor,
-        key: JobId,
-        of_row: Callable[[Connection], Awaitable[T | None]],
-        of_item: Callable[[Item], T],
-    ) -> T:
-        """Return what the row of a job tells, or what its group tells of an item; raises NotFound."""
-        for _ in range(2):  # an item may get a row of its own between the two looks
-            async with self._database.request_unit(actor.org) as unit:
-                found = await of_row(unit)
-            if found is not None:
-                return found
-            item = await self._items.find(actor.org, key)
-            if item is not None:
-                return of_item(item)
-        raise no_such("job")
+    async def _row(self, actor: Actor, read: Callable[[Connection], Awaitable[T | None]]) -> T:
+        """Return what the row of a job tells; raises NotFound."""
+        async with self._database.request_unit(actor.org) as unit:
+            found = await read(unit)
+        if found is None:
+            raise no_such("job")
+        return found
 
     async def arguments(self, actor: Actor, job: Job) -> StoredValue:
         """Return what a job that was read was called with."""
@@ -69,14 +63,14 @@ class JobRows:
     async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage:
         """Return up to `limit` lines with an index above `after`, in order; raises NotFound."""
 
-        async def of_row(unit: Connection) -> LogPage | None:
+        async def read(unit: Connection) -> LogPage | None:
             newest = await rows.get_last_index(unit, actor.org, key)
             if newest is None:
                 return None
             found = await rows.get_log_lines(unit, actor.org, key, after=after, limit=limit)
             return log_page(found, newest, after=after, is_whole=len(found) < limit)
 
-        def of_item(item: Item) -> LogPage:
+        item = await self._items.find(actor.org, key, with_value=False)
+        if item is not None:
             return log_page([], (item.last_index, item.job.status), after=after, is_whole=True)
-
-        return await self._read(actor, key, of_row, of_item)
+        return await self._row(actor, read)

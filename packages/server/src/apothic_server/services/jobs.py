@@ -15,6 +15,7 @@ from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Function, check_python, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
+from apothic_server.domain.groups import parse_item_key
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
 from apothic_server.domain.jobs import Job, JobEntry, JobFilter, JobStatus, StoredValue
 from apothic_server.domain.views import JobView, LogPage, Outcome, Submitted
@@ -22,6 +23,7 @@ from apothic_server.failpoints import fp
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.apps import Apps
 from apothic_server.services.blobs import digest_of, write_blob
+from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
 from apothic_server.services.dispatch.live import WAITING, LiveJob
@@ -33,7 +35,7 @@ from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.services.values import LargeValues
 from apothic_server.store import jobs as rows
-from apothic_server.store import recovery, schedules
+from apothic_server.store import schedules
 from apothic_server.store.database import Database
 from apothic_server.store.disk import Disk
 
@@ -47,6 +49,7 @@ class Jobs:
     def __init__(
         self,
         database: Database,
+        deployed: DeployedFunctions,
         board: Board,
         calls: Calls,
         apps: Apps,
@@ -60,6 +63,7 @@ class Jobs:
         new_key: Callable[[], str],
     ) -> None:
         self._database = database
+        self._deployed = deployed
         self._board = board
         self._calls = calls
         self._outcomes = outcomes
@@ -184,9 +188,15 @@ class Jobs:
         """Return a row with the names of its app and function, and why it waits."""
         live = self._board.jobs.get(row.id)
         reason = self._calls.waiting_reasons([row.id] if row.status in WAITING else []).get(row.id)
-        function = live.function if live is not None else await self._function_of(actor, row)
-        async with self._database.request_unit(actor.org) as unit:
-            tick = await schedules.tick_of(unit, row.org, row.id)
+        place = (row.org, row.deployment, row.function)
+        function = live.function if live is not None else self._deployed.known(*place)
+        tick, may_have_one = None, parse_item_key(row.id) is None
+        if function is None or may_have_one:
+            async with self._database.request_unit(actor.org) as unit:
+                function = function or await self._deployed.get(unit, *place)
+                tick = await schedules.tick_of(unit, row.org, row.id) if may_have_one else None
+        if function is None:
+            raise no_such("job")
         return JobView(row, function.app_name, function.spec.name, reason, function.spec.is_generator, tick)
 
     def obstacle(self, actor: Actor, key: JobId) -> str | None:
@@ -330,13 +340,6 @@ class Jobs:
     async def _rejoined(self, actor: Actor, job: JobId) -> Submitted:
         found = await self.outcome(actor, job)
         return Submitted(job, _done(None), _done(found) if isinstance(found, Outcome) else found, is_replay=True)
-
-    async def _function_of(self, actor: Actor, row: Job) -> Function:
-        async with self._database.request_unit(actor.org) as unit:
-            found = await recovery.deployed_function(unit, row.org, row.deployment, row.function)
-        if found is None:
-            raise no_such("job")
-        return found
 
     async def _find(self, actor: Actor, function: FunctionId | tuple[str, str]) -> Function:
         if isinstance(function, str):

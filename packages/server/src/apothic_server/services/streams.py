@@ -110,11 +110,8 @@ class Streams:
         Raises:
             NotFound: The org has no such stream.
         """
-        found = await self._read(actor, stream, after, limit, kinds)
-        if found is None and stream.kind is StreamKind.JOB:
-            found = await self._read_item(actor, JobId(stream.key), after)
-            if found is None:  # an item got a row of its own between the two looks
-                found = await self._read(actor, stream, after, limit, kinds)
+        found = await self._read_item(actor, JobId(stream.key), after) if stream.kind is StreamKind.JOB else None
+        found = found or await self._read(actor, stream, after, limit, kinds)
         if found is None:
             raise no_such(stream.kind.value)
         return found
@@ -145,11 +142,12 @@ class Streams:
         item = await self._items.find(actor.org, key)
         if item is None:
             return None
-        if after > item.last_index:
-            return Gap(after, 0, item.last_index)
+        events = item.events
+        last = len(events) - 1
+        if after > last:
+            return Gap(after, 0, last)
         result = None if item.value is None else item.value.value
-        events = tuple(_streamed(event, result) for event in item.events if event.index > after)
-        return Batch(events, item.last_index, item.job.status.is_final)
+        return Batch(tuple(_streamed(event, result) for event in events[after + 1 :]), last, item.job.status.is_final)
 
     async def next_ordinal(self, actor: Actor, job: JobId, *, upto: int) -> int:
         """Return the ordinal after the greatest among a job's items up to an index; 0 without any."""
@@ -172,10 +170,8 @@ class Streams:
         return Snapshot(view, None, *held)
 
     async def _job(self, actor: Actor, job: JobId) -> Snapshot:
-        found = await self._job_row(actor, job)
-        if found is None and (item := await self._items.find(actor.org, job)) is not None:
-            found = item.job, item.value, item.last_index
-        found = found or await self._job_row(actor, job)  # an item may have got one of its own between the two looks
+        item = await self._items.find(actor.org, job)
+        found = (item.job, item.value, item.last_index) if item is not None else await self._job_row(actor, job)
         if found is None:
             raise no_such("job")
         row, stored, index = found

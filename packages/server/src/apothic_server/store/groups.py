@@ -78,11 +78,26 @@ class CoveringChunk:
     status: JobStatus
     attempt: int
     done: int
-    failed: tuple[int, ...]
+    failed: frozenset[int]
     result: StoredValue | None
     error: dict[str, Any] | None
     started_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """What the store has of an item, as of one moment.
+
+    Attributes:
+        has_row: It has a row of its own, which alone tells of it.
+        is_cancel_asked: Somebody asked to cancel it, and its group has not ended.
+    """
+
+    group: Group
+    chunk: CoveringChunk | None
+    has_row: bool
+    is_cancel_asked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +204,6 @@ async def count_new_cancels(connection: Connection, org: OrgId, group: GroupId, 
     return int(await connection.fetchval(SQL["count_new_cancels"], org, group, list(items)))
 
 
-async def is_cancel_asked(connection: Connection, org: OrgId, group: GroupId, item: int) -> bool:
-    """Whether somebody asked to cancel an item of an unfinished group."""
-    return bool(await connection.fetchval(SQL["is_cancel_asked"], org, group, item))
-
-
 async def get_inputs(connection: Connection, org: OrgId, group: GroupId, item: int) -> Segment | None:
     """Return the inputs among which those of an item are, or None."""
     row = await connection.fetchrow(SQL["get_inputs"], org, group, item)
@@ -202,28 +212,19 @@ async def get_inputs(connection: Connection, org: OrgId, group: GroupId, item: i
     return Segment(row["first"], row["count"], row["python"], row["data"] or b"", row["blob"])
 
 
-async def has_row(connection: Connection, org: OrgId, item: JobId) -> bool:
-    """Whether an item has a row of its own."""
-    return bool(await connection.fetchval(SQL["has_row"], org, item))
+async def get_item(
+    connection: Connection, org: OrgId, group: GroupId, item: int, key: JobId, *, with_result: bool
+) -> StoredItem | None:
+    """Return what the store has of the item whose own row would be `key`; None when the group has no such item.
 
-
-async def get_chunk(connection: Connection, org: OrgId, group: GroupId, item: int) -> CoveringChunk | None:
-    """Return the chunk that covers an item, or None."""
-    row = await connection.fetchrow(SQL["get_chunk"], org, group, item)
+    Args:
+        with_result: Else the result of its chunk is read only when it tells why the item failed.
+    """
+    row = await connection.fetchrow(SQL["get_item"], org, group, item, key, with_result)
     if row is None:
         return None
-    value = Value(row["result_encoding"] or "", row["result"] or b"", row["result_python"])
-    return CoveringChunk(
-        first=row["first_item"],
-        status=JobStatus(row["status"]),
-        attempt=row["attempt"],
-        done=row["chunk_done"] or 0,
-        failed=tuple(row["failed_items"] or ()),
-        result=None if row["result_encoding"] is None else StoredValue(value, row["result_blob"]),
-        error=_json(row["error"]),
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-    )
+    chunk = None if row["first_item"] is None else _chunk(row)
+    return StoredItem(_group(row), chunk, has_row=row["has_row"], is_cancel_asked=row["is_cancel_asked"])
 
 
 async def count_items(connection: Connection, group: Group) -> dict[str, int]:
@@ -249,6 +250,21 @@ def _group(row: Record) -> Group:
     columns: dict[str, Any] = {name: row[name] for name in Group.__slots__}
     columns |= {"status": GroupStatus(row["status"]), "counts": _json(row["counts"]), "error": _json(row["error"])}
     return Group(**columns)
+
+
+def _chunk(row: Record) -> CoveringChunk:
+    value = Value(row["result_encoding"] or "", row["result"] or b"", row["result_python"])
+    return CoveringChunk(
+        first=row["first_item"],
+        status=JobStatus(row["chunk_status"]),
+        attempt=row["attempt"],
+        done=row["chunk_done"] or 0,
+        failed=frozenset(row["failed_items"] or ()),
+        result=None if row["result_encoding"] is None else StoredValue(value, row["result_blob"]),
+        error=_json(row["chunk_error"]),
+        started_at=row["started_at"],
+        finished_at=row["chunk_finished_at"],
+    )
 
 
 def _end(row: Record) -> StoredEnd:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from apothic.wire import chunks as packing
@@ -14,68 +12,10 @@ from apothic_server.domain.apps import Function, python_of
 from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.groups import ITEMS, SILENCE_S, Counts, Group, GroupStatus, Segment, Slice
 from apothic_server.domain.jobs import StoredValue
+from apothic_server.domain.ranges import Ranges
 
 WINDOW_BYTES = 1024 * 1024
 """Inputs of one group that are kept at hand for the next chunks."""
-
-Range = tuple[int, int]
-"""First item, and the one after the last."""
-
-
-class Ranges:
-    """A set of items as ranges, in order, none empty and none touching another."""
-
-    def __init__(self, ranges: list[Range] | None = None) -> None:
-        self._ranges: list[Range] = []
-        self.items = 0
-        for begin, end in ranges or ():
-            self.add(begin, end)
-
-    def __bool__(self) -> bool:
-        return bool(self._ranges)
-
-    def __iter__(self) -> Iterator[Range]:
-        return iter(self._ranges)
-
-    @property
-    def lowest(self) -> Range:
-        """The first range; there must be one."""
-        return self._ranges[0]
-
-    def add(self, begin: int, end: int) -> None:
-        """Put the items from `begin` to below `end` in; none of them may be there."""
-        if begin >= end:
-            return
-        self.items += end - begin
-        at = bisect_left(self._ranges, (begin, begin))
-        if at < len(self._ranges) and self._ranges[at][0] == end:
-            end = self._ranges.pop(at)[1]
-        if at and self._ranges[at - 1][1] == begin:
-            at -= 1
-            begin = self._ranges.pop(at)[0]
-        self._ranges.insert(at, (begin, end))
-
-    def remove(self, begin: int, end: int) -> None:
-        """Take items out; those that are not there are left alone."""
-        if begin >= end:
-            return
-        at = max(0, bisect_right(self._ranges, (begin, begin)) - 1)
-        while at < len(self._ranges) and self._ranges[at][0] < end:
-            low, high = self._ranges[at]
-            rest = [part for part in ((low, min(high, begin)), (max(low, end), high)) if part[0] < part[1]]
-            self.items -= high - low - sum(part[1] - part[0] for part in rest)
-            self._ranges[at : at + 1] = rest
-            at += len(rest)
-
-    def next_from(self, item: int) -> int | None:
-        """Return the lowest item that is not below `item`; None without one."""
-        at = bisect_right(self._ranges, (item, item))
-        if at and self._ranges[at - 1][1] > item:
-            return max(item, self._ranges[at - 1][0])
-        return self._ranges[at][0] if at < len(self._ranges) else None
-
-    def has(self, item: int) -> bool:
-        return self.next_from(item) == item
 
 
 @dataclass(slots=True, eq=False)

@@ -18,13 +18,14 @@ from apothic.wire.values import Value
 from apothic_server.domain.decide.placement import Wait, place
 from apothic_server.domain.groups import ITEMS, Counts, Group, GroupStatus, Part, Segment
 from apothic_server.domain.jobs import JobStatus, StoredValue, StreamEvent
+from apothic_server.domain.ranges import Ranges
 from apothic_server.domain.streams import StreamKind, StreamRef
 from apothic_server.ports.blobs import Blobs
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
 from apothic_server.services.dispatch.chunks import OUTCOMES_MAX
 from apothic_server.services.dispatch.live import LiveJob
-from apothic_server.services.dispatch.live_groups import LiveGroup, Ranges, live_group
+from apothic_server.services.dispatch.live_groups import LiveGroup, live_group
 from apothic_server.services.dispatch.maps import Maps
 from apothic_server.services.dispatch.own_rows import OwnRows, entries_of
 from apothic_server.services.dispatch.silence import Silence

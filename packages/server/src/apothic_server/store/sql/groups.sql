@@ -100,24 +100,33 @@ ON CONFLICT DO NOTHING;
 -- Of the given items.
 SELECT count(*) FROM group_cancels WHERE org = $1 AND group_id = $2 AND NOT is_taken AND item = ANY ($3::int[]);
 
--- name: is_cancel_asked
-SELECT true FROM group_cancels WHERE org = $1 AND group_id = $2 AND item = $3;
-
 -- name: get_inputs
 -- The segment that holds an item.
 SELECT first, count, python, data, blob FROM group_inputs
 WHERE org = $1 AND group_id = $2 AND first <= $3 ORDER BY first DESC LIMIT 1;
 
--- name: has_row
-SELECT true FROM jobs WHERE org = $1 AND id = $2;
-
--- name: get_chunk
-SELECT first_item, status, attempt, chunk_done, failed_items, error, result, result_blob, result_encoding, result_python,
-    started_at, finished_at
-FROM jobs
-WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
-    AND first_item > $3::int - 500 AND first_item <= $3::int AND first_item + chunk_items > $3::int
-ORDER BY first_item DESC LIMIT 1;
+-- name: get_item
+-- Of item $3, whose own row would be $4: its group, the chunk that covers it, and whether it has a row of its own, as of one
+-- moment. The result of the chunk only when it is wanted ($5), or tells why the item failed.
+SELECT one.id, one.org, one.app, one.deployment, one.function, one.status, one.spread, one.key, one.stop_after,
+    one.uploaded, one.uploaded_bytes, one.total, one.counts, one.error, one.created_by, one.parent, one.depth,
+    one.created_at, one.finished_at, one.heard_at,
+    EXISTS (SELECT FROM jobs WHERE org = $1 AND id = $4) AS has_row,
+    one.finished_at IS NULL AND EXISTS (
+        SELECT FROM group_cancels WHERE org = $1 AND group_id = $2 AND item = $3
+    ) AS is_cancel_asked,
+    chunk.first_item, chunk.status AS chunk_status, chunk.attempt, chunk.chunk_done, chunk.failed_items,
+    chunk.error AS chunk_error, chunk.result_encoding, chunk.result_python, chunk.started_at,
+    chunk.finished_at AS chunk_finished_at,
+    CASE WHEN $5 OR $3 - chunk.first_item = ANY (chunk.failed_items) THEN chunk.result END AS result,
+    chunk.result_blob
+FROM groups AS one LEFT JOIN LATERAL (
+    SELECT * FROM jobs
+    WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
+        AND first_item > $3::int - 500 AND first_item <= $3::int AND first_item + chunk_items > $3::int
+    ORDER BY first_item DESC LIMIT 1
+) AS chunk ON true
+WHERE one.org = $1 AND one.id = $2 AND $3::int < one.uploaded;
 
 -- name: count_items
 -- Items by what their rows say; an own row stands for its item whatever the entry of a chunk says (`overlays`).

@@ -1,14 +1,11 @@
-"""Sets of items as ranges, and what listeners of a group are told."""
+"""Sets of items as ranges."""
 
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apothic_server.services.dispatch.live_groups import Ranges
-
-pytestmark = pytest.mark.anyio
+from apothic_server.domain.ranges import Ranges
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 8)), max_size=40))
@@ -30,3 +27,6 @@ def test_ranges_hold_what_a_set_holds(steps):
         assert ranges.items == len(model)
         for item in range(40):
             assert ranges.next_from(item) == min((other for other in model if other >= item), default=None)
+            parts = ranges.within([(item, item + 6), (max(0, item - 9), item - 7), (item + 4, item + 8)])
+            asked = {*range(item, item + 8), *range(max(0, item - 9), item - 7)}
+            assert [number for low, high in parts for number in range(low, high)] == sorted(asked & model)
