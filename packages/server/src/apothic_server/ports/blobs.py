@@ -105,7 +105,7 @@ class Blobs(Protocol):
         ...
 
     async def take(self, fill: Fill, *, size: int) -> Taken:
-        """Store exactly `size` bytes, without a name; what `keep` is not called for, `discard` has to be.
+        """Store exactly `size` bytes, without a name; what `keep` does not return for, `discard` is called for.
 
         `fill` is called in a thread. The bytes are the store's own from then on: nobody else can change them.
 
@@ -115,7 +115,7 @@ class Blobs(Protocol):
         ...
 
     async def keep(self, org: OrgId, taken: Taken) -> PutBlob:
-        """Give what was taken the name of its digest."""
+        """Give what was taken the name of its digest; what is stored under that name already is discarded."""
         ...
 
     async def discard(self, taken: Taken) -> None:

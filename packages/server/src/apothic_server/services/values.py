@@ -21,6 +21,10 @@ from apothic_server.store.disk import Disk
 KEPT_UNUSED = timedelta(days=1)
 """An upload that no job names yet, or any more, is kept this long."""
 
+NOTED_AGAIN_AFTER = timedelta(minutes=1)
+"""A use that follows another one sooner is not written down, which would cost each call of a large value four commits;
+for that, values are kept so much longer."""
+
 ORG_VALUES_MAX = LARGE_VALUES_GB * 1024 * MIB
 
 LOOK_BYTES = 64 * MIB
@@ -110,8 +114,9 @@ class LargeValues:
         try:
             await self._begin(org, taken.sha256)
             await self._blobs.keep(org, taken)
-        finally:
+        except BaseException:
             await self._blobs.discard(taken)
+            raise
         await self._finish(org, taken.sha256, size_bytes)
         return taken.sha256
 
@@ -152,7 +157,7 @@ class LargeValues:
 
     async def step(self) -> float | None:
         """Remove what no job names and nobody used for a day, and uploads that nobody went on with."""
-        before = self._clock.now() - KEPT_UNUSED
+        before = self._clock.now() - KEPT_UNUSED - NOTED_AGAIN_AFTER
         found = PAGE
         while found == PAGE:
             async with self._database.system_unit() as unit:
@@ -186,7 +191,8 @@ class LargeValues:
 
     async def _used(self, org: OrgId, sha256: str) -> int | None:
         async with self._database.request_unit(org) as unit:
-            size = await rows.use_value(unit, org, sha256, self._clock.now())
+            now = self._clock.now()
+            size = await rows.use_value(unit, org, sha256, now, unless_after=now - NOTED_AGAIN_AFTER)
         if size is None or await self._blobs.size(org, sha256) != size:  # as after a restore without the file
             return None
         return size

@@ -21,8 +21,17 @@ async def finish_value(connection: Connection, org: OrgId, sha256: str, size_byt
     await connection.execute(SQL["finish_value"], org, sha256, now, size_bytes)
 
 
-async def use_value(connection: Connection, org: OrgId, sha256: str, now: datetime) -> int | None:
-    """Keep a value for another while and return its size; None when this org has not uploaded it."""
+async def use_value(
+    connection: Connection, org: OrgId, sha256: str, now: datetime, *, unless_after: datetime
+) -> int | None:
+    """Keep a value for another while and return its size; None when this org has not uploaded it.
+
+    Args:
+        unless_after: Nothing is written when it was used after this time.
+    """
+    found = await connection.fetchrow(SQL["known_value"], org, sha256)
+    if found is not None and found["used_at"] > unless_after:
+        return found["size_bytes"]
     return await connection.fetchval(SQL["use_value"], org, sha256, now)
 
 

@@ -18,6 +18,8 @@ __all__ = ["ALPHA", "BETA", "BlobsContract", "digest_of", "pieces"]
 ALPHA, BETA = OrgId(make_key(0, 1)), OrgId(make_key(0, 2))
 SMALL = b"some bytes"
 LARGE = bytes(range(256)) * 12_000
+LONG = b"".join(number.to_bytes(4, "big") for number in range(4_500_001))
+"""More than any store has in memory of what it takes, and no two parts are alike."""
 
 
 def digest_of(data: bytes) -> str:
@@ -113,6 +115,13 @@ class BlobsContract:
         await blobs.discard(again)
         with pytest.raises(NotFound):
             await blobs.lend(BETA, taken.sha256)
+
+    async def test_more_than_fits_into_memory_is_taken_whole(self, blobs: Blobs) -> None:
+        taken = await blobs.take(filling(LONG, 3_000_000), size=len(LONG))
+        await blobs.keep(ALPHA, taken)
+
+        assert taken.sha256 == digest_of(LONG)
+        assert await blobs.read(ALPHA, taken.sha256, size_max=len(LONG)) == LONG
 
     async def test_bytes_that_end_early_are_not_taken(self, blobs: Blobs) -> None:
         with pytest.raises(DigestMismatch):

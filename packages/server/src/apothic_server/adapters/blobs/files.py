@@ -99,9 +99,9 @@ class FileBlobs:
     async def take(self, fill: Fill, *, size: int) -> Taken:
         """See the port."""
         temporary = self._incoming / secrets.token_hex(16)
-        with _usable():
-            file = await asyncio.to_thread(_create, temporary)
-        taking = asyncio.get_running_loop().run_in_executor(self._takers, take_in, file, fill, size)
+        taking = asyncio.get_running_loop().run_in_executor(
+            self._takers, lambda: take_in(_create(temporary), fill, size)
+        )
         try:
             with _usable():
                 digest = await asyncio.shield(taking)
@@ -115,6 +115,8 @@ class FileBlobs:
         with _usable():
             place = self._place(org, taken.sha256)
             created = await asyncio.to_thread(_publish, self._incoming / taken.place, place, self._root)
+        if not created:
+            await self.discard(taken)
         return PutBlob(taken.size_bytes, created)
 
     async def discard(self, taken: Taken) -> None:

@@ -8,6 +8,9 @@ ON CONFLICT (org, sha256) DO UPDATE SET used_at = greatest(large_values.used_at,
 INSERT INTO large_values AS value (org, sha256, size_bytes, used_at) VALUES ($1, $2, $4, $3)
 ON CONFLICT (org, sha256) DO UPDATE SET size_bytes = $4, used_at = greatest(value.used_at, $3);
 
+-- name: known_value
+SELECT size_bytes, used_at FROM large_values WHERE org = $1 AND sha256 = $2 AND size_bytes IS NOT NULL;
+
 -- name: use_value
 -- Keeps it for another while; nothing when the org has not uploaded it.
 UPDATE large_values SET used_at = greatest(used_at, $3) WHERE org = $1 AND sha256 = $2 AND size_bytes IS NOT NULL
