@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
 
 from apothic.wire.limits import LINK_FRAME_MAX
-from apothic_worker.link_frames import Cut, FrameCutter
+from apothic.wire.link_frames import Cut, FrameCutter, message_head
 from apothic_worker.link_socket import LinkSocket
 from apothic_worker.testing.scripted_server import ScriptedServer
 
@@ -54,18 +56,22 @@ async def test_messages_of_every_size_pass_both_ways_whole_in_fragments_and_betw
     assert got == [message for one in sent for message in (one, one)]
 
 
-@given(st.lists(st.sampled_from([*SIZES[:5], 1_000]), max_size=6), st.lists(st.integers(1, 70_000), max_size=12))
-def test_frames_are_the_same_however_they_are_cut(sizes: list[int], cuts: list[int]):
-    server = ServerProtocol(state=State.OPEN)
+@given(
+    st.lists(st.sampled_from([*SIZES[:5], 1_000]), max_size=6),
+    st.lists(st.integers(1, 70_000), max_size=12),
+    st.booleans(),
+)
+def test_frames_are_the_same_however_they_are_cut(sizes: list[int], cuts: list[int], of_client: bool):
+    other = ClientProtocol(parse_uri("ws://x"), state=State.OPEN) if of_client else ServerProtocol(state=State.OPEN)
     frames: list[Cut] = []
     for number, size in enumerate(sizes):
         message = bytes([number]) * size
-        server.send_binary(message)
-        frames.append(Cut(b"".join(server.data_to_send()), message))
-        server.send_ping(b"p")
-        frames.append(Cut(b"".join(server.data_to_send()), None))
+        other.send_binary(message)
+        frames.append(Cut(b"".join(other.data_to_send()), message))
+        other.send_ping(b"p")
+        frames.append(Cut(b"".join(other.data_to_send()), None))
     data = b"".join(cut.frame for cut in frames)
-    cutter, found = FrameCutter(size_max=LINK_FRAME_MAX), list[Cut]()
+    cutter, found = FrameCutter(size_max=LINK_FRAME_MAX, of_client=of_client), list[Cut]()
     for cut in [*cuts, len(data)]:
         found += cutter.feed(data[:cut])
         data = data[cut:]
@@ -86,9 +92,16 @@ def test_frames_are_the_same_however_they_are_cut(sizes: list[int], cuts: list[i
 )
 def test_a_frame_that_is_no_whole_message_is_given_on_as_it_came(frame: bytes, is_whole: bool):
     rest = bytes((0x82, 1)) + b"y"
-    found = FrameCutter(size_max=LINK_FRAME_MAX).feed(frame + rest)
+    found = FrameCutter(size_max=LINK_FRAME_MAX, of_client=False).feed(frame + rest)
 
     assert found == ([Cut(frame, None), Cut(rest, b"y")] if is_whole else [Cut(frame + rest, None)])
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 125, 126, 65_535, 65_536])
+def test_an_unmasked_message_of_a_client_is_left_to_the_machine(size: int):
+    frame = message_head(size) + bytes(size)
+
+    assert FrameCutter(size_max=LINK_FRAME_MAX, of_client=True).feed(frame) == [Cut(frame, None)]
 
 
 async def test_a_message_beyond_the_bound_ends_the_connection_before_it_is_here():

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from apothic.wire.limits import LINK_FRAME_MAX
+from apothic_server.api.links.socket import LinkSocket
 from apothic_server.api.shared.connection import Connection
 from apothic_server.domain.errors import PlatformError
 
@@ -46,7 +47,7 @@ class Listener:
         config = uvicorn.Config(
             app,
             http=Connection,
-            ws="websockets-sansio",
+            ws=LinkSocket,
             ws_max_size=LINK_FRAME_MAX,
             ws_per_message_deflate=False,
             ws_ping_interval=20.0,

@@ -32,20 +32,41 @@ def hello(**changes: Any) -> dict[str, Any]:
     return {**good, "credits": 1, **changes}
 
 
+class Said:
+    """Carries a session; keeps what the server says."""
+
+    def __init__(self) -> None:
+        self.answers: list[dict[str, Any]] = []
+        self.is_paused = False
+        self.changed = asyncio.Event()
+
+    def write(self, message: bytes) -> None:
+        self.answers.append(msgspec.msgpack.decode(message))
+        self.changed.set()
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+        self.changed.set()
+
+
 async def speak(cloud: CloudUnderTest, actor: Actor, *messages: bytes) -> tuple[int, list[dict[str, Any]]]:
     """Send messages over a link, one after the other, then hang up; returns the close code and what was answered."""
-    waiting = [*messages]
-    answers: list[dict[str, Any]] = []
+    said = Said()
+    session = Session(cloud.inner.links, actor, said)
 
-    async def receive() -> bytes | None:
-        return waiting.pop(0) if waiting else None
-
-    async def send(data: bytes) -> None:
-        answers.append(msgspec.msgpack.decode(data))
+    async def talk() -> None:
+        for message in messages:
+            session.receive(message)
+            while said.is_paused:
+                said.changed.clear()
+                await said.changed.wait()
 
     async with asyncio.timeout(10):
-        code = await Session(cloud.inner.links, actor, receive, send).run()
-    return code, answers
+        code = await session.run(talk())
+    return code, said.answers
 
 
 def deep_causes(depth: int) -> dict[str, Any]:
@@ -193,23 +214,46 @@ async def test_a_worker_of_an_org_that_does_not_run_the_installation_is_refused(
 
 
 async def test_a_worker_that_says_nothing_is_closed_at_once_when_it_is_to_dial_again(cloud):
-    said = [encode({"hello": [hello()]})]
-    welcomed = asyncio.Event()
-
-    async def receive() -> bytes | None:
-        if not said:
-            await asyncio.Event().wait()
-        return said.pop()
-
-    async def send(data: bytes) -> None:
-        welcomed.set()
-
-    serving = asyncio.ensure_future(Session(cloud.inner.links, cloud.worker_actor, receive, send).run())
+    said = Said()
+    session = Session(cloud.inner.links, cloud.worker_actor, said)
+    serving = asyncio.ensure_future(session.run(asyncio.Event().wait()))
+    session.receive(encode({"hello": [hello()]}))
     async with asyncio.timeout(10):
-        await welcomed.wait()
+        await said.changed.wait()
         (worker,) = cloud.inner.board.fleet.workers.values()
         cloud.inner.board.dial_again(worker, "for a test")
         code = await serving
 
     assert code == REFUSED
     assert not cloud.inner.board.links
+
+
+async def test_messages_behind_one_that_waits_for_the_store_are_acted_on_after_it_and_in_order(cloud):
+    said = Said()
+    session = Session(cloud.inner.links, cloud.worker_actor, said)
+    session.receive(encode({"hello": [hello()]}))
+    heartbeat = {"sent_at_ms": 7, "held": []}
+    late = Finished("no such", 3, "lost")
+    session.receive(encode({"heartbeat": [heartbeat]}))
+    session.receive(encode({"finished": [late]}))
+    session.receive(b"\xc1")
+
+    assert said.is_paused
+    assert said.answers == []
+    async with asyncio.timeout(10):
+        code = await session.run(asyncio.Event().wait())
+    names = [name for answer in said.answers for name in answer]
+    assert code == 1007
+    assert names.index("welcome") < names.index("heartbeat_answer") < names.index("settled")
+
+
+async def test_a_worker_that_hangs_up_at_once_was_heard(cloud):
+    session = Session(cloud.inner.links, cloud.worker_actor, Said())
+    session.receive(encode({"hello": [hello(name="hasty")]}))
+    session.receive(encode({"draining": [{"finish_s": 1.0}]}))
+    async with asyncio.timeout(10):
+        await session.run(asyncio.sleep(0))
+
+    (worker,) = cloud.inner.board.fleet.workers.values()
+    assert worker.is_draining
+    assert not worker.is_linked

@@ -19,8 +19,8 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from apothic.wire.limits import LINK_FRAME_MAX
+from apothic.wire.link_frames import FrameCutter, encode_message
 from apothic.wire.version import VERSION
-from apothic_worker.link_frames import FrameCutter, encode_message
 
 OPEN_TIMEOUT_S = 10.0
 
@@ -53,7 +53,7 @@ class LinkSocket(asyncio.Protocol):
         self._token = token
         self._transport: asyncio.Transport | None = None
         self._parts: list[bytes] = []
-        self._cutter = FrameCutter(size_max=LINK_FRAME_MAX)
+        self._cutter = FrameCutter(size_max=LINK_FRAME_MAX, of_client=False)
         self._head_end = b""
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()

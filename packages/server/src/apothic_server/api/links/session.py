@@ -1,10 +1,15 @@
-"""One open worker link: decodes frames, hands items to the dispatcher in acting order, coalesces what it answers."""
+"""One open worker link: decodes messages, hands them to the dispatcher in acting order, coalesces what it answers.
+
+A message is acted on where it is read. Only a hello and a heartbeat wait, for the store: meanwhile nothing is read, and
+what was read already waits behind them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -19,9 +24,6 @@ from apothic_server.services.links import Links
 
 log = structlog.get_logger("apothic.link")
 
-SendBytes = Callable[[bytes], Awaitable[None]]
-ReceiveBytes = Callable[[], Awaitable[bytes | None]]
-
 _encode = msgspec.msgpack.Encoder().encode
 GOING_AWAY, BAD_FRAME, REFUSED, SUPERSEDED = 1001, 1007, 1008, 4001
 """Close codes, as in `docs/reference/worker-link.md`."""
@@ -29,65 +31,88 @@ GOING_AWAY, BAD_FRAME, REFUSED, SUPERSEDED = 1001, 1007, 1008, 4001
 HELLO_S = 10.0
 """Time for the first message of a worker."""
 
-SETTLED_DELAY_S = 0.005
+SETTLED_DELAY_S = 0.02
+"""`settled` is in no hurry: only a worker that drains waits for it."""
 
 FRAME_SOFT_MAX = LINK_FRAME_MAX // 4
 """A frame is cut before the item that would take it past this size."""
 
 
+class Wire(Protocol):
+    """What carries a session."""
+
+    def write(self, message: bytes, /) -> None:
+        """Send one message. Never blocks, never raises."""
+        ...
+
+    def pause(self) -> None:
+        """Bring no messages until `resume`, but those that are here already."""
+        ...
+
+    def resume(self) -> None:
+        """Bring messages again."""
+        ...
+
+
 class Session:
     """The server's end of one link; implements `services.dispatch.board.Link`."""
 
-    def __init__(self, links: Links, actor: Actor, receive: ReceiveBytes, send: SendBytes) -> None:
+    def __init__(self, links: Links, actor: Actor, wire: Wire) -> None:
         self._links = links
         self._actor = actor
-        self._receive = receive
-        self._send = send
+        self._wire = wire
+        self._loop = asyncio.get_running_loop()
         self._outbox: list[tuple[str, Any]] = []
-        self._wake = asyncio.Event()
-        self._is_closed = self._is_receiving = False
+        self._inbox: deque[bytes] = deque()
+        self._acting: asyncio.Task[None] | None = None
+        self._is_receiving = self._is_flush_due = False
         self._worker: Worker | None = None
         self._close_code = GOING_AWAY
-        self._timer: asyncio.TimerHandle | None = None
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._settled_timer: asyncio.TimerHandle | None = None
 
-    async def run(self) -> int:
-        """Serve the link until either side closes it; returns the close code."""
-        writing = asyncio.create_task(self._write(), name="link writer")
-        reading = asyncio.create_task(self._read(), name="link reader")
+    async def run(self, gone: Awaitable[object]) -> int:
+        """Serve the link until either side closes it; returns the close code.
+
+        Args:
+            gone: Ends with the connection.
+        """
+        hanging_up = asyncio.ensure_future(gone)
+        hello_timer = self._loop.call_later(HELLO_S, self._hello_is_late)
         try:
-            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
-            self.end(self._close_code)
-            if self._is_receiving:
-                reading.cancel()  # nothing may come for long
-            await asyncio.wait([reading])
-            if not reading.cancelled():
-                reading.result()
+            await asyncio.wait([hanging_up, self._over], return_when=asyncio.FIRST_COMPLETED)
+            while self._acting is not None:
+                await asyncio.wait([self._acting])
+            self.end(GOING_AWAY)
+            self._over.result()
         finally:
-            reading.cancel()
+            hello_timer.cancel()
+            hanging_up.cancel()
+            if self._acting is not None:
+                self._acting.cancel()
             if self._worker is not None:
                 self._links.closed(self._worker, self)
-            self.end(self._close_code)
-            if self._timer is not None:
-                self._timer.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            self.end(GOING_AWAY)
+            if self._settled_timer is not None:
+                self._settled_timer.cancel()
         return self._close_code
+
+    # --- what the server says
 
     def send(self, name: str, item: Any) -> None:
         """Queue an item; everything queued in one tick of the event loop travels in one frame.
 
-        `settled` is in no hurry: it rides with the next item, or goes alone after `SETTLED_DELAY_S`.
+        `settled` rides with the next item, or goes alone after `SETTLED_DELAY_S`.
         """
-        if self._is_closed:
+        if self._over.done():
             return
         self._outbox.append((name, item))
         if name != "settled":
-            self._wake.set()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SETTLED_DELAY_S, self._wake_later)
-
-    def _wake_later(self) -> None:
-        self._timer = None
-        self._wake.set()
+            if not self._is_flush_due and not self._is_receiving:
+                self._is_flush_due = True
+                self._loop.call_soon(self._flush)
+        elif self._settled_timer is None:
+            self._settled_timer = self._loop.call_later(SETTLED_DELAY_S, self._flush_settled)
 
     def close(self, code: str, detail: str, url: str | None = None) -> None:
         """Refuse the link: the frame goes out, then the connection ends."""
@@ -101,57 +126,19 @@ class Session:
 
     def end(self, close_code: int) -> None:
         """End the connection after what is queued went out."""
-        if not self._is_closed:
+        if not self._over.done():
+            self._flush()
             self._close_code = close_code
-            self._is_closed = True
-            self._wake.set()
+            self._over.set_result(None)
 
-    async def _read(self) -> None:
-        while not self._is_closed:
-            try:
-                data = await self._next()
-                if data is None:
-                    return
-                await self._act(decode_worker(data))
-            except BadMessageError as error:
-                log.warning("link.bad_frame", org=self._actor.org, error=str(error))
-                self.end(BAD_FRAME)
-            except PlatformError as error:
-                self.close(error.code, error.detail, error.url if isinstance(error, Moved) else None)
+    def _flush_settled(self) -> None:
+        self._settled_timer = None
+        self._flush()
 
-    async def _next(self) -> bytes | None:
-        self._is_receiving = True
-        try:
-            async with asyncio.timeout(HELLO_S if self._worker is None else None):
-                return await self._receive()
-        except TimeoutError:
-            raise Unavailable("no hello came in time; dial again") from None
-        finally:
-            self._is_receiving = False
-
-    async def _act(self, frame: WorkerFrame) -> None:
-        if self._worker is None:
-            await self._greet(frame.get("hello", []))
-        if self._worker is None:
-            return
-        for heartbeat in frame.get("heartbeat", []):
-            await self._links.heartbeat(self._worker, heartbeat)
-        self._links.report(self._worker, frame)
-
-    async def _greet(self, hellos: list[Hello]) -> None:
-        if len(hellos) != 1:
-            self.end(BAD_FRAME)
-            return
-        self._worker = await self._links.opened(self._actor, hellos[0], self)
-
-    async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._outbox:
-                await self._send(self._next_frame())
-            if self._is_closed:
-                return
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        while self._outbox:
+            self._wire.write(self._next_frame())
 
     def _next_frame(self) -> bytes:
         frame: dict[str, list[Any]] = {}
@@ -165,3 +152,66 @@ class Session:
             taken += 1
         del self._outbox[:taken]
         return _encode(frame)
+
+    # --- what the worker says
+
+    def receive(self, message: bytes) -> None:
+        """Act on one message, or keep it until what waits for the store is done."""
+        if self._acting is not None:
+            self._inbox.append(message)
+        elif not self._over.done():
+            self._receive(message)
+
+    def _receive(self, message: bytes) -> None:
+        self._is_receiving = True
+        try:
+            frame = decode_worker(message)
+            if self._worker is None or frame.get("heartbeat"):
+                self._act_later(frame)
+            else:
+                self._links.report(self._worker, frame)
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._is_receiving = False
+        if any(name != "settled" for name, _ in self._outbox):
+            self._flush()
+
+    def _act_later(self, frame: WorkerFrame) -> None:
+        self._wire.pause()
+        self._acting = self._loop.create_task(self._act(frame), name="link reader")
+
+    async def _act(self, frame: WorkerFrame) -> None:
+        try:
+            if self._worker is None:
+                await self._greet(frame.get("hello", []))
+            if self._worker is not None:
+                for heartbeat in frame.get("heartbeat", []):
+                    await self._links.heartbeat(self._worker, heartbeat)
+                self._links.report(self._worker, frame)
+        except Exception as error:
+            self._failed(error)
+        self._acting = None
+        while self._inbox and self._acting is None:
+            self.receive(self._inbox.popleft())
+        if self._acting is None:
+            self._wire.resume()
+
+    async def _greet(self, hellos: list[Hello]) -> None:
+        if len(hellos) != 1:
+            self.end(BAD_FRAME)
+            return
+        self._worker = await self._links.opened(self._actor, hellos[0], self)
+
+    def _hello_is_late(self) -> None:
+        if self._worker is None and self._acting is None:
+            self._failed(Unavailable("no hello came in time; dial again"))
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, BadMessageError):
+            log.warning("link.bad_frame", org=self._actor.org, error=str(error))
+            self.end(BAD_FRAME)
+        elif isinstance(error, PlatformError):
+            self.close(error.code, error.detail, error.url if isinstance(error, Moved) else None)
+        elif not self._over.done():
+            self._over.set_exception(error)
