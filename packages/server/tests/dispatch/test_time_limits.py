@@ -3,7 +3,7 @@
 import pytest
 
 from apothic.wire.functions import FunctionSpec
-from apothic.wire.link import RunnerEnded
+from apothic.wire.link import RunnerEnded, Started
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.dispatch.board import NOTICED_S
 from apothic_server.services.links import GRACE_S
@@ -155,6 +155,23 @@ async def test_the_server_ends_an_attempt_that_its_worker_does_not_end(cloud, li
     assert await cloud.status(job.job) == "timed_out"
     assert cloud.inner.board.fenced_reports == 1
     assert following.runner != attempt.runner
+
+
+@guarantee("G4.3", "timeouts_both_sides")
+async def test_an_attempt_whose_start_took_longer_than_it_may_run_is_ended_on_time(cloud):
+    await deploy(cloud, timeout_s=10, startup_timeout_s=600)
+    worker = await ScriptedWorker(cloud).connect()
+    job = await cloud.spawn()
+    attempt = await worker.next("assign")
+    await live_for(cloud, worker, 20, attempt)
+    worker.report({"started": [Started(attempt.job, attempt.fence)]})
+
+    await live_for(cloud, worker, 10 + LATE_S - 1, attempt)
+    early = await cloud.status(job.job)
+    await live_for(cloud, worker, 2, attempt)
+
+    assert early == "running"
+    assert await code_of(job) == "timeout"
 
 
 async def test_a_timeout_uses_the_retries_of_the_function(cloud):

@@ -76,6 +76,8 @@ class Outcomes:
 
     def hint(self, job: JobId) -> None:
         """Something of `job`, or of a group or a chunk of its items, was committed."""
+        if not self._orgs:
+            return
         told = [job] if job in self._waited else []
         if self._of_groups and (group := _group_of(job)) is not None:
             told += [item for item in self._of_groups.get(group, ()) if item in self._waited]

@@ -7,6 +7,7 @@ A new process answers no request before every other one has read its row: from t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,15 +65,15 @@ class Peers:
         self._me = me
         self._channel = Channel(database.connect_listener, self._heard, lambda: self.listeners.wake())
         self._live: tuple[Server, ...] = ()
-        self._fresh_until: float | None = None
+        self._has_others = False
+        self._fresh_until = -math.inf
         self.listeners = Listeners()
         self.had_others = False
 
     @property
     def is_alone(self) -> bool:
         """Whether certainly no other process answers requests."""
-        is_fresh = self._fresh_until is not None and self._clock.monotonic() < self._fresh_until
-        return is_fresh and all(server.id == self._me.id for server in self._live)
+        return not self._has_others and self._clock.monotonic() < self._fresh_until
 
     @property
     def urls(self) -> list[str]:
@@ -135,8 +136,9 @@ class Peers:
         self.listeners.heard(keys)
 
     def _know(self, live: tuple[Server, ...], asked_at: float) -> None:
-        was_fresh = self._fresh_until is not None and self._clock.monotonic() < self._fresh_until
+        was_fresh = self._clock.monotonic() < self._fresh_until
         before, self._live = self._live, live
+        self._has_others = any(server.id != self._me.id for server in live)
         self._fresh_until = asked_at + LEASE_S
         if live != before or not was_fresh:
             log.info("peers.changed", servers=[server.url for server in live])

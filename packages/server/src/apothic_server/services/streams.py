@@ -88,6 +88,8 @@ class Streams:
     def hint(self, key: str) -> None:
         """Something of the stream with this key was committed: wake its watchers, and readers of a group's outcomes."""
         self._groups.readers.hint(key)
+        if not self._tails:
+            return
         items = self._of_groups.get(key.partition(".")[0], ()) if self._of_groups else ()
         for stream in (key, *items):
             for tail in self._tails.get(stream, ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from apothic.wire.functions import FunctionSpec
@@ -116,13 +117,16 @@ def fitting_workers(need: Need, fleet: Fleet) -> list[Worker] | Wait:
 
 def _warm_runner(group: dict[RunnerId, Runner], need: Need) -> Runner | None:
     best: Runner | None = None
+    warmest = (False, -math.inf)
     for runner in group.values():
-        if runner.is_ending or not runner.has_room or not _takes_one(runner):
+        if runner.is_ending or not runner.has_room:
             continue
-        if not runner.is_computing and runner.worker.cpus_free < need.spec.cpu:
+        warmth = _warmth(runner)
+        if best is not None and warmth <= warmest:
             continue
-        if best is None or _warmth(runner) > _warmth(best):
-            best = runner
+        # Looked at last, because it asks all runners of a worker.
+        if _takes_one(runner) and (runner.is_computing or runner.worker.cpus_free >= need.spec.cpu):
+            best, warmest = runner, warmth
     return best
 
 

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from apothic.wire.ids import DeploymentId, IncarnationId, JobId
@@ -130,75 +131,72 @@ class Board:
 
         A record that cannot even be queued is answered like one that the store refused: the job is read again.
         """
+        job = self.jobs.get(change.job)
+        moved = job if isinstance(change, JobChange) and change.path else None
         loop = asyncio.get_running_loop()
         told: asyncio.Future[Settled] = loop.create_future()
-
-        def answer(settled: Settled) -> None:
-            self._answer(change.job, is_told, then, told, settled)
-
+        answer = partial(self._answer, change.job, moved, then, told)
         try:
             self.records.append_told(change, answer, within_s=within_s)
         except (Unavailable, ValueError) as error:
             loop.call_soon(answer, error)
-        job = self.jobs.get(change.job)
         if job is not None:
             job.written = told
-        is_told = self._asked(job, change)
+        if moved is not None:
+            moved.moves += 1
 
     def _answer(
         self,
         job_id: JobId,
-        is_told: Callable[[], None],
+        moved: LiveJob | None,
         then: Callable[[Settled], None],
         told: asyncio.Future[Settled],
         settled: Settled,
     ) -> None:
-        is_told()
+        if moved is not None:
+            self._count_answer(moved)
         try:
             then(settled)
         finally:
             told.set_result(settled)
         if settled is True:
-            self.hints.changed(job_id)
+            self.hints.committed(job_id)
 
     def write_quietly(
-        self, change: JobChange | NewItems, job: LiveJob, then: Callable[[bool], None] = lambda _: None
+        self, change: JobChange | NewItems, job: LiveJob, then: Callable[[bool], None] | None = None
     ) -> None:
         """Record a move that no caller waits for; `then` is told whether it was. If not, the job is read again."""
-        is_told = self._asked(job, change)
+        moved = job if isinstance(change, JobChange) and change.path else None
+        if moved is not None:
+            moved.moves += 1
+        waiting = self.pending(job.need.group)
+        told = partial(self._told, job.id, moved, then)
         try:
-            self.records.append_quietly(
-                change,
-                lambda applied: self._told(job.id, is_told, then, applied),
-                patience_s=patience_s(self.pending(job.need.group)),
-            )
+            self.records.append_quietly(change, told, patience_s=patience_s(waiting) if waiting else 0.0)
         except (Unavailable, ValueError):
-            self._told(job.id, is_told, then, applied=False)
+            told(False)
         except BaseException:
-            is_told()
+            if moved is not None:
+                self._count_answer(moved)
             self.reload(job.id)
             raise
 
-    def _asked(self, job: LiveJob | None, change: JobChange | NewItems) -> Callable[[], None]:
-        """Count a move that the store is given; returns what counts its answer."""
-        if job is None or not isinstance(change, JobChange) or not change.path:
-            return lambda: None
-        job.moves += 1
-
-        def is_told() -> None:
-            job.told += 1
-            if job.id in self.to_reload:
-                self.hints.reload()
-
-        return is_told
-
-    def _told(self, job_id: JobId, is_told: Callable[[], None], then: Callable[[bool], None], applied: bool) -> None:
-        is_told()
-        then(applied)
-        if applied:
-            self.hints.changed(job_id)
+    def _told(
+        self, job_id: JobId, moved: LiveJob | None, then: Callable[[bool], None] | None, settled: Settled
+    ) -> None:
+        if moved is not None:
+            self._count_answer(moved)
+        if then is not None:
+            then(settled is True)
+        if settled is True:
+            self.hints.committed(job_id)
         else:
             self.reload(job_id)
+
+    def _count_answer(self, job: LiveJob) -> None:
+        job.told += 1
+        if job.id in self.to_reload:
+            self.hints.reload()
 
     def pending(self, group: GroupKey) -> int:
         """Return how many jobs of `group` are queued and could run now."""
@@ -253,6 +251,15 @@ class Board:
         if limit is not None and self.alarms.set(job, max(limit.at, not_before)):
             self.hints.limits()
 
+    def watch_attempt(self, job: LiveJob) -> None:
+        """Have the limits of a new attempt enforced, with one entry: the nearer of what it has to start and to run."""
+        spec, at = job.need.spec, job.granted_at
+        at += min(spec.startup_timeout_s, spec.timeout_s)
+        if job.deadline_at is not None:
+            at = min(at, job.deadline_at)
+        if job.alarm_at > at and self.alarms.set(job, at):
+            self.hints.limits()
+
     def adopt(self, job: LiveJob, delay_s: float) -> None:
         """Take a job from the store into memory: queued when it waits, else left to its worker."""
         self.jobs[job.id] = job
@@ -275,7 +282,7 @@ class Board:
 
     def release(self, job: LiveJob) -> None:
         """Free the slot of an attempt that ended, and forget whom it waited for; the runner stays."""
-        if (over := self._overs.pop((job.id, job.fence), None)) is not None:
+        if self._overs and (over := self._overs.pop((job.id, job.fence), None)) is not None:
             over.set_result(None)
         self.fleet.unmiss(job.need.group, job.id)
         runner, job.runner, job.worker = job.runner, None, None
@@ -303,7 +310,7 @@ class Board:
 
     def tell_lent(self, runner: Runner) -> None:
         """Tell the worker of a runner when its processors are lent to others, and when they are so no more."""
-        if runner.is_blocked != runner.is_lent:
+        if (runner.waiting or runner.is_lent) and runner.is_blocked != runner.is_lent:
             runner.is_lent = runner.is_blocked
             self.send(runner.worker, "lent", Lent(runner.id, runner.is_lent))
 
@@ -319,7 +326,7 @@ class Board:
         if len(self.ended) > ENDED_REMEMBERED_MAX:
             self.ended.popitem(last=False)
         job = self.jobs.pop(job_id, None)
-        if job is not None:
+        if job is not None and job.worker is not None:
             self.release(job)  # it may be another object than the one that ended, taken in with a new term
         return job
 

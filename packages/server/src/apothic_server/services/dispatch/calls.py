@@ -70,7 +70,7 @@ class Calls:
             self._check_pending(job, leave)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submitted = Submitted(job.id, accepted, job.outcome, leave=leave or (lambda: None))
-        record = new_job(job, board.clock.now(), key, retry_of)
+        record = new_job(job, job.created_at, key, retry_of)
         refusal = Unavailable if key is None else KeyTaken
         job.due_at = board.clock.monotonic()
         if (deadline_s := job.need.spec.deadline_s) is not None:
@@ -81,8 +81,8 @@ class Calls:
             self._accepted(job, accepted, settled, refusal)
 
         if blocking:
-            waiting = 0 if where is not None else board.pending(job.need.group) + 1
-            board.records.append_quietly(record, told, patience_s=turn_s(waiting))
+            patience_s = 0.0 if where is not None else turn_s(board.pending(job.need.group) + 1)
+            board.records.append_quietly(record, told, patience_s=patience_s)
         else:
             board.records.append_told(record, told)
         board.jobs[job.id] = job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from apothic.wire.runner import error_to_json
 from apothic.wire.values import RemoteError
@@ -16,6 +16,14 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.nesting import orphans
 from apothic_server.services.dispatch.records import move
+
+FINAL = {
+    JobEvent.SUCCEEDED: JobStatus.SUCCEEDED,
+    JobEvent.FAILED: JobStatus.FAILED,
+    JobEvent.TIMED_OUT: JobStatus.TIMED_OUT,
+    JobEvent.STOPPED: JobStatus.CANCELLED,
+}
+"""The status after each verdict that ends a job."""
 
 EndChunk = Callable[[LiveJob, Ended, StoredValue | None, Callable[[], None]], bool]
 """Ends the attempt of a chunk; False when the chunk is to be treated as any job."""
@@ -46,18 +54,14 @@ class Endings:
         if job.is_chunk and self.end_chunk is not None and self.end_chunk(job, ended, value, then):
             return
         tally = Tally(job.attempt, job.losses, has_items=job.items.attempt > 0, unstarted=job.unstarted)
-        verdict = judge(job.status, ended, tally, job.need.spec, board.random())
+        jitter = 0.0 if ended.outcome == "succeeded" else board.random()  # it is of use for retries alone
+        verdict = judge(job.status, ended, tally, job.need.spec, jitter)
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
         job.ending = ending
-        left = orphans(board, job, succeeded=verdict.event is JobEvent.SUCCEEDED)
+        left = orphans(board, job, succeeded=verdict.event is JobEvent.SUCCEEDED) if job.children else []
         board.release(job)
-        change = move(
-            job,
-            verdict.event,
-            board.clock.now(),
-            fields=self._fields(job, verdict, value),
-            error=verdict.error,
-        )
+        now = board.clock.now()
+        change = move(job, verdict.event, now, fields=self._fields(job, verdict, value, now), error=verdict.error)
         job.losses = verdict.losses
         job.attempt -= verdict.is_unused
         job.unstarted = job.unstarted + 1 if verdict.is_unused else 0
@@ -67,7 +71,8 @@ class Endings:
                 job.ending = None
             self._settled(job, verdict, value, settled, then)
 
-        board.write(change, answered, within_s=patience_s(board.pending(job.need.group)))
+        waiting = board.pending(job.need.group)
+        board.write(change, answered, within_s=patience_s(waiting) if waiting else 0.0)
         if verdict.event is JobEvent.RETRY and not self.fail_closed(job):
             board.retry_after(job, verdict.delay_s)
         if left:
@@ -94,8 +99,7 @@ class Endings:
         self.fail_waiting(job, JobEvent.FAILED, closed.error)
         return True
 
-    def _fields(self, job: LiveJob, verdict: Verdict, value: StoredValue | None) -> JobFields:
-        now = self._board.clock.now()
+    def _fields(self, job: LiveJob, verdict: Verdict, value: StoredValue | None, now: datetime) -> JobFields:
         if verdict.event is JobEvent.RETRY:
             attempt = job.attempt - 1 if verdict.is_unused else None
             return JobFields(attempt=attempt, losses=verdict.losses, run_at=now + timedelta(seconds=verdict.delay_s))
@@ -115,15 +119,5 @@ class Endings:
         if verdict.event is not JobEvent.RETRY:
             succeeded = verdict.event is JobEvent.SUCCEEDED
             result = value.value if value is not None and succeeded else None
-            self._board.finish(job, Outcome(job.id, final_status(verdict), result, verdict.error, job.attempt))
+            self._board.finish(job, Outcome(job.id, FINAL[verdict.event], result, verdict.error, job.attempt))
         then()
-
-
-def final_status(verdict: Verdict) -> JobStatus:
-    """Return the terminal status of a verdict that ends a job."""
-    return {
-        JobEvent.SUCCEEDED: JobStatus.SUCCEEDED,
-        JobEvent.FAILED: JobStatus.FAILED,
-        JobEvent.TIMED_OUT: JobStatus.TIMED_OUT,
-        JobEvent.STOPPED: JobStatus.CANCELLED,
-    }[verdict.event]

@@ -32,7 +32,7 @@ class Grants:
     def grant_ready(self) -> None:
         """Grant waiting jobs until nothing fits: one per org and round, the oldest that fits first."""
         board = self._board
-        progress = board.takes_work
+        progress = bool(board.ready) and board.takes_work
         while progress:
             granted = [self._grant_one(org) for org in board.ready.orgs_in_turn()]
             progress = any(granted)
@@ -62,16 +62,17 @@ class Grants:
     def grant(self, job: LiveJob, where: UseRunner | StartOn) -> JobChange:
         """Take the slot in memory and return the record of J2."""
         runner = where.runner if isinstance(where, UseRunner) else self._new_runner(job, where)
+        board = self._board
         runner.attempts.add(job.id)
-        self._board.tell_lent(runner)
+        board.tell_lent(runner)
         job.runner, job.worker = runner, runner.worker.id
         job.attempt += 1
-        job.granted_at = self._board.clock.monotonic()
+        job.granted_at = board.clock.monotonic()
         fence = job.fence_max = max(job.fence, job.fence_max) + 1
-        term = self._board.term
+        term = board.term
         fields = JobFields(attempt=job.attempt, fence=fence, worker=runner.worker.id, term=term)
-        change = move(job, JobEvent.GRANTED, self._board.clock.now(), fields=fields, term=term, fence=fence)
-        self._board.watch(job)
+        change = move(job, JobEvent.GRANTED, board.clock.now(), fields=fields, term=term, fence=fence)
+        board.watch_attempt(job)
         return change
 
     def send(self, job: LiveJob) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from apothic.wire.ids import JobId
 from apothic_server.domain.decide.cycles import Knot
@@ -27,3 +28,15 @@ class Hints:
     builds: Callable[[], None] = lambda: None
     orphaned: Callable[[list[LiveJob]], None] = lambda _: None
     knot: Callable[[JobId], Knot | None] = lambda _: None
+    _news: dict[JobId, None] = field(default_factory=dict[JobId, None])
+
+    def committed(self, job_id: JobId) -> None:
+        """Call `changed` for a job in the next turn of the event loop: once for all its records of one commit."""
+        if not self._news:
+            asyncio.get_running_loop().call_soon(self._tell_news)
+        self._news[job_id] = None
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, {}
+        for job_id in news:
+            self.changed(job_id)

@@ -223,6 +223,9 @@ class ReadyQueues:
         default_factory=dict[OrgId, dict[GroupKey, deque[LiveJob]]]
     )
 
+    def __bool__(self) -> bool:
+        return bool(self._orgs)
+
     def push(self, job: LiveJob) -> None:
         groups = self._orgs.setdefault(job.org, {})
         groups.setdefault(job.need.group, deque()).append(job)

@@ -73,7 +73,8 @@ class Reports:
         now = self._board.clock.now()
         job.started_at = self._board.clock.monotonic()
         change = move(job, JobEvent.STARTED, now, fields=JobFields(started_at=now))
-        self._board.watch(job)
+        if job.alarm_at > job.started_at + job.need.spec.timeout_s:
+            self._board.watch(job)
         if job.runner is not None and job.runner.is_batching:
             job.runner.begun.add(job.id)
         self._board.write_quietly(change, job)
@@ -123,7 +124,7 @@ class Reports:
         if job is None or item.outcome not in OUTCOMES:
             self._settle(worker, item)
             return
-        if self._flows.hold(job, lambda: self.finished(worker, item)):
+        if job.items.waiting and self._flows.hold(job, lambda: self.finished(worker, item)):
             return
         if job.runner is not None and job.status is not JobStatus.CANCELLING:
             self._crash_loops.ended(job.runner, item.outcome, item.error)
