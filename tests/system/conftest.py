@@ -3,6 +3,7 @@
 import pytest
 
 from .clouds import RunningCloud
+from .joined import JoinedWorker
 from .people import Person
 
 APP = "jobs"
@@ -49,3 +50,19 @@ def own_cloud(stranger):
     yield start
     for one in reversed(running):
         one.close()
+
+
+@pytest.fixture
+def workers(stranger):
+    """Start workers that end with the test."""
+    running = []
+
+    def start(*options, name, **keywords):
+        data = stranger.home / f"worker-{name}"
+        running.append(JoinedWorker(stranger, "--name", name, *options, data=data, **keywords))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.end()

@@ -13,9 +13,9 @@ from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.skips import needs
 
 from .clouds import until
+from .joined import is_live, listed, token_file
 from .people import APOTHIC, ROOT
 from .processes import descendants, name_of
-from .test_workers import is_live, listed, token_file, workers  # noqa: F401 - a fixture
 
 PAGE = ROOT / "docs/concepts/workers-on-other-hosts.md"
 LISTENS = "0A"
@@ -83,7 +83,7 @@ def shown_options(url, token):
     return words[: words.index("--name")]
 
 
-def joined(person, workers, cloud, name, network=None):  # noqa: F811
+def joined(person, workers, cloud, name, network=None):
     """Have a worker join, here or in the other network, and wait until it is there."""
     options = shown_options(cloud.url, token_file(person, f"token-{name}"))
     worker = workers(*options, "--insecure", name=name, before=network.inside if network else ())
@@ -107,7 +107,7 @@ def at_gate(cloud, job, worker, attempt=1):
     return until(runs, f"attempt {attempt} runs there", 60)[0]
 
 
-def test_what_a_worker_in_another_network_ran_when_it_died_runs_on_another_one(own_cloud, stranger, workers, network):  # noqa: F811
+def test_what_a_worker_in_another_network_ran_when_it_died_runs_on_another_one(own_cloud, stranger, workers, network):
     host = ("--no-worker", "--host", network.here, "--behind-proxy")
     cloud = own_cloud(*host, "--disconnect-grace-s", "3")
     stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()
@@ -124,7 +124,7 @@ def test_what_a_worker_in_another_network_ran_when_it_died_runs_on_another_one(o
 
 
 @guarantee("G2.5", "drain_no_lost_no_penalty")
-def test_a_worker_in_another_network_works_outlives_the_server_and_is_drained(own_cloud, stranger, workers, network):  # noqa: F811
+def test_a_worker_in_another_network_works_outlives_the_server_and_is_drained(own_cloud, stranger, workers, network):
     host = ("--no-worker", "--host", network.here, "--behind-proxy", "--disconnect-grace-s", "60")
     cloud = own_cloud(*host)
     stranger.python(stranger.copy("tests/system/jobs_app.py")).ok()

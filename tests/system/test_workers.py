@@ -1,70 +1,10 @@
 """Workers that join from outside: a token, a credential, a job; and what the command line says on the way."""
 
 import json
-import signal
-
-import pytest
 
 from .clouds import until
-from .people import APOTHIC
+from .joined import is_live, listed, token_file
 from .tls import CERTIFICATE, tls_in_front_of
-
-
-class JoinedWorker:
-    """One `apothic worker join`, in front of the test; `before` are words that run it somewhere else."""
-
-    def __init__(self, person, *options, data, before=(), **environment):
-        self.log = data.with_suffix(".log")
-        self.data = data
-        with self.log.open("a") as log:
-            self.process = person.popen(
-                *before, APOTHIC, "worker", "join", "--data", data, *options,
-                stdout=log, stderr=log, start_new_session=True, **environment,
-            )  # fmt: skip
-
-    @property
-    def said(self):
-        return self.log.read_text()
-
-    def end(self, number=signal.SIGTERM):
-        """Signal it and return its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=60)
-
-
-@pytest.fixture
-def workers(stranger):
-    """Start workers that end with the test."""
-    running = []
-
-    def start(*options, name, **keywords):
-        data = stranger.home / f"worker-{name}"
-        running.append(JoinedWorker(stranger, "--name", name, *options, data=data, **keywords))
-        return running[-1]
-
-    yield start
-    for one in running:
-        if one.process.poll() is None:
-            one.end()
-
-
-def token_file(person, name="token"):
-    """Make a join token with the command that the documentation shows, in a file of its own."""
-    file = person.home / name
-    file.touch(mode=0o600)
-    file.write_text(person.apothic("worker", "token").ok().out)
-    return file
-
-
-def listed(person):
-    """Return the workers as the command line lists them, by name."""
-    found = json.loads(person.apothic("worker", "list", "--json").ok().out)["items"]
-    return {one["name"]: one for one in found}
-
-
-def is_live(person, name):
-    return listed(person).get(name, {}).get("status") == "live"
 
 
 def test_a_worker_joins_with_a_token_and_starts_again_with_its_credential_alone(own_cloud, stranger, workers):
