@@ -231,7 +231,7 @@ async def test_processes_left_by_items_are_dead_when_the_end_of_the_chunk_is_tol
 
 @pytest.mark.parametrize(
     ("data", "count"),
-    [(pack([b"j1"]), 2), (pack([b"j1"] * 2)[:-1], 2), (pack([b"j1"] * 2), 1), (b"", 0), (pack([b"j1"] * 501), 501)],
+    [(pack([b"j1"]), 2), (pack([b"j1"] * 2)[:-1], 2), (pack([b"j1"] * 2), 1), (b"", 0), (pack([b"j1"] * 2_001), 2_001)],
 )
 async def test_an_order_that_does_not_hold_its_items_is_refused(cloud, app, data, count):
     runner = await cloud.started_runner(app, "double")

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from apothic.wire import chunks
 from apothic.wire.frames import encode_frame
+from apothic.wire.limits import CHUNK_ITEMS_MAX
 
 from .conftest import DEPLOYMENT, FUNCTION, KEY, TIME, Received, ScriptedServer, Wire, check, remote_error
 
@@ -127,7 +128,7 @@ class ScriptedGroup:
         first, count = int(query["first"][0]), int(query["count"][0])
         entries = chunks.unpack(request.body)
         assert request.headers["content-type"] == "application/octet-stream"
-        assert len(entries) == count <= 500
+        assert len(entries) == count <= CHUNK_ITEMS_MAX
         assert len(request.body) <= 65_536 or count == 1
         with self.changed:
             if first > len(self.items):

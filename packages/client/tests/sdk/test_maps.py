@@ -92,7 +92,7 @@ def test_results_come_in_the_order_of_the_items(do: Do, greet: Any, group: Scrip
 
 
 def test_a_small_map_is_four_requests(do: Do, greet: Any, group: ScriptedGroup, server: ScriptedServer) -> None:
-    do(greet.map(range(500)))
+    do(greet.map(range(2_000)))
 
     assert sorted(paths(server)) == ["GET outcomes", "POST close", "POST groups", "POST inputs"]
     assert server.received[1].headers["idempotency-key"]
@@ -126,11 +126,11 @@ def test_without_items_nothing_is_sent(do: Do, greet: Any, server: ScriptedServe
 
 
 def test_segments_keep_their_bounds(do: Do, greet: Any, group: ScriptedGroup) -> None:
-    sizes = [10] * 1_200 + [30_000] * 3 + [100_000] + [60_000, 60_000] + [5]
+    sizes = [5] * 4_200 + [30_000] * 3 + [100_000] + [60_000, 60_000] + [5]
     group.execute = lambda number, item: value([number, len(item)])
 
     assert do(greet.map("x" * size for size in sizes)) == [list(pair) for pair in enumerate(sizes)]
-    assert [count for _, count in group.segments[:2]] == [500, 500]
+    assert [count for _, count in group.segments[:2]] == [2_000, 2_000]
     alone = [count for (_, count), size in zip(group.segments, group.sizes, strict=True) if size > 65_536]
     assert alone == [1]
 
@@ -139,12 +139,12 @@ def test_items_are_taken_while_earlier_ones_are_sent(do: Do, timed: Any, group: 
     behind: list[int] = []
 
     def items() -> Iterator[int]:
-        for number in range(3_000):
+        for number in range(9_000):
             behind.append(number - len(group.items))
             yield number
 
-    assert do(timed.map(items())) == [number * 2 for number in range(3_000)]
-    assert max(behind) <= 500
+    assert do(timed.map(items())) == [number * 2 for number in range(9_000)]
+    assert max(behind) <= 2_000
 
 
 def test_a_segment_leaves_when_the_next_item_takes_long(server: ScriptedServer, group: ScriptedGroup) -> None:
@@ -191,13 +191,13 @@ def test_memory_does_not_grow_with_the_items(server: ScriptedServer, group: Scri
 def test_an_item_of_many_that_cannot_be_sent_is_named_and_the_group_cancelled(
     do: Do, greet: Any, group: ScriptedGroup
 ) -> None:
-    items = itertools.chain(range(700), [(number for number in [1])])
+    items = itertools.chain(range(2_700), [(number for number in [1])])
 
-    with pytest.raises(SerializationError, match=r"Item 700 of type builtins\.generator cannot be sent"):
+    with pytest.raises(SerializationError, match=r"Item 2700 of type builtins\.generator cannot be sent"):
         do(greet.map(items))
 
     assert group.cancelled == [None]
-    assert group.segments == [(0, 500)], "what was added before it is not sent any more"
+    assert group.segments == [(0, 2_000)], "what was added before it is not sent any more"
 
 
 def test_a_first_item_that_cannot_be_sent_costs_no_request(do: Do, greet: Any, server: ScriptedServer) -> None:
@@ -210,7 +210,7 @@ def test_a_first_item_that_cannot_be_sent_costs_no_request(do: Do, greet: Any, s
 
 def test_an_error_of_the_iterable_cancels_the_group(do: Do, greet: Any, group: ScriptedGroup) -> None:
     def items() -> Iterator[int]:
-        yield from range(600)
+        yield from range(2_600)
         raise OSError("the file ends here")
 
     with pytest.raises(OSError, match="the file ends here"):
@@ -348,7 +348,7 @@ def test_sending_ends_when_the_group_has_ended(do: Do, timed: Any, group: Script
         do(timed.map(items()))
 
     assert caught.value.item == 0
-    assert len(taken) <= 2_000
+    assert len(taken) <= 8_000
 
 
 def test_outcomes_are_read_on_from_the_first_that_is_missing(do: Do, greet: Any, group: ScriptedGroup) -> None:
@@ -373,8 +373,8 @@ def test_inputs_whose_answer_was_lost_are_sent_again(do: Do, greet: Any, group: 
     group.on_inputs = [hang_up, lambda _: None, hang_up]
     group.on_close = [hang_up]
 
-    assert do(greet.map(range(700))) == [number * 2 for number in range(700)]
-    assert group.segments == [(0, 500), (500, 200)]
+    assert do(greet.map(range(2_700))) == [number * 2 for number in range(2_700)]
+    assert group.segments == [(0, 2_000), (2_000, 700)]
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(do: Do, greet: Any, group: ScriptedGroup) -> None:
@@ -387,14 +387,14 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(do: Do, greet: Any, gr
 def test_a_full_group_is_waited_for(do: Do, timed: Any, group: ScriptedGroup) -> None:
     group.on_inputs = [lambda _: None, *[refuse(429, "group_full", Retry_After="0")] * 20]
 
-    assert do(timed.map(range(1_000))) == [number * 2 for number in range(1_000)]
+    assert do(timed.map(range(3_000))) == [number * 2 for number in range(3_000)]
 
 
 def test_what_the_server_refuses_ends_the_map_and_the_group(do: Do, greet: Any, group: ScriptedGroup) -> None:
     group.on_inputs = [lambda _: None, lambda wire: wire.refuse(409, "group_gap") or True]
 
     with pytest.raises(ConflictError):
-        do(greet.map(range(600)))
+        do(greet.map(range(2_600)))
     assert group.cancelled == [None]
 
 
@@ -445,7 +445,7 @@ def test_a_group_with_a_key_is_left_alone_when_its_caller_fails(
     do: Do, greet: Any, group: ScriptedGroup, capsys: Any
 ) -> None:
     def items() -> Iterator[int]:
-        yield from range(600)
+        yield from range(2_600)
         raise OSError("the file ends here")
 
     with pytest.raises(OSError, match="the file ends here"):
@@ -472,7 +472,7 @@ def test_a_map_that_takes_too_long_is_cancelled_when_items_are_missing(
     group.on_inputs = [lambda _: None, *[refuse(429, "group_full", Retry_After="0")] * 1_000_000]
 
     with pytest.raises(JobTimeoutError, match=r"did not get all its items within 0\.2 s; it was cancelled"):
-        do(timed.map(range(600), timeout_s=0.2))
+        do(timed.map(range(2_600), timeout_s=0.2))
 
     assert group.cancelled == [None]
 

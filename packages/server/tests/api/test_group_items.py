@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apothic.wire.functions import FunctionSpec
+from apothic.wire.limits import CHUNK_ITEMS_MAX
 from apothic.wire.values import OUTCOME_TYPE
 from apothic_server.api.runtime.document import read_document
 from apothic_server.services.item_arguments import call_of
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.contract import Contract
-from apothic_server.testing.groups import make_group
+from apothic_server.testing.groups import Outcomes, make_group
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +58,20 @@ async def test_an_item_is_a_job_whoever_tells_of_it(client, group):
     assert [job["attempt"] for job in found] == [1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
     codes = [(job["error"] or {}).get("code") for job in found]
     assert codes[:5] == [None, "python_mismatch", "exception", "exception", None]
+
+
+async def test_the_last_item_of_the_largest_chunk_is_found(cloud, client):
+    group = await make_group(cloud, client, *range(CHUNK_ITEMS_MAX))
+    await group.add(CHUNK_ITEMS_MAX, 7)
+    await group.row(0, "succeeded", *range(CHUNK_ITEMS_MAX), items=CHUNK_ITEMS_MAX)
+    await group.row(CHUNK_ITEMS_MAX, "succeeded", 77)
+
+    last, own = [await get(client, group, CHUNK_ITEMS_MAX - 1 + number, "/outcome") for number in (0, 1)]
+
+    assert (last.json["result"], own.json["result"]) == (CHUNK_ITEMS_MAX - 1, 77)
+    async with client.open("GET", f"/v1/groups/{group.id}/outcomes?from={CHUNK_ITEMS_MAX - 1}") as exchange:
+        await exchange.start()
+        assert await Outcomes(exchange).take(2) == {CHUNK_ITEMS_MAX - 1: CHUNK_ITEMS_MAX - 1, CHUNK_ITEMS_MAX: 77}
 
 
 @pytest.mark.parametrize("number", ["10", "00", "0-4", "-1", "x", "0.0", "99999999"])

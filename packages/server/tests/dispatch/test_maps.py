@@ -51,6 +51,15 @@ async def test_every_item_is_executed_once_in_chunks_that_grow(cloud, worker):
     assert sum(sizes) == 2000
 
 
+async def test_the_next_map_of_a_function_begins_with_what_takes_a_quarter_of_a_chunk(cloud, worker):
+    await until_over(await start_map(cloud, 200), worker)
+
+    sizes = await until_over(await start_map(cloud, 400), worker)
+
+    assert sizes[0] == 24
+    assert sum(sizes) == 400
+
+
 async def test_slow_items_travel_alone_and_are_jobs_with_events(cloud, worker):
     group = await start_map(cloud, 5)
 

@@ -39,8 +39,8 @@ ITEMS_UNREAD_MAX = 4 * MIB
 ITEMS_KEPT_MAX = 1024 * MIB
 """Bytes of items kept of one job; beyond it the oldest go (G5.4)."""
 
-CHUNK_ITEMS_MAX = 500
-"""Items of a map that one attempt executes."""
+CHUNK_ITEMS_MAX = 2_000
+"""Items of a map that one attempt executes; statements of the store know it too."""
 
 CHUNK_INPUTS_MAX = 64 * KIB
 """Packed arguments of a chunk of several items; one item alone may have a value of `VALUE_MAX`."""

@@ -28,6 +28,9 @@ WRITERS_FREE, WRITERS_SHARE = 16, 0.1
 Lines of a chunk leave at its end, so where most items write, each travels alone and its lines are seen at once.
 """
 
+FIRST_S = CHUNK_S / 4
+"""The first chunk of a map is to take no longer, going by the map of its function before: this one may be different."""
+
 NEWEST = 0.3
 """Weight of the newest chunk in the time that an item takes."""
 
@@ -48,6 +51,11 @@ def chunk_items(item_s: float | None, last: int, left: int, slots: int) -> int:
         return 1
     share = max(-(-left // (SHARES * max(1, slots))), _within(LEAST_S, item_s))
     return max(1, min(_within(CHUNK_S, item_s), last * GROWTH, share, left))
+
+
+def size_before_first(item_s: float) -> int:
+    """Return as `last` of a map's first chunk what lets that chunk take `FIRST_S`."""
+    return max(1, _within(FIRST_S, item_s) // GROWTH)
 
 
 def write_often(written: int, ended: int) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from apothic_server.domain.decide.chunks import LOSSES_MAX, chunk_items, slots_of
+from apothic.wire.ids import DeploymentId, FunctionId
+from apothic_server.domain.decide.chunks import LOSSES_MAX, chunk_items, size_before_first, slots_of
 from apothic_server.domain.groups import Slice, chunk_key, item_key
 from apothic_server.domain.jobs import JobStatus, StoredValue
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.live import UNREAD, LiveJob
 from apothic_server.services.dispatch.live_groups import LiveGroup
+
+REMEMBERED_MAX = 1_000
+"""Functions of which it is remembered how long an item of their last map took."""
 
 
 class Cutting:
@@ -18,6 +22,7 @@ class Cutting:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._made = 0
+        self._item_s: dict[tuple[DeploymentId, FunctionId], float] = {}
 
     def job(self, group: LiveGroup, covers: Slice, arguments: StoredValue = UNREAD) -> LiveJob:
         """Return the job that covers these items, which nothing was written of yet."""
@@ -47,6 +52,21 @@ class Cutting:
         if spec.deadline_s is not None:
             job.deadline_at = monotonic + spec.deadline_s
         return job
+
+    def recall(self, group: LiveGroup) -> None:
+        """Let a group that begins expect of its items what those of the map before took, with some caution."""
+        item_s = self._item_s.get((group.function.deployment, group.function.id))
+        if item_s is not None:
+            group.item_s, group.size = item_s, size_before_first(item_s)
+
+    def remember(self, group: LiveGroup) -> None:
+        """Note how long the items of a group took that has ended."""
+        if group.item_s is not None:
+            place = (group.function.deployment, group.function.id)
+            self._item_s.pop(place, None)
+            self._item_s[place] = group.item_s
+            if len(self._item_s) > REMEMBERED_MAX:
+                del self._item_s[next(iter(self._item_s))]
 
     def size(self, group: LiveGroup, first: int, end: int) -> int:
         """Return how many of the items from `first` to below `end`, whose inputs are at hand, travel together."""

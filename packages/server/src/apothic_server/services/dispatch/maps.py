@@ -66,6 +66,7 @@ class Maps:
         closed = self._board.closed.get(group.function.deployment)
         if closed is not None:
             group.is_failing, group.error = True, closed.error
+        self.cutting.recall(group)
         self.go_on(group)
 
     def grew(self, group_id: GroupId, uploaded: int, segment: Segment | None = None) -> None:
@@ -222,7 +223,8 @@ class Maps:
 
     def forget(self, group: LiveGroup) -> None:
         """The end of a group is on disk."""
-        self.groups.pop(group.id, None)
+        if self.groups.pop(group.id, None) is not None:
+            self.cutting.remember(group)
 
     def retried(self, group: LiveGroup, rows: Sequence[LiveJob]) -> None:
         """Items whose entries count as failed are tried again in these rows."""

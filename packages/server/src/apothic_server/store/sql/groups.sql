@@ -1,4 +1,5 @@
--- Groups as requests read and change them, and their inputs. Rows of `jobs` that cover items are the writer's.
+-- Groups as requests read and change them, and their inputs. Rows of `jobs` that cover items are the writer's. A chunk
+-- begins less than 2,000 items before any that it covers (`CHUNK_ITEMS_MAX`).
 
 -- name: add_group
 -- Nothing when the function has a group with this key.
@@ -123,7 +124,7 @@ SELECT one.id, one.org, one.app, one.deployment, one.function, one.status, one.s
 FROM groups AS one LEFT JOIN LATERAL (
     SELECT * FROM jobs
     WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
-        AND first_item > $3::int - 500 AND first_item <= $3::int AND first_item + chunk_items > $3::int
+        AND first_item > $3::int - 2000 AND first_item <= $3::int AND first_item + chunk_items > $3::int
     ORDER BY first_item DESC LIMIT 1
 ) AS chunk ON true
 WHERE one.org = $1 AND one.id = $2 AND $3::int < one.uploaded;
@@ -154,15 +155,24 @@ WITH looked AS (
         octet_length(job.result), CASE WHEN job.result_blob IS NULL THEN 0 ELSE 1048576 END
     ) AS size_bytes
     FROM unnest($3::int[], $4::int[]) AS wanted (low, high) CROSS JOIN LATERAL (
-        SELECT id, first_item, chunk_items, chunk_done, failed_items, status, error, result, result_blob,
+        (SELECT id, first_item, chunk_items, chunk_done, failed_items, status, error, result, result_blob,
             result_encoding, result_python
         FROM jobs
-        WHERE org = $1 AND group_id = $2
-            AND first_item >= wanted.low - 500 AND first_item < wanted.high
-            AND first_item + coalesce(chunk_items, 1) > wanted.low
+        WHERE org = $1 AND group_id = $2 AND chunk_items IS NULL
+            AND first_item >= wanted.low AND first_item < wanted.high
             AND (first_item, id) > ($5::int, $6::text)
             AND finished_at IS NOT NULL
-        ORDER BY first_item, id LIMIT $7
+        ORDER BY first_item, id LIMIT $7)
+        UNION ALL
+        (SELECT id, first_item, chunk_items, chunk_done, failed_items, status, error, result, result_blob,
+            result_encoding, result_python
+        FROM jobs
+        WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
+            AND first_item > wanted.low - 2000 AND first_item < wanted.high
+            AND first_item + chunk_items > wanted.low
+            AND (first_item, id) > ($5::int, $6::text)
+            AND finished_at IS NOT NULL
+        ORDER BY first_item, id LIMIT $7)
     ) AS job
     ORDER BY job.first_item, job.id LIMIT $7
 )
