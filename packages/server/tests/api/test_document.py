@@ -87,6 +87,8 @@ def test_document_and_table_agree_on_each_operation(name):
     assert row.query == frozenset(CONTRACT.parameters(name, "query"))
     assert set(CONTRACT.parameters(name, "path")) == {part[1:-1] for part in row.path.split("/") if part[:1] == "{"}
     assert set(row.accepts) == accepted_types(described)
+    body = CONTRACT.follow(described.content.get("requestBody", {}))
+    assert body.get("required", False) == (bool(row.accepts) and row.needs_body)
     assert set(row.answers) == answered_types(described)
 
 

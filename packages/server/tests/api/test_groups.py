@@ -16,6 +16,7 @@ from apothic_server.testing.contract import Contract
 from apothic_server.testing.groups import Outcomes, make_group, packed
 
 pytestmark = pytest.mark.anyio
+JSON = {"content-type": "application/json"}
 
 CONTRACT = Contract(json.loads(read_document()))
 
@@ -77,6 +78,17 @@ async def test_a_closed_or_cancelled_group_takes_no_more_items(cloud, client):
 
     assert stopped.json["status"] == "cancelling"
     assert codes(*refused) == [(409, "group_closed")] * 4
+
+
+@pytest.mark.parametrize(("headers", "body"), [({}, b""), (JSON, b"{}"), (JSON, b'{"items":null}')])
+async def test_a_group_is_cancelled_with_a_body_and_without(cloud, client, headers, body):
+    group = await make_group(cloud, client, 1)
+
+    answer = await client.request("POST", f"/v1/groups/{group.id}/cancel", headers=headers, body=body)
+    untold = await client.request("POST", f"/v1/groups/{group.id}/cancel", body=b"{}")
+
+    assert (answer.status, answer.json["status"]) == (200, "cancelling")
+    assert (untold.status, (await group.get())["status"]) == (415, "cancelling")
 
 
 async def test_a_large_item_lies_where_large_values_do(cloud, client):

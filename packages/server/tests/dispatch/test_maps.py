@@ -60,6 +60,16 @@ async def test_the_next_map_of_a_function_begins_with_what_takes_a_quarter_of_a_
     assert sum(sizes) == 400
 
 
+async def test_runners_are_started_at_once_for_all_that_waits(cloud):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_containers=4))
+    worker = await ScriptedWorker(cloud, cpus=8).connect()
+
+    await start_map(cloud, 10)
+    await cloud.settle()
+
+    assert [name for name, _ in worker.received].count("start_runner") == 4
+
+
 async def test_slow_items_travel_alone_and_are_jobs_with_events(cloud, worker):
     group = await start_map(cloud, 5)
 

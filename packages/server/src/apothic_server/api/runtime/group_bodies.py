@@ -54,12 +54,12 @@ def read_total(body: bytes) -> int:
 
 
 def read_items(body: bytes) -> list[int] | None:
-    """Return the numbers of some items, sorted, each once; None for all.
+    """Return the numbers of some items, sorted, each once; None for all, which an empty body says too.
 
     Raises:
         Invalid: The body does not say.
     """
-    items = _object(body, ("items",)).get("items")
+    items = _object(body, ("items",)).get("items") if body else None
     if items is None:
         return None
     numbers = as_array(items)

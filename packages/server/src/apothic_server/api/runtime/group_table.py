@@ -47,7 +47,7 @@ def group_operations(handlers: GroupHandlers) -> list[Operation]:
             is_frequent=True,
         ),
         _change("close_group", f"{ONE}/close", handlers.close_group),
-        _change("cancel_group", f"{ONE}/cancel", handlers.cancel_group),
+        _change("cancel_group", f"{ONE}/cancel", handlers.cancel_group, needs_body=False),
         Operation(
             id="get_group", method="GET", path=ONE, policy=_READ, statuses=_KNOWN | {200}, handler=handlers.get_group
         ),
@@ -78,7 +78,7 @@ def _create(name: str, path: str, handler: Handler) -> Operation:
     )
 
 
-def _change(name: str, path: str, handler: Handler) -> Operation:
+def _change(name: str, path: str, handler: Handler, *, needs_body: bool = True) -> Operation:
     return Operation(
         id=name,
         method="POST",
@@ -88,4 +88,5 @@ def _change(name: str, path: str, handler: Handler) -> Operation:
         handler=handler,
         body_max=JSON_BODY_MAX,
         accepts=(JSON_TYPE,),
+        needs_body=needs_body,
     )

@@ -22,9 +22,14 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SHOWN_MAX = 64
 
 
+def announces_body(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request has a body, or may have one."""
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
 def check_no_body(headers: dict[bytes, bytes]) -> None:
     """Refuse a body announced to an operation that takes none."""
-    if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+    if announces_body(headers):
         raise invalid_body("must be empty: this operation takes no body", "body_unexpected")
 
 

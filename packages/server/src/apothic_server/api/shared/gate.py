@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from apothic.wire.attempts import ATTEMPT_HEADER
 from apothic.wire.limits import HEADER_BLOCK_MAX
 from apothic.wire.tokens import token_kind
-from apothic_server.api.shared.bodies import check_body_headers, check_no_body
+from apothic_server.api.shared.bodies import announces_body, check_body_headers, check_no_body
 from apothic_server.api.shared.idempotency import read_key
 from apothic_server.api.shared.operations import Operation, Receive, Scope
 from apothic_server.api.shared.query import parse_query
@@ -48,7 +48,7 @@ async def admit(
     actor = await authorise(operation.policy, headers, authenticate)
     query = parse_query(scope["query_string"], operation.query)
     media_type = ""
-    if operation.body_max:
+    if operation.body_max and (operation.needs_body or announces_body(headers)):
         media_type = check_body_headers(headers, operation.accepts, operation.body_max)
     else:
         check_no_body(headers)

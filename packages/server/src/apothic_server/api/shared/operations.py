@@ -41,6 +41,7 @@ class Operation:
         upgrade: Serves a WebSocket; None for all other operations.
         body_max: Most bytes of the body; 0 refuses any body.
         accepts: Content types of the body.
+        needs_body: False when it may be left out; handlers get an empty one then.
         answers: Content types of a success.
         query: Parameters that the query may hold.
         is_frequent: Data-plane traffic: a success is logged at debug, which is off by default; failures as elsewhere.
@@ -56,6 +57,7 @@ class Operation:
     upgrade: Upgrade | None = None
     body_max: int = 0
     accepts: tuple[str, ...] = ()
+    needs_body: bool = True
     answers: tuple[str, ...] = ("application/json",)
     query: frozenset[str] = frozenset()
     streams: bool = False
