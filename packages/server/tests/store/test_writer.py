@@ -8,14 +8,16 @@ import asyncpg
 import pytest
 
 from apothic.wire.ids import OrgId, make_key
+from apothic.wire.values import Value
 from apothic_server.domain.errors import Unavailable
-from apothic_server.domain.jobs import JobStatus
+from apothic_server.domain.idempotency import RequestKey
+from apothic_server.domain.jobs import JobStatus, StoredValue
 from apothic_server.store.database import Database
 from apothic_server.store.flush import SQL
 from apothic_server.store.pending import Part, PendingQueue
 from apothic_server.store.writer import PoisonRecord, UnwritableRecord, Writer
 from apothic_server.testing.guarantees import guarantee
-from apothic_server.testing.records import ORG, change, job_id, log_line, new_job, steps
+from apothic_server.testing.records import NOW, ORG, change, job_id, log_line, new_job, steps
 
 pytestmark = pytest.mark.anyio
 OTHER_ORG = OrgId(make_key(0, 9))
@@ -189,10 +191,66 @@ async def test_values_that_no_column_takes_are_poison(writer, column, value):
 async def test_text_that_the_store_cannot_hold_is_refused_before_queueing(writer, text):
     with pytest.raises(UnwritableRecord):
         writer.append(log_line(job_id(1), JobStatus.RUNNING, 1, text))
-    with pytest.raises(UnwritableRecord):
-        writer.append(change(job_id(1), "qs", 0, worker=text))
 
     assert writer.waiting == 0
+
+
+@guarantee("G14.7", "poison_record_fails_alone")
+@pytest.mark.parametrize("text", ["a\x00b", "\\\x00", "\ud800", "x\udfff"])
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_column_that_the_store_cannot_hold_is_poison(writer, database, text, others):
+    python = StoredValue(Value("json", b"1", text))
+    answers = [writer.append(new_job(job_id(number))) for number in range(others)]
+    for bad in (replace(new_job(job_id(7)), arguments=python), change(job_id(8), "qs", 0, worker=text)):
+        with pytest.raises(PoisonRecord):
+            await writer.append(bad)
+
+    assert await asyncio.gather(*answers) == [True] * others
+    assert await rows(database, "SELECT count(*) FROM jobs") == [(others,)]
+
+
+def full_call(job):
+    """Records that fill what a call alone fills, in the order of their moves."""
+    return [
+        replace(
+            new_job(job, arguments=b"[[1],{}]"),
+            key=RequestKey(b"d" * 31 + job[-1].encode(), b"f" * 32),
+            arguments=StoredValue(Value("pickle", b"\x80", "3.11")),
+        ),
+        change(job, "qs", 0, worker="me", term=5),
+        change(job, "sr", 1, started_at=NOW),
+        change(job, "rS", 1, result=b'"\xc3\xa9"'),
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+async def test_a_row_is_the_same_written_alone_and_among_others(writer, database, count):
+    async with database.system_unit() as unit:
+        await unit.execute("INSERT INTO dispatcher (term, holder, url, expires_at) VALUES (5, 'me', '', now())")
+    alone = [writer.append(record) for record in full_call(job_id(1))[:count]]
+    assert await asyncio.gather(*alone) == [True] * count
+    assert writer.counters.commits == 1
+    company = [writer.append(record) for job in (job_id(2), job_id(3)) for record in full_call(job)[:count]]
+    assert await asyncio.gather(*company) == [True] * count * 2
+
+    whole = "to_jsonb({0}) - ARRAY['id', 'stream', 'job', 'digest', 'flush']"
+    for table, per_job in (("jobs", 1), ("events", count), ("idempotency_keys", 1)):
+        found = await rows(database, f"SELECT {whole.format(table)}, count(*) FROM {table} GROUP BY 1")
+        assert [number for _, number in found] == [3] * per_job
+    assert await rows(database, "SELECT count(*) FROM jobs WHERE id = ANY (SELECT job FROM idempotency_keys)") == [(3,)]
+
+
+@pytest.mark.parametrize("held", ["job", "key", "term"])
+async def test_a_job_alone_is_refused_as_among_others(writer, database, held):
+    first, granted = full_call(job_id(1))[0], replace(full_call(job_id(2))[0], term=5 if held == "term" else None)
+    if held != "term":
+        await writer.append(first)
+        granted = replace(granted, id=first.id) if held == "job" else replace(granted, key=first.key)
+    before = await rows(database, "SELECT count(*), max(flush) FROM events")
+
+    assert await writer.append(granted) is False
+    assert await rows(database, "SELECT count(*), max(flush) FROM events") == before
+    assert await rows(database, "SELECT count(*) FROM idempotency_keys") == [(0 if held == "term" else 1,)]
 
 
 async def test_text_that_only_looks_like_an_escaped_nul_is_kept(writer, database):

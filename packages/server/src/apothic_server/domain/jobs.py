@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId
 from apothic.wire.values import Value
@@ -20,36 +20,39 @@ from apothic_server.domain.lifecycle import LifeCycle
 
 
 class JobStatus(Enum):
-    """The nine public statuses."""
+    """The nine public statuses.
 
-    QUEUED = "queued"
-    STARTING = "starting"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    CANCELLING = "cancelling"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    TIMED_OUT = "timed_out"
+    Attributes:
+        letter: Its letter in paths.
+        is_final: Nothing follows it.
+    """
 
-    @property
-    def is_final(self) -> bool:
-        return self in FINAL
+    letter: str
+    is_final: bool
+
+    QUEUED = "queued", "q"
+    STARTING = "starting", "s"
+    RUNNING = "running", "r"
+    RETRYING = "retrying", "y"
+    CANCELLING = "cancelling", "k"
+    SUCCEEDED = "succeeded", "S"
+    FAILED = "failed", "F"
+    CANCELLED = "cancelled", "C"
+    TIMED_OUT = "timed_out", "T"
+
+    def __new__(cls, value: str, letter: str) -> Self:
+        made = object.__new__(cls)
+        made._value_ = value
+        made.letter = letter
+        made.is_final = letter.isupper()
+        return made
+
+    # Each member exists once; an enum's own hash goes through its name, in Python.
+    __hash__ = object.__hash__
 
 
-FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMED_OUT})
-
-LETTERS: dict[JobStatus, str] = {
-    JobStatus.QUEUED: "q",
-    JobStatus.STARTING: "s",
-    JobStatus.RUNNING: "r",
-    JobStatus.RETRYING: "y",
-    JobStatus.CANCELLING: "k",
-    JobStatus.SUCCEEDED: "S",
-    JobStatus.FAILED: "F",
-    JobStatus.CANCELLED: "C",
-    JobStatus.TIMED_OUT: "T",
-}
+FINAL = frozenset(status for status in JobStatus if status.is_final)
+LETTERS: dict[JobStatus, str] = {status: status.letter for status in JobStatus}
 NEW = "n"
 """Letter before the first status: J1 is the path `nq`."""
 
@@ -65,6 +68,8 @@ class JobEvent(Enum):
     CANCEL_ASKED = "cancel_asked"  # J7, J8
     STOPPED = "stopped"  # J9
     TIMED_OUT = "timed_out"  # J10, J11
+
+    __hash__ = object.__hash__
 
 
 _S, _E = JobStatus, JobEvent
@@ -150,6 +155,11 @@ class NewJob:
     waited_fence: int | None = None
     covers: Slice | None = None
     term: int | None = None
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether the row is that of a chunk, which has no events."""
+        return self.covers is not None and self.covers.is_chunk
 
 
 @dataclass(frozen=True, slots=True)

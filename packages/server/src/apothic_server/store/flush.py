@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 import asyncpg
 
 from apothic_server.domain.errors import Unavailable
+from apothic_server.domain.jobs import NewItems
 from apothic_server.failpoints import fp
 from apothic_server.store.connection import Connection, Statement
 from apothic_server.store.pending import Pending
-from apothic_server.store.rows import ARGUMENTS, RESULT, Row, document, items_arguments
+from apothic_server.store.rows import document, items_arguments, lone_arguments
 from apothic_server.store.statements import load
 
 SQL = load("writer")
@@ -38,8 +39,8 @@ _LOST = (
 )
 
 
-Run = Callable[[list[Row], int], Awaitable[set[str]]]
-"""Sends the rows of one kind, given the number of the flush; returns the jobs that were written."""
+Run = Callable[[list[Pending], int], Awaitable[set[str]]]
+"""Sends what is pending of one kind, given the number of the flush; returns the jobs that were written."""
 
 
 class Connect(Protocol):
@@ -92,6 +93,7 @@ class FlushConnection:
         self._timeout_s = timeout_s
         self._before_commit = before_commit
         self._insert: Statement | None = None
+        self._insert_one: Statement | None = None
         self._change: Statement | None = None
         self._append: Statement | None = None
         self.backend: tuple[int, datetime] | None = None
@@ -105,6 +107,7 @@ class FlushConnection:
         """Set up the session. The empty flush at the end makes the plans, so that the first real one is fast."""
         await self._connection.execute(_SESSION.format(ms=round(self._timeout_s * 1000)), timeout=self._timeout_s)
         self._insert = await self._connection.prepare(SQL["insert_jobs"], timeout=self._timeout_s)
+        self._insert_one = await self._connection.prepare(SQL["insert_job"], timeout=self._timeout_s)
         self._change = await self._connection.prepare(SQL["change_jobs"], timeout=self._timeout_s)
         self._append = await self._connection.prepare(SQL["append_items"], timeout=self._timeout_s)
         row = await self._connection.fetchrow(SQL["own_backend"], timeout=self._timeout_s)
@@ -120,21 +123,21 @@ class FlushConnection:
         Raises:
             Exception: Nothing was applied, unless `trouble_of` says `LOST`.
         """
-        new = [pending.row for pending in batch if pending.is_new]
-        items = [pending.row for pending in batch if pending.has_items]
-        changes = [pending.row for pending in batch if not (pending.is_new or pending.has_items)]
+        new = [pending for pending in batch if pending.is_new]
+        items = [pending for pending in batch if pending.has_items]
+        changes = [pending for pending in batch if not (pending.is_new or pending.has_items)]
         kinds = ((new, self._run_insert), (changes, self._run_change), (items, self._run_append))
-        steps = [(rows, run) for rows, run in kinds if rows]
+        steps = [(some, run) for some, run in kinds if some]
         if len(steps) > 1:
             return await self._write_all(steps, flush)
         if self._before_commit is not None:
             await self._before_commit()
-        rows, run = steps[0]
-        return await run(rows, flush)
+        some, run = steps[0]
+        return await run(some, flush)
 
     async def written_by(self, batch: Sequence[Pending], flush: int) -> set[str]:
         """Return which jobs of `batch` the flush with this number has written."""
-        jobs, orgs = [pending.job for pending in batch], [pending.row["org"] for pending in batch]
+        jobs, orgs = [pending.job for pending in batch], [pending.org for pending in batch]
         rows = await self._connection.fetch(SQL["find_flush"], jobs, orgs, flush, timeout=self._timeout_s)
         return {row["id"] for row in rows}
 
@@ -162,12 +165,12 @@ class FlushConnection:
         """Drop the connection without a word."""
         self._connection.terminate()
 
-    async def _write_all(self, steps: Sequence[tuple[list[Row], Run]], flush: int) -> set[str]:
+    async def _write_all(self, steps: Sequence[tuple[list[Pending], Run]], flush: int) -> set[str]:
         done: set[str] = set()
         await self._connection.execute("BEGIN", timeout=self._timeout_s)
         try:
-            for rows, run in steps:
-                done |= await run(rows, flush)
+            for some, run in steps:
+                done |= await run(some, flush)
         except Exception as error:
             if trouble_of(error) is not Trouble.LOST:
                 await self._connection.execute("ROLLBACK", timeout=self._timeout_s)
@@ -178,25 +181,28 @@ class FlushConnection:
         await self._connection.execute("COMMIT", timeout=self._timeout_s)
         return done
 
-    async def _run_insert(self, rows: list[Row], flush: int) -> set[str]:
-        assert self._insert is not None, "the connection is not prepared"
-        arguments, results = _column(rows, ARGUMENTS), _column(rows, RESULT)
+    async def _run_insert(self, new: list[Pending], flush: int) -> set[str]:
+        assert self._insert is not None and self._insert_one is not None, "the connection is not prepared"
+        if len(new) == 1 and (given := lone_arguments(new[0].row, flush)) is not None:
+            found = await self._insert_one.fetch(*given, timeout=self._timeout_s)
+            return {row[0] for row in found}
+        rows = [pending.row for pending in new]
+        arguments, results = [row.arguments for row in rows], [row.result for row in rows]
         found = await self._insert.fetch(document(rows), arguments, results, flush, timeout=self._timeout_s)
         return {row[0] for row in found}
 
-    async def _run_change(self, rows: list[Row], flush: int) -> set[str]:
+    async def _run_change(self, changes: list[Pending], flush: int) -> set[str]:
         assert self._change is not None, "the connection is not prepared"
-        found = await self._change.fetch(document(rows), _column(rows, RESULT), flush, timeout=self._timeout_s)
+        rows = [pending.row for pending in changes]
+        results = [row.result for row in rows]
+        found = await self._change.fetch(document(rows), results, flush, timeout=self._timeout_s)
         return {row[0] for row in found}
 
-    async def _run_append(self, rows: list[Row], flush: int) -> set[str]:
+    async def _run_append(self, items: list[Pending], flush: int) -> set[str]:
         assert self._append is not None, "the connection is not prepared"
-        found = await self._append.fetch(*items_arguments(rows), flush, timeout=self._timeout_s)
+        records = [cast("NewItems", pending.parts[0].record) for pending in items]
+        found = await self._append.fetch(*items_arguments(records), flush, timeout=self._timeout_s)
         return {row[0] for row in found}
-
-
-def _column(rows: list[Row], name: str) -> list[bytes | None]:
-    return [row.get(name) for row in rows]
 
 
 def _constraint(error: asyncpg.PostgresError) -> str | None:

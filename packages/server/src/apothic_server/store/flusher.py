@@ -88,7 +88,7 @@ class Losses:
             self._pause_s = min(self._pause_s * 2, REDIAL_MAX_S)
             return left
         for pending in chain.from_iterable(left):
-            pending.fail(_given_up(error, was_sent=False))
+            pending.answer(_given_up(error, was_sent=False))
         return []
 
 
@@ -194,12 +194,12 @@ class Flusher:
         folds: list[Pending] = []
         for pending in group:
             if pending.job in done:
-                pending.settle(True)
+                pending.answer(True)
             elif len(pending.parts) > 1:
                 folds.append(pending)
             else:
                 self._counters.refused += 1
-                pending.settle(False)
+                pending.answer(False)
         return _rounds(folds)
 
     def _divide(self, group: list[Pending], error: Exception) -> list[list[Pending]]:
@@ -214,7 +214,7 @@ class Flusher:
         log.error("writer.poison_record", job=group[0].job, error=type(error).__name__, sqlstate=state)
         poison = PoisonRecord(f"the store rejected a record of job {group[0].job}")
         poison.__cause__ = error
-        group[0].fail(poison)
+        group[0].answer(poison)
         return []
 
     async def _recover(self, group: list[Pending], number: int, error: Exception) -> list[list[Pending]]:
@@ -234,7 +234,7 @@ class Flusher:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, REDIAL_MAX_S)
         for pending in group:
-            pending.fail(_given_up(error, was_sent=lost is not None))
+            pending.answer(_given_up(error, was_sent=lost is not None))
         return []
 
     async def _look_up(

@@ -8,22 +8,21 @@ A record that does not follow stays behind its forerunner for a later flush, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import TypeAlias
+from operator import attrgetter
+from typing import TypeAlias, cast
 
 import structlog
 
 from apothic.wire.ids import JobId
-from apothic_server.domain.jobs import LETTERS, JobChange, NewItems, NewJob
-from apothic_server.store.rows import EVENTS, Row, change_row, items_row, merge, new_row, size_of
+from apothic_server.domain.jobs import JobChange, NewItems, NewJob
+from apothic_server.store.rows import Row, row_of, size_of
 
 log = structlog.get_logger(__name__)
 
 Record: TypeAlias = NewJob | JobChange | NewItems
 
 FOLDED_EVENTS_MAX = 1024 * 1024
-"""Longest text of events that one row write appends; a record beyond it waits for the next flush."""
-
+"""Most bytes of the records that one row write is folded of; a record beyond it waits for the next flush."""
 
 Answer: TypeAlias = bool | Exception
 """What became of a record: on disk, refused by its guard, or why neither can be said."""
@@ -33,7 +32,7 @@ class Part:
     """One record and whoever wants to know what became of it.
 
     Args:
-        tell: Called once with the answer.
+        tell: Called once with the answer; for a quiet record with whether it is on disk.
         is_waited: Somebody waits for the answer, so it is part of the next flush, whoever causes that.
         within_s: A flush starts within so many seconds, for this record if for no other.
         ride_after_s: It joins a flush that others cause once it is so old.
@@ -44,8 +43,7 @@ class Part:
     def __init__(
         self,
         record: Record,
-        tell: Callable[[Answer], None] = lambda _: None,
-        *,
+        tell: Callable[[Answer], None] | None = None,
         is_waited: bool = False,
         within_s: float = 0.0,
         ride_after_s: float = 0.0,
@@ -56,104 +54,119 @@ class Part:
         self.within_s = within_s
         self.ride_after_s = ride_after_s
 
-    def answer(self, answer: Answer) -> None:
-        """Tell what became of the record."""
-        # A listener that fails must not take the writer, and with it every other record, along.
-        try:
-            self.tell(answer)
-        except Exception:
-            log.exception("writer.listener_failed")
-
 
 class Pending:
     """Everything that one flush writes to one job.
 
     Attributes:
-        row: Parameters of the statement.
-        parts: The records behind it, in order; more than one when folded.
+        parts: The records of it, in order; more than one when folded.
+        size: About how many bytes they have.
         since: Monotonic time of the first record.
         due: Monotonic time by which a flush starts for it, or for what is queued behind.
         rides_at: Monotonic time from which it joins any flush.
         has_waiter: Somebody waits for one of the parts, or for one queued behind.
         behind: Records of the same job that could not be folded, for later flushes.
+        is_new: It inserts the job.
         has_items: It appends items; such a record is never folded.
     """
 
     __slots__ = (
         "_fence",
+        "_has_key",
         "_letter",
-        "_org",
+        "_row",
+        "_term",
         "behind",
         "due",
         "has_items",
         "has_waiter",
         "is_new",
         "job",
+        "org",
         "parts",
         "rides_at",
-        "row",
         "since",
         "size",
     )
 
-    def __init__(self, part: Part, row: Row, since: float, size: int) -> None:
+    def __init__(self, part: Part, since: float, size: int) -> None:
         record = part.record
-        self.row = row
         self.parts = [part]
+        self.size = size
         self.since = since
         self.due = since + part.within_s
         self.rides_at = since + part.ride_after_s
         self.has_waiter = part.is_waited
         self.behind: Pending | None = None
-        self.size = size
-        self._org = record.org
-        self.has_items = isinstance(record, NewItems)
-        if isinstance(record, NewJob):
+        self.org = record.org
+        self.is_new = self.has_items = self._has_key = False
+        self._term: int | None = None
+        self._row: Row | None = None
+        if type(record) is NewJob:
             self.is_new, self.job, self._letter, self._fence = True, record.id, "q", 0
+            self._has_key, self._term = True, record.term
+        elif type(record) is JobChange:
+            self.job, self._letter, self._fence = record.job, record.expect_status.letter, record.expect_fence
+            self._advance(record)
         else:
-            self.is_new, self.job, self._letter = False, record.job, LETTERS[record.expect_status]
-            self._fence = record.expect_fence
-            if isinstance(record, JobChange):
-                self._advance(record)
+            record = cast("NewItems", record)
+            self.has_items, self.job, self._letter, self._fence = True, record.job, "", record.expect_fence
 
-    def follows(self, change: JobChange, row: Row) -> bool:
+    @property
+    def row(self) -> Row:
+        """The row write, unless it appends items; made when it is first asked for.
+
+        Raises:
+            ValueError: A record holds what is no JSON.
+        """
+        if self._row is None:
+            first, *later = [cast("NewJob | JobChange", part.record) for part in self.parts]
+            self._row = row_of(first, cast("list[JobChange]", later))
+        return self._row
+
+    def follows(self, change: JobChange, size: int) -> bool:
         """Whether `change` expects exactly what this row write leaves behind."""
-        mine, its = self.row.get("guard_term"), change.term
+        term = change.term
         return (
-            not self.has_items
-            and change.expect_fence == self._fence
-            and LETTERS[change.expect_status] == self._letter
-            and change.path[:1] in ("", self._letter)
-            and change.org == self._org
-            and (mine is None or its is None or mine == its)
-            and (change.key is None or not (self.is_new or "key_digest" in self.row))
-            and len(self.row[EVENTS]) + len(row[EVENTS]) <= FOLDED_EVENTS_MAX
+            change.expect_fence == self._fence
+            and change.expect_status.letter == self._letter
+            and (not change.path or change.path[0] == self._letter)
+            and change.org == self.org
+            and (term is None or self._term is None or self._term == term)
+            and (change.key is None or not self._has_key)
+            and self.size + size <= FOLDED_EVENTS_MAX
         )
 
-    def fold(self, part: Part, change: JobChange, row: Row, size: int) -> None:
+    def fold(self, part: Part, change: JobChange, size: int) -> None:
         """Add a change for which `follows` holds."""
-        merge(self.row, row)
         self.parts.append(part)
         self.size += size
         self._advance(change)
 
     def alone(self) -> list[Pending]:
         """Return each part as a row write of its own, in order."""
-        return [Pending(part, row_of(part.record), self.since, 0) for part in self.parts]
+        return [Pending(part, self.since, 0) for part in self.parts]
 
-    def settle(self, applied: bool) -> None:
+    def answer(self, answer: Answer) -> None:
+        """Tell what became of the records."""
         for part in self.parts:
-            part.answer(applied)
-
-    def fail(self, error: Exception) -> None:
-        for part in self.parts:
-            part.answer(error)
+            if part.tell is None:
+                continue
+            # A listener that fails must not take the writer, and with it every other record, along.
+            try:
+                part.tell(answer if part.is_waited else answer is True)
+            except Exception:
+                log.exception("writer.listener_failed")
 
     def _advance(self, change: JobChange) -> None:
         if change.path:
             self._letter = change.path[-1]
         if change.fields.fence is not None:
             self._fence = change.fields.fence
+        if change.term is not None:
+            self._term = change.term
+        if change.key is not None:
+            self._has_key = True
 
 
 class PendingQueue:
@@ -180,33 +193,34 @@ class PendingQueue:
         Raises:
             UnwritableRecord: The record cannot be stored; the queue is unchanged.
         """
-        record, row = part.record, row_of(part.record)
-        job = record.id if isinstance(record, NewJob) else record.job
-        size = size_of(row)
+        record = part.record
+        size = size_of(record)
+        job = record.id if type(record) is NewJob else cast("JobChange | NewItems", record).job
         self.records += 1
         self.size_bytes += size
         head = self._heads.get(job)
         if head is None:
-            self._heads[job] = Pending(part, row, now, size)
+            self._heads[job] = Pending(part, now, size)
             return size
         last = _hurried(head, part.is_waited, now + part.within_s)
-        if isinstance(record, JobChange) and last.follows(record, row):
-            last.fold(part, record, row, size)
+        if type(record) is JobChange and last.follows(record, size):
+            last.fold(part, record, size)
             self.folded += 1
         else:
-            last.behind = Pending(part, row, now, size)
+            last.behind = Pending(part, now, size)
         return size
 
     def take(self, now: float, records_max: int) -> list[Pending]:
         """Remove and return what a flush writes now: what has a waiter or is old enough to ride, sorted by key."""
-        chosen = list(islice((head for head in self if head.has_waiter or head.rides_at <= now), records_max))
+        heads = self._heads
+        chosen = [head for head in heads.values() if head.has_waiter or head.rides_at <= now][:records_max]
         for head in chosen:
             self.records -= len(head.parts)
             self.size_bytes -= head.size
             if head.behind is None:
-                del self._heads[head.job]
+                del heads[head.job]
             else:
-                self._heads[head.job] = head.behind
+                heads[head.job] = head.behind
                 head.behind = None
         chosen.sort(key=_key)
         return chosen
@@ -216,27 +230,17 @@ class PendingQueue:
         return min((head.due for head in self), default=None)
 
 
-def row_of(record: Record) -> Row:
-    """Return the statement parameters of one record."""
-    match record:
-        case NewJob():
-            return new_row(record)
-        case NewItems():
-            return items_row(record)
-        case JobChange():
-            return change_row(record)
-
-
-def _key(pending: Pending) -> str:
-    return pending.job
+_key = attrgetter("job")
 
 
 def _hurried(head: Pending, is_waited: bool, due: float) -> Pending:
     """Have what is queued of a job written as soon as what comes now asks for; return the last of it."""
     last = head
     while True:
-        last.has_waiter = last.has_waiter or is_waited
-        last.due = min(last.due, due)
+        if is_waited:
+            last.has_waiter = True
+        if due < last.due:
+            last.due = due
         if last.behind is None:
             return last
         last = last.behind

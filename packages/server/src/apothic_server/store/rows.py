@@ -1,148 +1,205 @@
 """Records of the batching writer as rows of its statements (`sql/writer.sql`).
 
-A row is a mapping from column to value without the columns that stay empty. A flush sends its rows as one JSON
-document: for the driver that is a single parameter, which costs a fifth of an array per column. Values, which are
-bytes, travel beside the document in arrays of their own.
+Rows are made when a flush takes them, each in one pass over the records that were folded into it. A flush sends its
+rows as one JSON document: for the driver that is a single parameter, which costs a fifth of an array per column.
+Values, which are bytes, travel beside the document in arrays of their own. A flush of one new job, which is what a call
+alone needs, is sent without a document: `lone_arguments`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from apothic_server.domain.groups import ITEMS, SPREAD, Slice
 from apothic_server.domain.idempotency import KeyRow, RequestKey
-from apothic_server.domain.jobs import (
-    LETTERS,
-    NEW,
-    ItemSegment,
-    JobChange,
-    JobFields,
-    JobStatus,
-    NewItems,
-    NewJob,
-    StoredValue,
-    StreamEvent,
-)
-
-Row: TypeAlias = dict[str, Any]
-
-ARGUMENTS, RESULT, EVENTS = "arguments", "result", "events"
-"""Columns outside of the document, and the column whose text is encoded already."""
-
-SEGMENTS = "segments"
-"""What a row of items holds beside its document: `ItemSegment`s."""
+from apothic_server.domain.jobs import LETTERS, ItemSegment, JobChange, NewItems, NewJob, StoredValue, StreamEvent
 
 _STATUS_OF = {letter: status.value for status, letter in LETTERS.items()}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHORT = frozenset({"job.queued", "job.status", "job.running", "job.result", "job.end"})
+"""Kinds of events whose data nobody outside chooses."""
+
+_SHORT_SIZE = 128
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _json = msgspec.json.Encoder()
 
 
 class UnwritableRecord(ValueError):
-    """A record that no store accepts: NUL or a lone surrogate in text, no event, an unknown path."""
+    """A record that no store accepts: NUL or a lone surrogate in what user code wrote, no event, no items."""
 
 
-def new_row(record: NewJob) -> Row:
-    """Return the row that inserts a job as queued.
+class Columns(msgspec.Struct, omit_defaults=True):
+    """What the document says of one row; a column that is None stays as it is, or empty."""
 
-    Raises:
-        UnwritableRecord: The record cannot be stored.
+    id: str
+    org: str
+    event_count: int = -1
+    app: str | None = None
+    deployment: str | None = None
+    function: str | None = None
+    status: str | None = None
+    path: str | None = None
+    expect_status: str | None = None
+    expect_fence: int | None = None
+    attempt: int | None = None
+    fence: int | None = None
+    losses: int | None = None
+    worker: str | None = None
+    term: int | None = None
+    run_at: datetime | None = None
+    arguments_blob: str | None = None
+    arguments_encoding: str | None = None
+    arguments_python: str | None = None
+    result_blob: str | None = None
+    result_encoding: str | None = None
+    result_python: str | None = None
+    error: dict[str, Any] | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    retry_of: str | None = None
+    parent: str | None = None
+    depth: int | None = None
+    waited_fence: int | None = None
+    group_id: str | None = None
+    first_item: int | None = None
+    chunk_items: int | None = None
+    chunk_done: int | None = None
+    failed_items: tuple[int, ...] | None = None
+    overlays: str | None = None
+    guard_term: int | None = None
+    key_digest: str | None = None
+    key_fingerprint: str | None = None
+    key_status: int | None = None
+    key_body: str | None = None
+    key_at: datetime | None = None
+    events: list[StreamEvent] = []
+
+
+class Row:
+    """One row write.
+
+    Attributes:
+        arguments, result: Inline values, beside the document.
     """
-    value = record.arguments.value
-    row: Row = {
-        "id": record.id,
-        "org": record.org,
-        "app": record.app,
-        "deployment": record.deployment,
-        "function": record.function,
-        "status": JobStatus.QUEUED.value,
-        "path": NEW + LETTERS[JobStatus.QUEUED],
-        "arguments_encoding": value.encoding,
-        "created_by": record.created_by,
-        "created_at": record.created_at,
-    }
-    if value.python is not None:
-        row["arguments_python"] = value.python
-    if record.key is not None:
-        _add_key(row, record.key)
-    if record.retry_of is not None:
-        row["retry_of"] = record.retry_of
-    if record.parent is not None:
-        row |= {"parent": record.parent, "depth": record.depth, "waited_fence": record.waited_fence}
-    if record.term is not None:
-        row["guard_term"] = record.term
-    if record.covers is None:
-        _add_value(row, ARGUMENTS, record.arguments)
+
+    __slots__ = ("arguments", "columns", "result")
+
+    def __init__(self, columns: Columns, arguments: bytes | None = None) -> None:
+        self.columns = columns
+        self.arguments = arguments
+        self.result: bytes | None = None
+
+
+def row_of(first: NewJob | JobChange, later: Sequence[JobChange] = ()) -> Row:
+    """Return the row write of a record and of those that follow it exactly: of each column the last value wins."""
+    if type(first) is NewJob:
+        row = _new_row(first)
     else:
-        _add_slice(row, record.covers)
-    _check_texts(row)
-    _add_events(row, record.events, is_chunk=record.covers is not None and record.covers.is_chunk)
+        assert type(first) is JobChange
+        expected = first.expect_status.value
+        columns = Columns(first.job, first.org, expect_status=expected, expect_fence=first.expect_fence, events=[])
+        row = Row(columns)
+        _apply(row, first)
+    for change in later:
+        _apply(row, change)
+    row.columns.event_count = len(row.columns.events)
     return row
 
 
-def change_row(record: JobChange) -> Row:
-    """Return the row that changes a job.
+def size_of(record: NewJob | JobChange | NewItems) -> int:
+    """Return about how many bytes a record keeps in memory and sends to the store.
 
     Raises:
         UnwritableRecord: The record cannot be stored.
     """
-    row: Row = {
-        "id": record.job,
-        "org": record.org,
-        "expect_status": record.expect_status.value,
-        "expect_fence": record.expect_fence,
-    }
-    if record.term is not None:
-        row["guard_term"] = record.term
-    if record.path:
-        row["path"], row["status"] = record.path, _STATUS_OF.get(record.path[-1])
-    if record.key is not None:
-        _add_key(row, record.key)
-        row["key_at"] = record.events[-1].at if record.events else None
-        if record.key.answer is not None:
-            row["key_status"], row["key_body"] = record.key.answer.status, _bytea(record.key.answer.body)
-    if row.get("status", "") is None:
-        raise UnwritableRecord(f"path {record.path!r} of job {record.job} ends in no status")
-    _add_fields(row, record.fields)
-    _check_texts(row)
-    _add_events(row, record.events, is_chunk=record.is_chunk)
-    return row
+    if type(record) is NewJob:
+        value, size = record.arguments, events_size(record)
+    elif type(record) is JobChange:
+        value, size = record.fields.result, events_size(record)
+    else:
+        assert type(record) is NewItems
+        if not record.segments:
+            raise UnwritableRecord("a record of items needs at least one")
+        value, size = None, sum([len(segment.data) for segment in record.segments])
+    return 512 + size + (0 if value is None else len(value.value.data))
 
 
-def items_row(record: NewItems) -> Row:
-    """Return the row that appends items to a job's stream.
+def events_size(record: NewJob | JobChange) -> int:
+    """Return about how many bytes the events of a record have.
 
     Raises:
-        UnwritableRecord: There are none.
+        UnwritableRecord: They cannot be stored.
     """
-    if not record.segments:
-        raise UnwritableRecord("a record of items needs at least one")
-    first = record.segments[0]
-    return {
-        "id": record.job,
-        "org": record.org,
-        "expect_status": record.expect_status.value,
-        "expect_fence": record.expect_fence,
-        "attempt": first.attempt,
-        "first_ordinal": first.first_ordinal,
-        "item_count": sum(segment.count for segment in record.segments),
-        "item_bytes": sum(len(segment.data) for segment in record.segments),
-        SEGMENTS: record.segments,
-    }
+    # A change without an event could not be told from one that was never written (`find_flush`), and none exists: every
+    # change of a job is announced in its stream. The row of a chunk says itself which flush wrote it.
+    events = record.events
+    if record.is_chunk == bool(events):
+        raise UnwritableRecord("a record needs at least one event, that of a chunk none")
+    size = 0
+    for event in events:
+        size += _SHORT_SIZE if event.kind in _SHORT else len(_checked(event.data))
+    return size
 
 
-def items_arguments(rows: Sequence[Row]) -> list[Any]:
-    """Return the parameters of `append_items` for these rows: the document, then an array per column of segments."""
-    inside = [
-        {"place": place, **{name: row[name] for name in row if name != SEGMENTS}} for place, row in enumerate(rows)
-    ]
-    parts: list[tuple[int, ItemSegment]] = [(place, part) for place, row in enumerate(rows) for part in row[SEGMENTS]]
+def document(rows: Sequence[Row]) -> str:
+    """Return the JSON document of `rows`, in their order."""
+    return _json.encode([row.columns for row in rows]).decode()
+
+
+def lone_arguments(row: Row, flush: int) -> tuple[Any, ...] | None:
+    """Return the parameters of `insert_job`, or None when the row has a column that the statement does not fill."""
+    its = row.columns
+    if (
+        its.retry_of is not None
+        or its.parent is not None
+        or its.group_id is not None
+        or its.error is not None
+        or its.losses is not None
+        or its.run_at is not None
+        or its.arguments_blob is not None
+        or its.result_blob is not None
+    ):
+        return None
+    events = its.events
+    return (
+        its.id, its.org, its.app, its.deployment, its.function, its.status, its.path,
+        its.attempt or 0, its.fence or 0, its.worker, its.term,
+        row.arguments, its.arguments_encoding, its.arguments_python, row.result, its.result_encoding, its.result_python,
+        its.event_count, its.created_by, its.created_at, its.started_at, its.finished_at,
+        its.guard_term, its.key_digest, its.key_fingerprint,
+        [event.kind for event in events], [event.at for event in events], [_text(event.data) for event in events],
+        flush,
+    )  # fmt: skip
+
+
+def items_arguments(records: Sequence[NewItems]) -> list[Any]:
+    """Return the parameters of `append_items` for these records: the document, then an array per column of segments."""
+    parts: list[tuple[int, ItemSegment]] = []
+    inside: list[dict[str, object]] = []
+    for place, record in enumerate(records):
+        first = record.segments[0]
+        inside.append(
+            {
+                "place": place,
+                "id": record.job,
+                "org": record.org,
+                "expect_status": record.expect_status.value,
+                "expect_fence": record.expect_fence,
+                "attempt": first.attempt,
+                "first_ordinal": first.first_ordinal,
+                "item_count": sum([segment.count for segment in record.segments]),
+                "item_bytes": sum([len(segment.data) for segment in record.segments]),
+            }
+        )
+        parts += [(place, segment) for segment in record.segments]
     return [
-        _json.encode(inside).decode(),
+        _text(inside),
         [place for place, _ in parts],
         [part.first_ordinal for _, part in parts],
         [part.count for _, part in parts],
@@ -153,111 +210,96 @@ def items_arguments(rows: Sequence[Row]) -> list[Any]:
     ]
 
 
-def merge(row: Row, later: Row) -> None:
-    """Fold the change `later` into `row`: paths and events are joined, of each field the later value wins."""
-    between = "," if row["event_count"] and later["event_count"] else ""
-    joined = {
-        "event_count": row["event_count"] + later["event_count"],
-        EVENTS: f"{row[EVENTS][:-1]}{between}{later[EVENTS][1:]}",
-    }
-    if "path" in row and "path" in later:
-        joined["path"] = row["path"] + later["path"][1:]
-    expected = {name: row[name] for name in ("expect_status", "expect_fence") if name in row}
-    row.update(later)
-    if not expected:
-        del row["expect_status"], row["expect_fence"]
-    row.update(expected)
-    row.update(joined)
+def _new_row(record: NewJob) -> Row:
+    stored = record.arguments
+    columns = Columns(
+        record.id,
+        record.org,
+        app=record.app,
+        deployment=record.deployment,
+        function=record.function,
+        status="queued",
+        path="nq",
+        arguments_encoding=stored.value.encoding,
+        arguments_python=stored.value.python,
+        created_by=record.created_by,
+        created_at=record.created_at,
+        retry_of=record.retry_of,
+        guard_term=record.term,
+        events=[*record.events],
+    )
+    if record.key is not None:
+        _add_key(columns, record.key)
+    if record.parent is not None:
+        columns.parent, columns.depth, columns.waited_fence = record.parent, record.depth, record.waited_fence
+    if record.covers is not None:
+        _add_slice(columns, record.covers)
+        return Row(columns)
+    columns.arguments_blob = stored.blob
+    return Row(columns, stored.value.data if stored.blob is None else None)
 
 
-def document(rows: Sequence[Row]) -> str:
-    """Return the JSON document of `rows`, in their order."""
-    outside = (ARGUMENTS, RESULT)
-    inside = [
-        {name: value for name, value in row.items() if name not in outside}
-        | {EVENTS: msgspec.Raw(row[EVENTS].encode())}
-        for row in rows
-    ]
-    return _json.encode(inside).decode()
-
-
-def size_of(row: Row) -> int:
-    """Return about how many bytes a row keeps in memory and sends to the store."""
-    if SEGMENTS in row:
-        return 512 + sum(len(segment.data) for segment in row[SEGMENTS])
-    values = len(row.get(ARGUMENTS) or b"") + len(row.get(RESULT) or b"")
-    return 512 + values + len(row[EVENTS])
-
-
-def _add_fields(row: Row, fields: JobFields) -> None:
-    for name in _PLAIN_FIELDS:
+def _apply(row: Row, change: JobChange) -> None:
+    """Add a change to the row that it follows."""
+    columns, path, fields = row.columns, change.path, change.fields
+    columns.events += change.events
+    if path:
+        columns.path = path if columns.path is None else columns.path + path[1:]
+        columns.status = _STATUS_OF.get(path[-1])
+    if change.term is not None:
+        columns.guard_term = change.term
+    if change.key is not None:
+        _add_key(columns, change.key)
+        columns.key_at = change.events[-1].at if change.events else None
+        if change.key.answer is not None:
+            columns.key_status, columns.key_body = change.key.answer.status, _bytea(change.key.answer.body)
+    for name in _FIELDS:
         value = getattr(fields, name)
         if value is not None:
-            row[name] = value
-    if fields.error is not None:
-        row["error"] = msgspec.Raw(_json_text(fields.error).encode())
+            setattr(columns, name, value)
     if fields.result is not None:
-        row["result_encoding"] = fields.result.value.encoding
-        if fields.result.value.python is not None:
-            row["result_python"] = fields.result.value.python
-        _add_value(row, RESULT, fields.result)
+        _add_result(row, fields.result)
 
 
-_PLAIN_FIELDS = (
-    "attempt", "fence", "losses", "worker", "term", "run_at", "started_at", "finished_at",
+_FIELDS = (
+    "attempt", "fence", "losses", "worker", "term", "run_at", "started_at", "finished_at", "error",
     "chunk_items", "chunk_done", "failed_items",
 )  # fmt: skip
 
 
-def _add_key(row: Row, key: RequestKey | KeyRow) -> None:
-    row["key_digest"], row["key_fingerprint"] = _bytea(key.digest), _bytea(key.fingerprint)
+def _add_result(row: Row, stored: StoredValue) -> None:
+    row.columns.result_encoding, row.columns.result_python = stored.value.encoding, stored.value.python
+    if stored.blob is None:
+        row.result = stored.value.data
+    else:
+        row.columns.result_blob = stored.blob
+
+
+def _add_key(columns: Columns, key: RequestKey | KeyRow) -> None:
+    columns.key_digest, columns.key_fingerprint = _bytea(key.digest), _bytea(key.fingerprint)
 
 
 def _bytea(data: bytes) -> str:
     return f"\\x{data.hex()}"
 
 
-def _add_value(row: Row, name: str, stored: StoredValue) -> None:
-    if stored.blob is None:
-        row[name] = stored.value.data
-    else:
-        row[f"{name}_blob"] = stored.blob
-
-
-def _add_slice(row: Row, covers: Slice) -> None:
-    row |= {"group_id": covers.group, "first_item": covers.first}
-    row["arguments_encoding"] = SPREAD if covers.spread else ITEMS
+def _add_slice(columns: Columns, covers: Slice) -> None:
+    columns.group_id, columns.first_item = covers.group, covers.first
+    columns.arguments_encoding = SPREAD if covers.spread else ITEMS
     if covers.is_chunk:
-        row["chunk_items"] = covers.count
-    if covers.overlays is not None:
-        row["overlays"] = covers.overlays
+        columns.chunk_items = covers.count
+    columns.overlays = covers.overlays
 
 
-def _add_events(row: Row, events: tuple[StreamEvent, ...], *, is_chunk: bool) -> None:
-    # A change without an event could not be told from one that was never written (`find_flush`), and none exists: every
-    # change of a job is announced in its stream. The row of a chunk says itself which flush wrote it.
-    if is_chunk == bool(events):
-        raise UnwritableRecord("a record needs at least one event, that of a chunk none")
-    if not events:
-        row[EVENTS], row["event_count"] = "[]", 0
-        return
-    row[EVENTS] = _json_text(events)
-    row["event_count"] = len(events)
+def _text(value: object) -> str:
+    return _json.encode(value).decode()
 
 
-def _json_text(value: object) -> str:
+def _checked(value: object) -> bytes:
     try:
-        text = _json.encode(value).decode()
+        text = _json.encode(value)
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
         raise UnwritableRecord(f"data that is no JSON: {error}") from error
-    if "\\u0000" in text and _ESCAPED_NUL.search(text):
+    if b"\\u0000" in text and _ESCAPED_NUL.search(text.decode()):
         raise UnwritableRecord("text with a NUL character")
     return text
-
-
-def _check_texts(row: Row) -> None:
-    text = "".join([value for value in row.values() if isinstance(value, str)])
-    if "\x00" in text:
-        raise UnwritableRecord("text with a NUL character")
-    if not text.isascii() and _SURROGATE.search(text):
-        raise UnwritableRecord("text with a lone surrogate")

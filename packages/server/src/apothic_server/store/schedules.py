@@ -12,7 +12,7 @@ from apothic.wire.schedules import ScheduleSpec
 from apothic_server.domain.jobs import NewJob
 from apothic_server.domain.schedules import Run, Schedule, Tick
 from apothic_server.store.connection import Connection, Record
-from apothic_server.store.rows import ARGUMENTS, document, new_row
+from apothic_server.store.rows import document, row_of
 from apothic_server.store.statements import load
 
 SQL = load("schedules")
@@ -71,8 +71,8 @@ async def add_tick(connection: Connection, tick: Tick, job: NewJob) -> bool:
     key = await connection.fetchval(SQL["add_tick"], job.id, job.org, tick.schedule, tick.due)
     if key is None:
         return False
-    row = new_row(job)
-    made = await connection.fetch(WRITER["insert_jobs"], document([row]), [row.get(ARGUMENTS)], [None], None)
+    row = row_of(job)
+    made = await connection.fetch(WRITER["insert_jobs"], document([row]), [row.arguments], [None], None)
     assert len(made) == 1, "its id is new"
     return True
 

@@ -21,6 +21,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import cast
 
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import NewJob
@@ -163,8 +164,7 @@ class Writer:
             UnwritableRecord: The record cannot be stored.
             Unavailable: The queue is full, or the writer does not run.
         """
-        self._add(Part(record, on_answer, is_waited=True, within_s=within_s))
-        self._flush_within(within_s)
+        self._add(Part(record, on_answer, True, within_s))
 
     def append_quietly(
         self, record: Record, on_settled: Callable[[bool], None] | None = None, *, patience_s: float = 0.0
@@ -180,38 +180,32 @@ class Writer:
             UnwritableRecord: The record cannot be stored.
             Unavailable: The queue is full, or the writer does not run.
         """
-
-        def tell(answer: Answer) -> None:
-            if on_settled is not None:
-                on_settled(answer is True)
-
-        ride_after_s = RIDE_AFTER_S + patience_s
-        self._add(Part(record, tell, within_s=FLUSH_DELAY_S + patience_s, ride_after_s=ride_after_s))
-        self._flush_within(FLUSH_DELAY_S + patience_s)
+        tell = cast("Callable[[Answer], None] | None", on_settled)  # a quiet record is told nothing but True and False
+        self._add(Part(record, tell, False, FLUSH_DELAY_S + patience_s, RIDE_AFTER_S + patience_s))
 
     def _add(self, part: Part) -> None:
         if self._task is None or self._is_stopping:
             raise Unavailable("the server is stopping", retry_after_s=1)
-        share = 2 if isinstance(part.record, NewJob) else 1
-        queue = self._queue
+        share = 2 if type(part.record) is NewJob else 1
+        queue, counters, now = self._queue, self.counters, self._clock()
         if queue.records * share >= self._records_max or queue.size_bytes * share >= self._bytes_max:
             raise Unavailable("too much waits to be stored", retry_after_s=1)
-        self.counters.bytes += queue.add(part, self._clock())
-        self.counters.records += 1
-        self.counters.folded = queue.folded
+        counters.bytes += queue.add(part, now)
+        counters.records += 1
+        counters.folded = queue.folded
+        self._flush_at(now, now + part.within_s)
 
-    def _flush_within(self, delay_s: float) -> None:
-        """See to it that a flush starts within `delay_s`; at once when that is no more than 0."""
-        if delay_s <= 0:
+    def _flush_at(self, now: float, at: float) -> None:
+        """See to it that a flush starts at `at`; at once when that is not after `now`."""
+        if at <= now:
             self._wake.set()
             return
-        at = self._clock() + delay_s
         if self._timer is not None:
             if self._timer_at <= at:
                 return
             self._timer.cancel()
         self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+        self._timer = asyncio.get_running_loop().call_later(at - now, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -237,7 +231,8 @@ class Writer:
         """See to it that the loop wakes up for what is still queued."""
         due = self._queue.due()
         if due is not None:
-            self._flush_within(0 if self._is_stopping else due - self._clock())
+            now = self._clock()
+            self._flush_at(now, now if self._is_stopping else due)
 
 
 def _resolve(waiter: asyncio.Future[bool], answer: Answer) -> None:

@@ -77,6 +77,37 @@ noted AS (
 )
 SELECT id FROM fresh;
 
+-- name: insert_job
+-- One new job, without the columns that few have: the same as `insert_jobs` with a document of one row.
+WITH fresh AS MATERIALIZED (
+    SELECT
+    WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = $1)
+      AND ($23::bigint IS NULL OR $23 = (SELECT term FROM dispatcher FOR SHARE))
+      AND ($24::text IS NULL OR NOT EXISTS (
+          SELECT FROM idempotency_keys AS held WHERE held.org = $2 AND held.digest = $24::bytea
+      ))
+),
+kept AS (
+    INSERT INTO idempotency_keys (org, digest, fingerprint, job, created_at)
+    SELECT $2, $24::bytea, $25::text::bytea, $1, $20 FROM fresh WHERE $24 IS NOT NULL
+),
+noted AS (
+    INSERT INTO events (stream, index, org, kind, at, data, flush)
+    SELECT $1, event.place - 1, $2, event.kind, event.at, event.data, $29::bigint
+    FROM fresh, unnest($26::text[], $27::timestamptz[], $28::jsonb[]) WITH ORDINALITY AS event (kind, at, data, place)
+)
+INSERT INTO jobs (
+    id, org, app, deployment, function, status, path, attempt, fence, worker, term,
+    arguments, arguments_encoding, arguments_python, result, result_encoding, result_python,
+    next_index, created_by, created_at, run_at, started_at, finished_at
+)
+SELECT
+    $1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::int, $9::bigint, $10::text, $11::bigint,
+    $12::bytea, $13::text, $14::text, $15::bytea, $16::text, $17::text,
+    $18::int, $19::text, $20::timestamptz, $20, $21::timestamptz, $22::timestamptz
+FROM fresh
+RETURNING id;
+
 -- name: change_jobs
 WITH dispatch AS (
     SELECT term FROM dispatcher FOR SHARE
