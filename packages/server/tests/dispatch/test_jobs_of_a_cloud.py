@@ -221,27 +221,6 @@ async def test_calls_beyond_max_pending_tasks_are_refused_and_leave_nothing(clou
 
 
 @guarantee("G15.4", "fair_between_orgs")
-async def test_another_orgs_first_job_gets_the_next_free_slot(cloud):
-    many = FunctionSpec("work", qualname="work", max_pending_tasks=500)
-    await cloud.deploy("shop", many)
-    await cloud.deploy("shop", many, actor=cloud.other_actor)
-    for _ in range(300):
-        await cloud.spawn()
-    arguments = Value("json", b"[[],{}]")
-    theirs = await cloud.services.jobs.submit(cloud.other_actor, ("shop", "work"), arguments, blocking=False)
-    await theirs.accepted
-
-    worker = await ScriptedWorker(cloud, cpus=1).connect()
-    taken = []
-    for _ in range(2):
-        attempt = await worker.take()
-        taken.append(attempt.job)
-        worker.succeed(attempt)
-
-    assert theirs.job in taken
-
-
-@guarantee("G15.4", "fair_between_orgs")
 async def test_an_org_whose_job_fits_nowhere_holds_no_other_org_up(cloud):
     await cloud.deploy("shop", FunctionSpec("work", qualname="work", cpu=64))
     await cloud.deploy("shop", actor=cloud.other_actor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 PATIENCE_S, PATIENCE_MAX_S = 0.0002, 0.01
 """Seconds for each job of the function that waits for a slot, and the most that they add up to."""
 
-TURN_S, TURN_MAX_S = 0.002, 0.1
+TURN_S, TURN_MAX_S = 0.005, 0.5
 """The same for the record of a new call whose caller waits for its end, and which has to wait for its turn."""
 
 

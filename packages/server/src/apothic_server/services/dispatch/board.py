@@ -207,7 +207,7 @@ class Board:
         self._pending[group] = self.pending(group) + 1
         job.is_queued = True
         self.ready.push(job)
-        self.watch(job)
+        self._look_by(job, job.due_at + job.need.spec.queue_timeout_s)
 
     def dequeue(self, job: LiveJob) -> None:
         """Stop counting a job as pending: it was granted or has ended. Its place in the queue is dropped when met."""
@@ -242,8 +242,8 @@ class Board:
 
     def limit_of(self, job: LiveJob) -> Limit | None:
         """Return the time limit that a job meets next."""
-        spec, late_s, items = job.need.spec, self.late_of(job), job.items_covered
-        return next_limit(job.status, job.since, job.deadline_at, spec, late_s=late_s, items=items)
+        spec, late_s = job.need.spec, self.late_of(job)
+        return next_limit(job.status, job.since, job.deadline_at, spec, late_s=late_s, items=job.items_covered)
 
     def watch(self, job: LiveJob, *, not_before: float = 0.0) -> None:
         """Have the job's next time limit enforced; called whenever that may have come nearer."""
@@ -253,10 +253,11 @@ class Board:
 
     def watch_attempt(self, job: LiveJob) -> None:
         """Have the limits of a new attempt enforced, with one entry: the nearer of what it has to start and to run."""
-        spec, at = job.need.spec, job.granted_at
-        at += min(spec.startup_timeout_s, spec.timeout_s)
-        if job.deadline_at is not None:
-            at = min(at, job.deadline_at)
+        self._look_by(job, job.granted_at + min(job.need.spec.startup_timeout_s, job.need.spec.timeout_s))
+
+    def _look_by(self, job: LiveJob, at: float) -> None:
+        if job.deadline_at is not None and job.deadline_at < at:
+            at = job.deadline_at
         if job.alarm_at > at and self.alarms.set(job, at):
             self.hints.limits()
 

@@ -59,6 +59,7 @@ class Endings:
         ending = None if job.worker is None or ended.outcome == "lost" else (job.worker, job.fence)
         job.ending = ending
         left = orphans(board, job, succeeded=verdict.event is JobEvent.SUCCEEDED) if job.children else []
+        runner = job.runner
         board.release(job)
         now = board.clock.now()
         change = move(job, verdict.event, now, fields=self._fields(job, verdict, value, now), error=verdict.error)
@@ -77,7 +78,7 @@ class Endings:
             board.retry_after(job, verdict.delay_s)
         if left:
             board.hints.orphaned(left)
-        self._grants.grant_ready()
+        self._grants.grant_next(runner)
 
     def fail_waiting(self, job: LiveJob, event: JobEvent, error: RemoteError) -> None:
         """End a job that waits and can never run, or waited too long (J11, J12); one that waits no more is let be."""

@@ -34,8 +34,22 @@ class Grants:
         board = self._board
         progress = bool(board.ready) and board.takes_work
         while progress:
-            granted = [self._grant_one(org) for org in board.ready.orgs_in_turn()]
+            granted = [self._grant_of(org) for org in board.ready.orgs_in_turn()]
             progress = any(granted)
+
+    def grant_next(self, runner: Runner | None) -> None:
+        """Grant the place that an attempt left in `runner`; as `grant_ready`, which looks at all that waits.
+
+        One place is free. When jobs of no other function wait, the first of them gets it, and nothing else fits.
+        """
+        board = self._board
+        if not board.ready:
+            return
+        head = None if runner is None or runner.is_batching else board.ready.sole_head(runner.group)
+        if head is None:
+            self.grant_ready()
+        elif board.takes_work:
+            self._grant_one(head)
 
     def slot_now(self, job: LiveJob) -> UseRunner | StartOn | None:
         """Return where a new job can start at once; None when others of its function wait already or nothing fits."""
@@ -63,6 +77,7 @@ class Grants:
         """Take the slot in memory and return the record of J2."""
         runner = where.runner if isinstance(where, UseRunner) else self._new_runner(job, where)
         board = self._board
+        board.ready.served(job.org)
         runner.attempts.add(job.id)
         board.tell_lent(runner)
         job.runner, job.worker = runner, runner.worker.id
@@ -122,19 +137,19 @@ class Grants:
         self._announced.discard(runner.id)
         self._board.fleet.remove_runner(runner)
 
-    def _grant_one(self, org: OrgId) -> bool:
+    def _grant_of(self, org: OrgId) -> bool:
+        return any(self._grant_one(job) for job in self._board.ready.heads(org))
+
+    def _grant_one(self, job: LiveJob) -> bool:
         board = self._board
-        for job in board.ready.heads(org):
-            where = place(job.need, board.fleet)
-            if isinstance(where, Wait):
-                self._prepare(job, where)
-            else:
-                board.ready.pop(job)
-                board.dequeue(job)
-                self.start(job, where)
-                board.ready.served(org)
-                return True
-        return False
+        where = place(job.need, board.fleet)
+        if isinstance(where, Wait):
+            self._prepare(job, where)
+            return False
+        board.ready.pop(job)
+        board.dequeue(job)
+        self.start(job, where)
+        return True
 
     def _prepare(self, job: LiveJob, wait: Wait) -> None:
         """Have the environment of a job made ready where placement wants it."""

@@ -215,6 +215,10 @@ class LiveJob:
         return not self.waits and not self.status.is_final
 
 
+ORGS_REMEMBERED_MAX = 10_000
+"""More orgs, and those without waiting jobs count as never served."""
+
+
 @dataclass(slots=True)
 class ReadyQueues:
     """Jobs that could run now, fair between orgs, first in first out within one function (G15.4)."""
@@ -222,6 +226,8 @@ class ReadyQueues:
     _orgs: dict[OrgId, dict[GroupKey, deque[LiveJob]]] = field(
         default_factory=dict[OrgId, dict[GroupKey, deque[LiveJob]]]
     )
+    _grants: int = 0
+    _served: dict[OrgId, int] = field(default_factory=dict[OrgId, int])
 
     def __bool__(self) -> bool:
         return bool(self._orgs)
@@ -231,19 +237,33 @@ class ReadyQueues:
         groups.setdefault(job.need.group, deque()).append(job)
 
     def orgs_in_turn(self) -> list[OrgId]:
-        """Orgs with waiting jobs, the one served longest ago first."""
-        return list(self._orgs)
+        """Orgs with waiting jobs, the one served longest ago first, one that never was before all others."""
+        if len(self._orgs) < 2:
+            return list(self._orgs)
+        return sorted(self._orgs, key=lambda org: self._served.get(org, 0))
 
     def served(self, org: OrgId) -> None:
-        """Put `org` behind the others."""
-        if org in self._orgs:
-            self._orgs[org] = self._orgs.pop(org)
+        """A job of `org` was granted, whether it waited or not: the others come before it."""
+        self._grants += 1
+        self._served[org] = self._grants
+        if len(self._served) > ORGS_REMEMBERED_MAX:
+            self._served = {one: turn for one, turn in self._served.items() if one in self._orgs}
 
     def heads(self, org: OrgId) -> list[LiveJob]:
-        """The first waiting job of each function of `org`, oldest first; jobs that no longer wait are dropped here."""
+        """The first waiting job of each function of `org`, oldest first; jobs that no longer wait are dropped here.
+
+        The items of a map that wait count from when they were cut off it, so that it takes turns with single calls.
+        """
         groups = self._orgs.get(org, {})
         heads = [head for key in list(groups) if (head := self._head(org, key)) is not None]
-        return sorted(heads, key=lambda job: job.id)
+        return heads if len(heads) < 2 else sorted(heads, key=_age)
+
+    def sole_head(self, group: GroupKey) -> LiveJob | None:
+        """The first waiting job of one function, when no job of any other function waits."""
+        if len(self._orgs) != 1:
+            return None
+        org, groups = next(iter(self._orgs.items()))
+        return self._head(org, group) if len(groups) == 1 and group in groups else None
 
     def pop(self, job: LiveJob) -> None:
         """Take the head `job` out of its queue."""
@@ -271,3 +291,7 @@ class ReadyQueues:
             del groups[key]
         if not groups:
             del self._orgs[org]
+
+
+def _age(job: LiveJob) -> tuple[float, str]:
+    return job.due_at, job.id
