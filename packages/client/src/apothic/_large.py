@@ -9,7 +9,6 @@ This module runs in the SDK and in runners; the control plane never imports it (
 
 from __future__ import annotations
 
-import hashlib
 import io
 import mmap
 import os
@@ -44,6 +43,8 @@ class LargeBody:
     @cached_property
     def reference(self) -> Reference:
         """Names the bytes, which are hashed when it is asked for first; whoever stores them may know it without."""
+        import hashlib
+
         digest = hashlib.sha256()
         for part in self.parts:
             digest.update(part)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from apothic._collecting import ON_ERRORS, checked_errors
-from apothic._invocations import refuse_generator
-from apothic._mapping import Mapped, Unordered, start, start_async
-from apothic._maps import MapCall, Wishes
-from apothic.client import ControlPlaneClient
-from apothic.group import JobGroup, Jobs, SpawnedJobs
+from apothic._later import later
+
+if TYPE_CHECKING:
+    from apothic import _collecting, _invocations, _mapping, _maps
+    from apothic import group as _group
+    from apothic._mapping import Mapped, Unordered
+    from apothic._maps import MapCall, Wishes
+    from apothic.client import ControlPlaneClient
+    from apothic.group import JobGroup, Jobs, SpawnedJobs
+else:
+    _collecting, _group, _invocations = later("_collecting"), later("group"), later("_invocations")
+    _mapping, _maps = later("_mapping"), later("_maps")
 
 R = TypeVar("R")
 
@@ -40,29 +46,31 @@ class MapTarget(NamedTuple):
     def mapped(self, options: Options, *, spread: bool = False, keeps: bool = True) -> Mapped:
         """Return a map whose values are returned together."""
         wishes = self._wishes(options, spread=spread)
-        errors = checked_errors(options.errors, ON_ERRORS if keeps else ("raise", "drop"))
-        return Mapped(self.client.core, self.function_id, wishes, errors, keeps=keeps)
+        errors = _collecting.checked_errors(options.errors, _collecting.ON_ERRORS if keeps else ("raise", "drop"))
+        return _mapping.Mapped(self.client.core, self.function_id, wishes, errors, keeps=keeps)
 
     def unordered(self, options: Options) -> Unordered:
         """Return a map whose values are handed on as they come."""
         wishes = self._wishes(options, spread=False)
-        return Unordered(self.client.core, self.function_id, wishes, checked_errors(options.errors))
+        return _mapping.Unordered(
+            self.client.core, self.function_id, wishes, _collecting.checked_errors(options.errors)
+        )
 
     def spawned(self, stop_after: Any, key: Any) -> MapCall:
         """Return a map of which only the inputs are sent."""
-        wishes = Wishes.of(spread=False, key=key, stop_after=stop_after, timeout_s=float("inf"))
-        return MapCall(self.client.core, self.function_id, wishes, _ignore, needs_group=True)
+        wishes = _maps.Wishes.of(spread=False, key=key, stop_after=stop_after, timeout_s=float("inf"))
+        return _maps.MapCall(self.client.core, self.function_id, wishes, _ignore, needs_group=True)
 
     def jobs(self, call: MapCall) -> SpawnedJobs[Any]:
         """Return the jobs of a map whose inputs were sent."""
-        group: JobGroup[Any] = JobGroup(call.group_id, self.client)
-        jobs: Jobs[Any] = Jobs(call.group_id, call.items, self.client)
-        return SpawnedJobs(group, jobs)
+        group: JobGroup[Any] = _group.JobGroup(call.group_id, self.client)
+        jobs: Jobs[Any] = _group.Jobs(call.group_id, call.items, self.client)
+        return _group.SpawnedJobs(group, jobs)
 
     def _wishes(self, options: Options, *, spread: bool) -> Wishes:
-        refuse_generator(self.name, is_generator=self.is_generator)
+        _invocations.refuse_generator(self.name, is_generator=self.is_generator)
         limit = self.timeout_s if options.timeout_s is None else options.timeout_s
-        return Wishes.of(spread=spread, key=options.key, stop_after=options.stop_after, timeout_s=limit)
+        return _maps.Wishes.of(spread=spread, key=options.key, stop_after=options.stop_after, timeout_s=limit)
 
 
 def _ignore(_number: int, _entry: bytes, _python: str | None) -> None:
@@ -170,7 +178,7 @@ class Maps(Generic[R]):
         """
         target = self._map_target()
         call = target.spawned(stop_after, key)
-        start(target.client.run_call, call, items)
+        _mapping.start(target.client.run_call, call, items)
         return target.jobs(call)
 
 
@@ -246,5 +254,5 @@ class AsyncMaps(Generic[R]):
         """Start the function for each item in the background and return the jobs in the order of the items."""
         target = self._map_target()
         call = target.spawned(stop_after, key)
-        await start_async(target.client.aio.run_call, call, items)
+        await _mapping.start_async(target.client.aio.run_call, call, items)
         return target.jobs(call)

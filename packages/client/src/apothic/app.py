@@ -1,4 +1,8 @@
-"""`App`: a named group of functions that is deployed together."""
+"""`App`: a named group of functions that is deployed together.
+
+This module and what it imports are loaded by each zygote before it can run a function. What deploys and calls is not
+needed for that, so it is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from apothic._composition import Composition
-from apothic._deploy import AppFile, Deployed, completed, deploy, find_app_file, manifest_of, says_uploads
+from apothic._later import later
 from apothic._loading import is_in_runner, stop_if_loading
 from apothic._ranges import wrong
-from apothic._steps import Steps
-from apothic.client import ControlPlaneClient, shared_client
 from apothic.errors import InvalidRequestError, NotDeployedError, NotSupportedError
 from apothic.function import AsyncFunction, Function
 from apothic.image import Image
@@ -28,10 +30,17 @@ from apothic.wire.functions import FunctionSpec, Manifest
 from apothic.wire.names import APP_NAME_RULE, FUNCTION_NAME_RULE, is_app_name, is_function_name
 
 if TYPE_CHECKING:
+    from apothic import _deploy
+    from apothic import client as _client
     from apothic._archive import Packed
+    from apothic._deploy import AppFile, Deployed
     from apothic._packages import Packages
     from apothic._placed_files import AddedFiles
+    from apothic._steps import Steps
+    from apothic.client import ControlPlaneClient
     from apothic.remote_app import RemoteApp
+else:
+    _client, _deploy = later("client"), later("_deploy")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +106,7 @@ class App(Composition):
         """
         from apothic.remote_app import RemoteApp
 
-        found = RemoteApp(name, shared_client(client, base_url))
+        found = RemoteApp(name, _client.shared_client(client, base_url))
         found.info()
         return found
 
@@ -108,7 +117,7 @@ class App(Composition):
         Raises:
             CloudNotRunning: Nothing names an address.
         """
-        return shared_client(self._given_client)
+        return _client.shared_client(self._given_client)
 
     @property
     def deployment_id(self) -> str | None:
@@ -242,7 +251,7 @@ class App(Composition):
             ApothicError: The server cannot be reached or refused.
         """
         stop_if_loading()
-        return self.deploy_with_details(is_quiet=not says_uploads()).deployment.deployment_id
+        return self.deploy_with_details(is_quiet=not _deploy.says_uploads()).deployment.deployment_id
 
     def deploy_with_details(self, *, is_quiet: bool = True) -> Deployed:
         """Deploy as `deploy` does and return what was uploaded and made; works after a load, too."""
@@ -264,8 +273,8 @@ class App(Composition):
 
         source = self._file()
         packed = pack(source.path, added=self._added_files())
-        specs, packages = completed(self._specs(source.variable), packed)
-        return manifest_of(packed.module, source.variable, specs, packed.files), packed, packages
+        specs, packages = _deploy.completed(self._specs(source.variable), packed)
+        return _deploy.manifest_of(packed.module, source.variable, specs, packed.files), packed, packages
 
     def deploy_steps(
         self, client: ControlPlaneClient, *, is_quiet: bool, compares: bool = False, if_changed: bool = True
@@ -273,19 +282,11 @@ class App(Composition):
         """Return the deploy as an operation; for this package's own modules."""
         if client.endpoint.socket is not None:
             raise NotSupportedError(f"{self._name}: apps are deployed from outside, not from inside a function.")
-        manifest_of("", "", self._specs())
+        _deploy.manifest_of("", "", self._specs())
         source = self._file()
         specs = self._specs(source.variable)
-        done = yield from deploy(
-            client.core,
-            self._name,
-            source,
-            specs,
-            self._added_files(),
-            is_quiet=is_quiet,
-            compares=compares,
-            if_changed=if_changed,
-        )
+        added, how = self._added_files(), {"is_quiet": is_quiet, "compares": compares, "if_changed": if_changed}
+        done = yield from _deploy.deploy(client.core, self._name, source, specs, added, **how)
         self._deployment_id = done.deployment.deployment_id
         self._function_ids = {info.name: info.function_id for info in done.deployment.functions}
         return done
@@ -331,7 +332,7 @@ class App(Composition):
         return {name: AddedFiles(one.spec.workdir, one.local_files) for name, one in images.items() if one is not None}
 
     def _file(self) -> AppFile:
-        return find_app_file(self, self._module)
+        return _deploy.find_app_file(self, self._module)
 
     def _add(self, options: FunctionOptions, python_function: Any, /) -> Function[..., Any]:
         name = _checked_name(python_function, self._module)
@@ -357,7 +358,7 @@ class AsyncApp:
         """Upload the app's files, make them the app's live version and return the deployment's id."""
         stop_if_loading()
         client = self._app.client
-        done = await client.aio.run(self._app.deploy_steps(client, is_quiet=not says_uploads()))
+        done = await client.aio.run(self._app.deploy_steps(client, is_quiet=not _deploy.says_uploads()))
         return done.deployment.deployment_id
 
 

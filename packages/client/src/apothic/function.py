@@ -9,27 +9,23 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from apothic._batches import columns, single, single_later
-from apothic._events import AsyncEvents, Events, follow, follow_async
-from apothic._invocations import (
-    event_reader,
-    item_source,
-    refuse_generator,
-    refuse_web_url,
-    remote_call,
-    require_generator,
-    spawn_call,
-)
-from apothic._items import AsyncJobItems, JobItems, iterate, iterate_async
+from apothic._later import later
 from apothic._map_calls import AsyncMaps, Maps, MapTarget
-from apothic.client import ControlPlaneClient
-from apothic.job import Job
 from apothic.options import BatchingSpec, FunctionOptions
-from apothic.remote_function import RemoteFunction
 from apothic.schedules import Cron, Period
 from apothic.wire.functions import FunctionSpec
 
 if TYPE_CHECKING:
+    from apothic import _events, _invocations, _items, job, remote_function
+    from apothic._events import AsyncEvents, Events
+    from apothic._items import AsyncJobItems, JobItems
     from apothic.app import App
+    from apothic.client import ControlPlaneClient
+    from apothic.job import Job
+    from apothic.remote_function import RemoteFunction
+else:
+    _events, _invocations, _items = later("_events"), later("_invocations"), later("_items")
+    job, remote_function = later("job"), later("remote_function")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,7 +65,7 @@ class Function(Maps[R], Generic[P, R]):
         base_url: str | None = None,
     ) -> RemoteFunction:
         """Look up a deployed function; see `RemoteFunction.from_name`."""
-        return RemoteFunction.from_name(app_name, function_name, client=client, base_url=base_url)
+        return remote_function.RemoteFunction.from_name(app_name, function_name, client=client, base_url=base_url)
 
     @property
     def name(self) -> str:
@@ -141,9 +137,9 @@ class Function(Maps[R], Generic[P, R]):
             SerializationError: An argument or the result cannot travel.
             InvalidRequestError: The function yields items (`is_a_generator`).
         """
-        refuse_generator(self._name, is_generator=self._is_generator)
+        _invocations.refuse_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
-        return client.run_call(remote_call(client.core, function_id, args, kwargs, math.inf))
+        return client.run_call(_invocations.remote_call(client.core, function_id, args, kwargs, math.inf))
 
     def spawn(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start the deployed function in the background and return its job; the job is durable then.
@@ -153,7 +149,7 @@ class Function(Maps[R], Generic[P, R]):
             CapacityError: Too many calls waited for all of the client's `timeout_s`.
         """
         client, function_id = self._app.deployed(self._name)
-        return Job(client.run(spawn_call(client.core, function_id, args, kwargs)), client)
+        return job.Job(client.run(_invocations.spawn_call(client.core, function_id, args, kwargs)), client)
 
     def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> JobItems:
         """Run the deployed generator remotely and yield its items in order, each as soon as it is durable.
@@ -167,9 +163,11 @@ class Function(Maps[R], Generic[P, R]):
             SerializationError: An argument cannot travel; raised at once. Or an item, where it stands.
             RemoteExecutionError: The function failed; raised after its last item.
         """
-        require_generator(self._name, is_generator=self._is_generator)
+        _invocations.require_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
-        return iterate(client.run, item_source(client.core, function_id, args, kwargs, math.inf), cancels=True)
+        return _items.iterate(
+            client.run, _invocations.item_source(client.core, function_id, args, kwargs, math.inf), cancels=True
+        )
 
     def remote_events(
         self,
@@ -193,12 +191,12 @@ class Function(Maps[R], Generic[P, R]):
             SerializationError: An argument cannot travel; raised at once.
         """
         client, function_id = self._app.deployed(self._name)
-        reader = event_reader(client.core, function_id, args, kwargs, snapshot, event_types)
-        return follow(client.run, reader)
+        reader = _invocations.event_reader(client.core, function_id, args, kwargs, snapshot, event_types)
+        return _events.follow(client.run, reader)
 
     def get_web_url(self) -> str:
         """Raise InvalidRequestError: a plain function serves no URL."""
-        refuse_web_url(self._name)
+        _invocations.refuse_web_url(self._name)
 
     def _map_target(self) -> MapTarget:
         return MapTarget(*self._app.deployed(self._name), self._name, self._is_generator, math.inf)
@@ -228,21 +226,21 @@ class AsyncFunctionCalls(AsyncMaps[R], Generic[P, R]):
 
     async def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the deployed function remotely and return its result."""
-        refuse_generator(self._name, is_generator=self._is_generator)
+        _invocations.refuse_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
-        return await client.aio.run_call(remote_call(client.core, function_id, args, kwargs, math.inf))
+        return await client.aio.run_call(_invocations.remote_call(client.core, function_id, args, kwargs, math.inf))
 
     async def spawn(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Start the deployed function in the background and return its job."""
         client, function_id = self._app.deployed(self._name)
-        return Job(await client.aio.run(spawn_call(client.core, function_id, args, kwargs)), client)
+        return job.Job(await client.aio.run(_invocations.spawn_call(client.core, function_id, args, kwargs)), client)
 
     def remote_gen(self, *args: P.args, **kwargs: P.kwargs) -> AsyncJobItems:
         """Run the deployed generator and yield its items; `aclose()` and cancelling the task cancel the job."""
-        require_generator(self._name, is_generator=self._is_generator)
+        _invocations.require_generator(self._name, is_generator=self._is_generator)
         client, function_id = self._app.deployed(self._name)
-        return iterate_async(
-            client.aio.run, item_source(client.core, function_id, args, kwargs, math.inf), cancels=True
+        return _items.iterate_async(
+            client.aio.run, _invocations.item_source(client.core, function_id, args, kwargs, math.inf), cancels=True
         )
 
     def remote_events(
@@ -254,12 +252,12 @@ class AsyncFunctionCalls(AsyncMaps[R], Generic[P, R]):
     ) -> AsyncEvents:
         """Start the function and yield its job's events until the end; `aclose()` ends the watching at once."""
         client, function_id = self._app.deployed(self._name)
-        reader = event_reader(client.core, function_id, args, kwargs, snapshot, event_types)
-        return follow_async(client.aio.run, reader)
+        reader = _invocations.event_reader(client.core, function_id, args, kwargs, snapshot, event_types)
+        return _events.follow_async(client.aio.run, reader)
 
     async def get_web_url(self) -> str:
         """Raise InvalidRequestError: a plain function serves no URL."""
-        refuse_web_url(self._name)
+        _invocations.refuse_web_url(self._name)
 
     def _map_target(self) -> MapTarget:
         return MapTarget(*self._app.deployed(self._name), self._name, self._is_generator, math.inf)

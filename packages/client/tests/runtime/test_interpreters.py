@@ -82,6 +82,33 @@ def test_the_zygote_starts_without_asyncio_and_without_third_party_modules(load)
     assert names - set(sys.stdlib_module_names) - {"__main__"} == {"apothic", "app", "cloudpickle"}
 
 
+DECLARES = """
+    import sys
+    from apothic import App
+
+    app = App("declares")
+
+    @app.function()
+    def modules():
+        return sorted(name for name in sys.modules if name.partition(".")[0] in ("apothic", "hashlib"))
+"""
+CALLS = f"""
+    {DECLARES.strip()}
+
+    @app.function()
+    def outer(items):
+        return [modules.remote() for _ in items]
+"""
+
+
+def test_what_calls_others_is_loaded_for_apps_that_seem_to(load) -> None:
+    alone, calling = (set(load(text).start("modules").result()) for text in (DECLARES, CALLS))
+
+    needed = {"apothic.client", "apothic._calls", "apothic._blocking", "apothic._maps"}
+    assert not alone & (needed | {"apothic._deploy", "apothic._answers", "hashlib"})
+    assert needed <= calling
+
+
 def test_calls_work_on_every_interpreter(load, pythons) -> None:
     for python in pythons.values():
         worker = load(APP, python=python)

@@ -6,12 +6,20 @@ import fcntl
 import os
 import signal
 import stat
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 from apothic._loading import load_module
 from apothic._runtime.processes import children_of, thread_count
+
+_CALLS = frozenset(
+    {"remote", "spawn", "remote_gen", "remote_events", "map", "starmap", "for_each", "map_unordered", "spawn_map"}
+)
+"""Names of what calls a function of an app."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,26 @@ def preload(root: Path, module: str) -> Preloaded:
     for number in changed:
         signal.signal(number, handlers[number])
     return Preloaded(_reason(_shared_descriptors() - descriptors), changed)
+
+
+def makes_calls(module: str) -> bool:
+    """Whether functions of a module seem to call others; an answer that is wrong costs time or memory and no more."""
+    return any(_names_calls(code) for code in _codes(vars(sys.modules[module])))
+
+
+def _codes(namespace: dict[str, Any]) -> Iterator[CodeType]:
+    """Yield the code of plain and decorated functions; of other objects only the types are looked at."""
+    function = getattr(sys.modules.get("apothic.function"), "Function", ())
+    for found in list(namespace.values()):
+        if issubclass(type(found), function):
+            yield found.python_function.__code__
+        elif type(found) is FunctionType:
+            yield found.__code__
+
+
+def _names_calls(code: CodeType) -> bool:
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return not _CALLS.isdisjoint(code.co_names) or any(map(_names_calls, inner))
 
 
 def _reason(descriptors: set[str]) -> str | None:

@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from apothic._runtime import runner
 from apothic._runtime.control import Control, Message
 from apothic._runtime.errors import describe
 from apothic._runtime.output import flush_streams, install_streams
-from apothic._runtime.preload import Preloaded, preload
-from apothic._runtime.processes import become_subreaper, children_of, kill_tree, signal_tree
+from apothic._runtime.preload import Preloaded, makes_calls, preload
+from apothic._runtime.processes import become_subreaper, children_of, give_memory_back, kill_tree, signal_tree
 from apothic._runtime.start import RunnerStart, become_runner
 from apothic._serialize import PYTHON_MINOR
 from apothic.wire.runner import error_to_json
@@ -35,6 +36,11 @@ from apothic.wire.version import RUNNER_PROTOCOL
 
 _LEFTOVER_RECHECK_MS = 20
 _WAKEUP_READ_MAX = 4096
+_PICKLES = ("pickle", "cloudpickle")
+"""What the first pickled value needs."""
+
+_CALLS = ("apothic.client", "apothic._invocations", "apothic._blocking", "apothic._mapping", "apothic.group")
+"""What the first call of a function by another one needs: a tenth of a second for each runner that has to load it."""
 
 
 def main(descriptor: int) -> None:
@@ -63,6 +69,7 @@ def _zygote(descriptor: int) -> RunnerStart | None:
     is_preloaded = bool(message.head["preload"]) and loaded.reason is None
     zygote = Zygote(control, message.head, loaded)
     gc.collect()
+    give_memory_back()
     gc.freeze()
     control.send(kind="ready", python=PYTHON_MINOR, preloaded=is_preloaded, reason=loaded.reason)
     return zygote.serve()
@@ -87,13 +94,15 @@ def _load(request: dict[str, Any]) -> Preloaded | RemoteError:
         loaded = preload(root, str(request["module"]))
     except BaseException as error:
         return describe(error, "load_failed")
-    _warm_up()
+    _warm_up(_PICKLES)
+    if makes_calls(str(request["module"])):
+        _warm_up(_CALLS)
     return loaded
 
 
-def _warm_up() -> None:
-    """Import what the first pickled value needs; after the app, whose own copy goes first."""
-    for name in ("pickle", "cloudpickle"):
+def _warm_up(names: Sequence[str]) -> None:
+    """Import what runners would have to; after the app, whose own copies go first."""
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception:

@@ -7,7 +7,6 @@ the operator of a worker says what it fetches from where, and nothing of a packa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -250,5 +249,7 @@ def environment_id(image: ImageSpec | None) -> str:
 
 
 def _digest(value: object) -> str:
+    import hashlib  # here, for it loads a library that nothing else in most zygotes needs
+
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
