@@ -60,12 +60,13 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Attempt:
     """An attempt that a runner holds.
 
     Attributes:
         call: Its name towards the runtime.
+        items: What it yielded, once it did.
         chunk: How far it is, when it executes several items of a map.
         moved_ns: Monotonic time when the call or its last item began; while it waits for a batch, when it came.
         batch: Name of the first call of its batch; empty when it is in none.
@@ -79,7 +80,7 @@ class Attempt:
     order: Assign
     call: str
     log: AttemptLog | ChunkLog = field(default_factory=lambda: AttemptLog(unix_ms))
-    items: ItemWindow = field(default_factory=ItemWindow)
+    items: ItemWindow | None = None
     chunk: Chunk | None = None
     moved_ns: int = 0
     started_ns: int = 0
@@ -100,12 +101,20 @@ class Attempt:
     def head(self) -> dict[str, Any]:
         """Head of the frame that hands it to the runtime; its arguments are the body."""
         order = self.order
-        head: dict[str, Any] = {"kind": "call", "call": self.call, "job": order.job, "attempt": order.attempt}
+        arguments = order.arguments
+        head: dict[str, Any] = {
+            "kind": "call",
+            "call": self.call,
+            "job": order.job,
+            "attempt": order.attempt,
+            "encoding": arguments.encoding,
+            "python": arguments.python,
+        }
         if order.items is not None:
             head["items"] = asdict(order.items)
         if self.following is not None:
             head["batch"] = self.following
-        return {**head, "encoding": order.arguments.encoding, "python": order.arguments.python}
+        return head
 
     def printed(self, head: dict[str, Any]) -> None:
         """Take a `log` frame.
@@ -125,17 +134,10 @@ class Attempt:
         """Call `call` in `delay_s` seconds, unless `cancel_timers` comes first."""
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, call))
 
-    def limit(self, call: Callable[[], None]) -> None:
-        """Call `call` when it, or its item under way, has taken `timeout_s`."""
-
-        def look() -> None:
-            left_s = self.order.timeout_s - (time.monotonic_ns() - self.moved_ns) / 1e9
-            if self.chunk is not None and left_s > 0:
-                self.after(left_s, look)
-            else:
-                call()
-
-        self.after(self.order.timeout_s, look)
+    @property
+    def due_ns(self) -> int:
+        """Monotonic time at which it, or its item under way, will have taken `timeout_s`."""
+        return self.moved_ns + self.order.timeout_s * 1_000_000_000
 
     def cancel_timers(self) -> None:
         """Nothing that `after` was asked for happens any more."""
@@ -229,6 +231,8 @@ def report_items(reports: Reports, attempt: Attempt, head: dict[str, Any], body:
     Raises:
         KeyError, ValueError, TypeError: User code forged the frame.
     """
+    if attempt.items is None:
+        attempt.items = ItemWindow()
     batch = attempt.items.add(attempt.key, head, body)
     if attempt.verdict is None and not attempt.is_dropped:
         reports.items(batch)

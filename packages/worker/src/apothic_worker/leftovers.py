@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from apothic_worker.limits import Group
@@ -42,9 +41,10 @@ class Leftovers:
             self._children = -1
 
     def _has_children(self) -> bool:
-        with contextlib.suppress(OSError):
+        try:
             return bool(os.pread(self._children, 1, 0))
-        return False
+        except OSError:
+            return False
 
 
 def _open_children(pid: int) -> int:

@@ -45,7 +45,7 @@ class AttemptLog:
         self._splitters: dict[str, LineSplitter] = {}
         self._lines: list[LogLine] = []
         self._budget = float(LOG_BYTES_PER_SECOND_MAX)
-        self._filled_ms = clock()
+        self._filled_ms = 0  # long ago: it is full
         self._dropped = 0
 
     def write(self, stream: str, data: bytes) -> None:
@@ -66,7 +66,8 @@ class AttemptLog:
         """End the unfinished lines, count what was dropped and return what is left."""
         for stream, splitter in self._splitters.items():
             self._add(stream, splitter.flush())
-        self._tell_dropped()
+        if self._dropped:
+            self._tell_dropped()
         return self.take()
 
     def _add(self, stream: str, found: list[tuple[str, bool]]) -> None:
@@ -88,9 +89,8 @@ class AttemptLog:
             self._lines.append(LogLine(stream, now, text, is_partial))
 
     def _tell_dropped(self) -> None:
-        if self._dropped:
-            self.note(f"{self._dropped} bytes of output dropped: more than {LOG_BYTES_PER_SECOND_MAX} bytes a second")
-            self._dropped = 0
+        self.note(f"{self._dropped} bytes of output dropped: more than {LOG_BYTES_PER_SECOND_MAX} bytes a second")
+        self._dropped = 0
 
 
 def pieces(line: bytes) -> list[tuple[str, bool]]:

@@ -7,7 +7,6 @@ server settled it. Times are milliseconds of CLOCK_BOOTTIME and come in as argum
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -55,13 +54,13 @@ class Drop:
     runners: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Held:
     runner: str
     has_started: bool = False
     finished: Finished | None = None
-    items: deque[Items] = field(default_factory=deque)  # pyright: ignore[reportUnknownVariableType]
-    logs: deque[Logs] = field(default_factory=deque)  # pyright: ignore[reportUnknownVariableType]
+    items: list[Items] = field(default_factory=list[Items])
+    logs: list[Logs] = field(default_factory=list[Logs])
     lines: int = 0
     log_bytes: int = 0
     lost_log_bytes: int = 0
@@ -77,7 +76,7 @@ class _Held:
 
     def forget_lines(self) -> None:
         """Forget the oldest report of lines."""
-        self.log_bytes -= _text_bytes(self.logs.popleft().lines)
+        self.log_bytes -= _text_bytes(self.logs.pop(0).lines)
 
 
 class LinkState:
@@ -290,7 +289,7 @@ class LinkState:
             case ItemsTaken():
                 if held := self._held.get((item.job, item.fence)):
                     while held.items and held.items[0].first_ordinal + held.items[0].count <= item.upto:
-                        held.items.popleft()
+                        held.items.pop(0)
                 return [item]
             case _:
                 return [item]

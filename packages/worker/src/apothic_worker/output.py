@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class OutputPipes:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._read: dict[str, int] = {}
+        self._filled = select.poll()
         self.write_ends: list[int] = []
         """Descriptors for the runner, stdout first; close them with `close_write_ends` when it has them."""
         for stream in ("stdout", "stderr"):
@@ -32,6 +34,7 @@ class OutputPipes:
             os.set_blocking(read, False)
             self._read[stream] = read
             self.write_ends.append(write)
+            self._filled.register(read, select.POLLIN)
             self._loop.add_reader(read, self._readable, stream)
 
     def close_write_ends(self) -> None:
@@ -42,6 +45,8 @@ class OutputPipes:
 
     def drain(self) -> None:
         """Read what is there now. Whoever goes on writing meanwhile is not waited for."""
+        if not self._filled.poll(0):
+            return
         for stream, descriptor in list(self._read.items()):
             left = waiting(descriptor)
             while left > 0 and (size := self._readable(stream)):
@@ -72,6 +77,7 @@ class OutputPipes:
     def _close(self, stream: str) -> None:
         descriptor = self._read.pop(stream)
         self._loop.remove_reader(descriptor)
+        self._filled.unregister(descriptor)
         os.close(descriptor)
 
 

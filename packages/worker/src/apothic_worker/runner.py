@@ -31,6 +31,7 @@ from apothic_worker.limits import Bounds, Group, Limits
 from apothic_worker.output import OutputPipes
 from apothic_worker.share import Share
 from apothic_worker.signals import Signals
+from apothic_worker.time_limits import TimeLimits
 from apothic_worker.transcript import Transcript
 from apothic_worker.zygote import KILL, TERM, Zygote
 
@@ -71,6 +72,7 @@ class Runner:
         self._reason = "exited"
         self._load_error: RemoteError | None = None
         self._is_load_lost = self._is_ready = False
+        self._time_limits = TimeLimits(self._calls, lambda attempt: self._timed_out(attempt, "timeout"))
         self._transcript = Transcript(self._calls, reports, is_shared=spec.batching is not None)
         self.zygote: Zygote | None = None
         self._channel: Channel | None = None
@@ -78,8 +80,6 @@ class Runner:
         self._group: Group | None = None
         self.share = Share()
         self.leftovers: Leftovers | None = None
-
-    # --- what it holds
 
     @property
     def holds(self) -> list[Key]:
@@ -162,7 +162,8 @@ class Runner:
         """Tell a generator that runs here how far its items were taken."""
         attempt = self._held(key)
         if attempt is not None and self._channel is not None:
-            attempt.items.taken(upto)
+            if attempt.items is not None:
+                attempt.items.taken(upto)
             self._channel.send({"kind": "items_taken", "call": attempt.call, "upto": upto})
 
     def take_back(self, key: Key) -> None:
@@ -280,8 +281,8 @@ class Runner:
     def _answered(self, attempt: Attempt, end: Finished) -> None:
         assert self._output is not None
         self._output.drain()
-        attempt.cancel_timers()
         if len(self._calls) == 1 and self.leftovers is not None and self.leftovers.exist():
+            attempt.cancel_timers()
             attempt.ended = end
             self._reason = "a call left processes behind"
             self._stop_now()
@@ -300,7 +301,7 @@ class Runner:
         attempt.started_ns = attempt.moved_ns = time.monotonic_ns()
         self._channel.send(attempt.head, attempt.order.arguments.data)
         self._reports.started(attempt.key)
-        attempt.limit(functools.partial(self._timed_out, attempt, "timeout"))
+        self._time_limits.watch(attempt)
         self._transcript.begin(attempt)
 
     def _timed_out(self, attempt: Attempt, code: str) -> None:
@@ -338,8 +339,6 @@ class Runner:
             return
         self.phase = Phase.ENDING
         self._signals.send(number, grace_s)
-
-    # --- the end
 
     def _exited(self, code: int | None, number: int | None, is_zygote_gone: bool) -> None:
         """Nothing of the runner is left. What it sent before may still be unread."""
@@ -392,6 +391,7 @@ class Runner:
         if self._signals is not None:
             self._signals.close()
         self._transcript.close()
+        self._time_limits.close()
         if self.leftovers is not None:
             self.leftovers.close()
         self.share.close()

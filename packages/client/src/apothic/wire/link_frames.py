@@ -42,7 +42,7 @@ class FrameCutter:
     def feed(self, data: bytes) -> list[Cut]:
         """Add bytes and return the frames that are whole now, in order."""
         if not self._rest and (start := self._start_of_one(data)):
-            return [Cut(data, self._content(data, start, len(data)))]
+            return [Cut(data, self._content(data, start, len(data)) if self._masked else data[start:])]
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
