@@ -9,7 +9,7 @@ from apothic.wire import link
 from apothic.wire.values import Value
 from apothic_server.testing.guarantees import guarantee
 from apothic_worker.link_codec import NAMES, LinkBroken, ServerMessage, decode_server, encode_worker
-from apothic_worker.link_state import KEPT_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Drop, LinkState
+from apothic_worker.link_state import KEPT_LOG_BYTES_MAX, MESSAGE_BYTES_MAX, Drop, Haste, LinkState
 from apothic_worker.testing.scripted_server import WorkerMessage
 
 MACHINE = link.Machine("h", "sandbox", [], [], {}, 1.0, 1024, ["3.11"])
@@ -30,11 +30,11 @@ def assign(job: str = "j1") -> link.Assign:
     return link.Assign("r1", job, 1, 1, 60, Value("json", b"[[],{}]"))
 
 
-class Wakes(list[bool]):
+class Wakes(list[Haste]):
     """The wake-ups asked for."""
 
-    def __call__(self, is_urgent: bool) -> None:
-        self.append(is_urgent)
+    def __call__(self, haste: Haste) -> None:
+        self.append(haste)
 
 
 @pytest.fixture
@@ -111,11 +111,12 @@ def test_one_tick_makes_one_message(state, wakes):
     state.started(KEY)
     state.logs(KEY, [link.LogLine("stdout", 1, "x")])
     state.finished(END)
+    state.finished(link.Finished("j2", 1, "lost"))
 
     (message,) = decode(state.take())
 
-    assert (len(message.started), len(message.logs), message.finished) == (1, 1, [END])
-    assert wakes == [False, True, True]
+    assert (len(message.started), len(message.logs), len(message.finished)) == (1, 1, 2)
+    assert wakes == [Haste.SOON, Haste.TICK, Haste.TICK, Haste.NOW]  # nobody waits for company that cannot come
 
 
 def test_big_results_are_sent_in_several_messages(state):

@@ -30,7 +30,7 @@ from apothic_worker.addresses import Addresses, is_http
 from apothic_worker.lease import LOOK_S
 from apothic_worker.link_codec import LinkBroken, ServerItem
 from apothic_worker.link_socket import OPEN_TIMEOUT_S, LinkRefused, LinkSocket, LinkUnavailable
-from apothic_worker.link_state import Drop, LinkState
+from apothic_worker.link_state import Drop, Haste, LinkState
 from apothic_worker.relay import ControlPlane
 
 STARTED_DELAY_S = 0.005
@@ -150,26 +150,25 @@ class ControlLink:
     def __init__(
         self,
         dial: Dial,
-        make_state: Callable[[Callable[[bool], None]], LinkState],
+        make_state: Callable[[Callable[[Haste], None]], LinkState],
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._dial = dial
         self._jitter = jitter
         self._socket: LinkSocket | None = None
         self._flush_timer: asyncio.Handle | None = None
-        self._is_flush_soon = False
         self._beat_timer: asyncio.Handle | None = None
         self._fence_timer: asyncio.Handle | None = None
-        self._is_closing = False
+        self._is_flush_soon = self._is_closing = False
         self._welcomed: asyncio.Event = asyncio.Event()
         self._settled: asyncio.Event = asyncio.Event()
         self._refused: Refused | None = None
-        self._usual = ""
+        self._usual = self._reason = ""
         self._bound_s = BACKOFF_FIRST_S
         self.addresses = Addresses(dial.more, dial.follows)
         self._obeys: Obeys | None = None
-        self._away_since: float | None = asyncio.get_running_loop().time()
-        self._reason = ""
+        self._loop = asyncio.get_running_loop()
+        self._away_since: float | None = self._loop.time()
         self.state = make_state(self._wake)
 
     async def run(self, obeys: Obeys) -> None:
@@ -204,7 +203,7 @@ class ControlLink:
     @property
     def away_s(self) -> float:
         """Seconds since the last link; 0 while there is one."""
-        return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
+        return 0.0 if self._away_since is None else self._loop.time() - self._away_since
 
     def control_plane(self) -> ControlPlane | None:
         """Return the server that greeted this worker last, and who it is there; None before the first welcome."""
@@ -264,7 +263,7 @@ class ControlLink:
             socket.abort()
             self._socket = None
             if self._away_since is None:
-                self._away_since = asyncio.get_running_loop().time()
+                self._away_since = self._loop.time()
             self._cancel_timers()
             self.state.close()
 
@@ -343,17 +342,18 @@ class ControlLink:
 
     # --- outgoing
 
-    def _wake(self, is_urgent: bool) -> None:
+    def _wake(self, haste: Haste) -> None:
         if self._socket is None:
             return
-        loop = asyncio.get_running_loop()
-        if is_urgent and not self._is_flush_soon:
+        if haste is Haste.NOW:
+            self._flush()
+        elif haste is Haste.TICK and not self._is_flush_soon:
             if self._flush_timer:
                 self._flush_timer.cancel()
             self._is_flush_soon = True
-            self._flush_timer = loop.call_soon(self._flush)
+            self._flush_timer = self._loop.call_soon(self._flush)
         elif self._flush_timer is None:
-            self._flush_timer = loop.call_later(STARTED_DELAY_S, self._flush)
+            self._flush_timer = self._loop.call_later(STARTED_DELAY_S, self._flush)
 
     def _flush(self) -> None:
         if self._flush_timer:
@@ -367,7 +367,7 @@ class ControlLink:
     # --- heartbeat and lease
 
     def _beat_later(self, heartbeat_s: float) -> None:
-        self._beat_timer = asyncio.get_running_loop().call_later(heartbeat_s, self._beat, heartbeat_s)
+        self._beat_timer = self._loop.call_later(heartbeat_s, self._beat, heartbeat_s)
 
     def _beat(self, heartbeat_s: float) -> None:
         self._renewed()
@@ -389,7 +389,7 @@ class ControlLink:
         if session is None or renewed is None or self._obeys is None:
             return
         delay_s = min(self._obeys.guard((boot_ms() - renewed) / 1000, session), LOOK_S)
-        self._fence_timer = asyncio.get_running_loop().call_later(delay_s, self._check_lease)
+        self._fence_timer = self._loop.call_later(delay_s, self._check_lease)
 
     def _cancel_timers(self) -> None:
         for timer in (self._flush_timer, self._beat_timer):

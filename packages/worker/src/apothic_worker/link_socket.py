@@ -55,6 +55,7 @@ class LinkSocket(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._cutter = FrameCutter(size_max=LINK_FRAME_MAX, of_client=False)
         self._head_end = b""
+        self._is_open = False
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -84,7 +85,7 @@ class LinkSocket(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Send one binary message; silently dropped when the connection is gone or closing."""
-        if self._transport is not None and self._machine.state is State.OPEN and not self.closed.done():
+        if self._transport is not None and self._is_open and not self.closed.done():
             self._transport.write(encode_message(message))
 
     async def close(self, code: int, reason: str = "") -> None:
@@ -121,15 +122,16 @@ class LinkSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Act on whole messages; the machine gets everything else."""
-        if self._machine.state is State.CONNECTING:
-            data = self._answer_in(data)
-        if self._machine.state is not State.OPEN:
-            self._feed(data)
-            return
+        if not self._is_open:
+            if self._machine.state is State.CONNECTING:
+                data = self._answer_in(data)
+            if not self._is_open:
+                self._feed(data)
+                return
         for frame, message in self._cutter.feed(data):
             if self.closed.done():
                 return
-            if message is None or self._parts or self._machine.state is not State.OPEN:
+            if message is None or self._parts or not self._is_open:
                 self._feed(frame)
             else:
                 self._on_message(message)
@@ -193,6 +195,8 @@ class LinkSocket(asyncio.Protocol):
                 self._on_message(message)
 
     def _flush(self) -> None:
+        """Send what the machine says; it is asked for its state after all that may change it."""
+        self._is_open = self._machine.state is State.OPEN
         for data in self._machine.data_to_send():
             if self._transport is None:
                 return

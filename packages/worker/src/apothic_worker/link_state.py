@@ -7,6 +7,7 @@ server settled it. Times are milliseconds of CLOCK_BOOTTIME and come in as argum
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,6 +45,17 @@ KEPT_LOG_BYTES_MAX = 4 * 1024 * 1024
 """Log text kept until the server has it."""
 
 Key = tuple[str, int]
+
+
+class Haste(enum.Enum):
+    """When something that is to be sent has to leave."""
+
+    SOON = "soon"
+    """With what follows it within some milliseconds."""
+    TICK = "tick"
+    """With what follows it in this tick of the event loop."""
+    NOW = "now"
+    """At once: nothing follows it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class LinkState:
         name: Shown to people.
         machine: What is offered.
         credit: Attempts held at most.
-        wake: Called when there is something to take; the argument says whether it is urgent.
+        wake: Called when there is something to take.
         forerunners: Earlier starts that are dead for certain.
     """
 
@@ -98,7 +110,7 @@ class LinkState:
         name: str,
         machine: Machine,
         credit: int,
-        wake: Callable[[bool], None],
+        wake: Callable[[Haste], None],
         forerunners: Sequence[str] = (),
     ) -> None:
         self._hello = Hello(LINK_PROTOCOL, VERSION, incarnation, name, machine, credit, forerunners=[*forerunners])
@@ -126,7 +138,7 @@ class LinkState:
         self._out = [replace(self._hello, held=self._described(), runners=runners)]
         self._is_welcome = False
         self._asked_at_ms = now_ms
-        self._wake(True)
+        self._wake(Haste.TICK)
 
     def close(self) -> None:
         """The connection is gone. What was not sent is said again on the next one, or implied by it."""
@@ -169,7 +181,7 @@ class LinkState:
         if self._asked_at_ms is not None:
             return False
         self._asked_at_ms = now_ms
-        self._send(Heartbeat(now_ms, self.held, echo), is_urgent=True)
+        self._send(Heartbeat(now_ms, self.held, echo))
         return True
 
     # --- attempts
@@ -193,7 +205,7 @@ class LinkState:
         """User code got the call. May wait a little for company."""
         if held := self._held.get(key):
             held.has_started = True
-            self._send(Started(*key), is_urgent=False)
+            self._send(Started(*key), Haste.SOON)
 
     def logs(self, key: Key, lines: list[LogLine]) -> None:
         """Report output; repeated on every new link until it is taken.
@@ -211,33 +223,33 @@ class LinkState:
             return
         while held.logs and self._log_bytes + size > KEPT_LOG_BYTES_MAX:
             held.forget_lines()
-        self._send(held.add_lines(key, lines), is_urgent=True)
+        self._send(held.add_lines(key, lines))
 
     def items(self, item: Items) -> None:
         """Report items; repeated on every new link until they are taken."""
         if held := self._held.get((item.job, item.fence)):
             held.items.append(item)
-            self._send(item, is_urgent=True)
+            self._send(item)
 
     def finished(self, item: Finished) -> None:
         """Report the end of an attempt; repeated on every new link until it is settled. Ignored when it was dropped."""
         if held := self._held.get((item.job, item.fence)):
             held.finished = item
             self._unsettled.add((item.job, item.fence))
-            self._send(item, is_urgent=True)
+            self._send(item, Haste.TICK if self.executes else Haste.NOW)
 
     def runner_ended(self, item: RunnerEnded) -> None:
         """Report the end of a runner."""
-        self._send(item, is_urgent=True)
+        self._send(item)
 
     def build(self, item: BuildLines | Prepared | ImagesTidied) -> None:
         """Report how a build goes, or what is there; on a new link the server asks again, and is told all of it."""
-        self._send(item, is_urgent=True)
+        self._send(item)
 
     def draining(self, finish_s: float) -> None:
         """Ask for no more work, now and after every reconnect."""
         self._draining = Draining(finish_s)
-        self._send(self._draining, is_urgent=True)
+        self._send(self._draining)
 
     def forget(self, key: Key) -> None:
         """Drop an attempt without a report."""
@@ -257,10 +269,10 @@ class LinkState:
         self._out = [item for item in self._out if not isinstance(item, Hello)]
         return [encode_worker(list(hello))] if hello else []
 
-    def _send(self, item: WorkerItem, *, is_urgent: bool) -> None:
+    def _send(self, item: WorkerItem, haste: Haste = Haste.TICK) -> None:
         if self._is_welcome:
             self._out.append(item)
-            self._wake(is_urgent)
+            self._wake(haste)
 
     def _accept(self, item: ServerItem) -> list[ServerItem | Drop]:
         match item:
@@ -303,7 +315,7 @@ class LinkState:
         drop = self._drop(item.unknown, tuple(item.unknown_runners))
         self._out = []
         self._repeat()
-        self._wake(True)
+        self._wake(Haste.TICK)
         return [item, drop]
 
     def _repeat(self) -> None:

@@ -26,7 +26,7 @@ from apothic_worker.interpreters import Interpreter, find_interpreters
 from apothic_worker.lease import is_abandoned
 from apothic_worker.limits import Limits, machine_hierarchies, sweep
 from apothic_worker.link_socket import LinkRefused, LinkUnavailable
-from apothic_worker.link_state import LinkState
+from apothic_worker.link_state import Haste, LinkState
 from apothic_worker.machine import choose_executor, describe
 from apothic_worker.relay import Relay
 from apothic_worker.supervisor import Supervisor
@@ -119,7 +119,7 @@ def _prepare(config: Config, folders: Folders) -> _Prepared:
 
 
 async def _serve(config: Config, prepared: _Prepared, incarnation: str, forerunners: list[str]) -> None:
-    def make_state(wake: Callable[[bool], None]) -> LinkState:
+    def make_state(wake: Callable[[Haste], None]) -> LinkState:
         name = config.name or prepared.machine.host
         return LinkState(
             incarnation=incarnation,
