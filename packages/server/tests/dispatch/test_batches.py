@@ -4,11 +4,16 @@ import pytest
 
 from apothic.wire.functions import BatchSpec, FunctionSpec
 from apothic.wire.link import Started
+from apothic.wire.tokens import AttemptName, attempt_token
+from apothic.wire.values import Value
+from apothic_server.domain.errors import Conflict
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio
+
+NOTHING = Value("json", b"[[],{}]")
 
 
 def work(size=3, **options):
@@ -81,3 +86,55 @@ async def test_a_call_may_wait_for_its_batch_longer_than_a_start_takes(cloud):
     begin(worker, [attempt])
     worker.succeed(attempt)
     assert (await ended(job)).status is JobStatus.SUCCEEDED
+
+
+@guarantee("G2.7", "nested_calls_no_deadlock")
+@pytest.mark.parametrize("containers", [1, 2])
+async def test_a_batch_is_refused_what_it_would_wait_for_for_ever(cloud, containers):
+    await cloud.deploy("shop", work(max_containers=containers))
+    worker = await ScriptedWorker(cloud).connect()
+    jobs = [await cloud.spawn() for _ in range(3)]
+    first = await given(worker, 3)
+    begin(worker, first)
+    code = await code_of(cloud, worker, first[0])
+
+    if containers == 1:
+        with pytest.raises(Conflict) as caught:
+            await cloud.services.jobs.submit(code, ("shop", "work"), NOTHING, blocking=True)
+        assert caught.value.code == "call_cycle_deadlock"
+    else:
+        inner = await cloud.services.jobs.submit(code, ("shop", "work"), NOTHING, blocking=True)
+        (attempt,) = await given(worker, 1)
+        begin(worker, [attempt])
+        worker.succeed(attempt)
+        assert (await ended(inner)).status is JobStatus.SUCCEEDED
+    for attempt in first:
+        worker.succeed(attempt)
+    assert [(await ended(job)).status for job in jobs] == [JobStatus.SUCCEEDED] * 3
+
+
+@guarantee("G2.7", "nested_calls_no_deadlock")
+async def test_a_circle_of_two_functions_through_a_batch_is_refused(cloud):
+    await cloud.deploy("shop", work(max_containers=1), FunctionSpec("between", qualname="between", max_containers=2))
+    worker = await ScriptedWorker(cloud).connect()
+    for _ in range(3):
+        await cloud.spawn()
+    batch = await given(worker, 3)
+    begin(worker, batch)
+    code = await code_of(cloud, worker, batch[0])
+    await cloud.services.jobs.submit(code, ("shop", "between"), NOTHING, blocking=True)
+    (between,) = await given(worker, 1)
+
+    with pytest.raises(Conflict) as caught:
+        await cloud.services.jobs.submit(
+            await code_of(cloud, worker, between), ("shop", "work"), NOTHING, blocking=True
+        )
+
+    assert caught.value.code == "call_cycle_deadlock"
+
+
+async def code_of(cloud, worker, attempt):
+    """Return the actor that the code of an attempt is."""
+    name = AttemptName(worker.incarnation, attempt.job, attempt.fence)
+    token = attempt_token(cloud.services.attempts.key_of(worker.incarnation), attempt.job, attempt.fence)
+    return await cloud.services.authenticate(token, str(name))
