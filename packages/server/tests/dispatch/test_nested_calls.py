@@ -220,7 +220,7 @@ async def test_a_call_whose_caller_ended_while_no_server_ran_is_cancelled_by_the
     worker = await ScriptedWorker(cloud).connect()
     parent, _, _, child, _ = await parent_and_child(cloud, worker)
     await child.accepted
-    cloud.inner.board.jobs[parent.job].children.clear()
+    cloud.inner.board.jobs[parent.job].children = None
     second = Cloud(postgres, tmp_path, url="http://second.test", sources=Sources(clock=cloud.clock, random=lambda: 0.0))
     await cloud.inner.writer.stop()
     async with cloud.inner.database.system_unit() as unit:

@@ -290,7 +290,7 @@ class Board:
         job.is_sent = False
         job.awaited.clear()
         job.follows = 0
-        job.children.clear()
+        job.children = None
         if runner is not None:
             runner.attempts.discard(job.id)
             runner.begun.discard(job.id)

@@ -20,7 +20,7 @@ from apothic_server.services.dispatch.board import Board, Settled
 from apothic_server.services.dispatch.endings import Endings
 from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.live import LiveJob
-from apothic_server.services.dispatch.nesting import Leave, attend, awaited_children, follow
+from apothic_server.services.dispatch.nesting import Leave, adopt_child, attend, awaited_children, follow
 from apothic_server.services.dispatch.records import move, new_job
 
 CANCEL_GRACE_S = 10.0
@@ -188,7 +188,7 @@ class Calls:
 
     def _attend(self, parent: LiveJob, job: LiveJob) -> Leave:
         leave = attend(self._board, parent, job)
-        parent.children.add(job.id)
+        adopt_child(parent, job)
         job.waited_fence = parent.fence
         return leave
 

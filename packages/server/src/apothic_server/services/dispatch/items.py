@@ -19,7 +19,7 @@ from apothic.wire.limits import ITEM_BATCH_MAX, KIB, MIB
 from apothic.wire.link import Items, ItemsTaken
 from apothic_server.domain.jobs import ItemSegment, NewItems
 from apothic_server.services.dispatch.board import Board, Settled
-from apothic_server.services.dispatch.live import LiveJob
+from apothic_server.services.dispatch.live import NO_ITEMS, ItemFlow, LiveJob
 
 SEGMENT_BYTES = 64 * KIB
 """Batches that follow each other are kept as one segment up to this size."""
@@ -66,6 +66,8 @@ class ItemFlows:
 
     def received(self, job: LiveJob, item: Items) -> None:
         """Take in a batch; one that is here already is answered again, one out of order or malformed is left out."""
+        if job.items is NO_ITEMS:
+            job.items = ItemFlow()
         flow = job.items
         if flow.attempt != job.attempt:
             flow.begin(job.attempt)
@@ -85,8 +87,9 @@ class ItemFlows:
 
     def flush(self, job: LiveJob) -> None:
         """The attempt is lost: put what came of it before its end, without waiting."""
-        rest = list(job.items.waiting)[job.items.writing :]
-        job.items.waiting.clear()
+        rest = job.items.waiting[job.items.writing :]
+        if job.items.waiting:
+            job.items.waiting = []
         if rest:
             self._board.write_quietly(_record(job, rest), job)
 

@@ -88,6 +88,9 @@ class ItemFlow:
             self.begin(stored.attempt, stored.next_ordinal)
 
 
+NO_ITEMS = ItemFlow()
+"""Of all jobs that have yielded nothing; never changed."""
+
 RECENT_STEP = ITEMS_UNREAD_MAX // 64
 """Granularity with which the unread bytes of readers are known."""
 
@@ -132,7 +135,7 @@ class LiveJob:
             owed, memory knows more than the row.
         written: Resolved when the newest of its moves that somebody waits for is on disk, or with why it is not.
         ending: Worker and fence of an attempt whose reported end is not on disk yet.
-        items: How far what it yielded is.
+        items: How far what it yielded is; `NO_ITEMS` until then.
         output: How far what its attempt wrote is.
         created_by: The key it was called with, or that its caller was called with.
         parent: The job whose user code called it.
@@ -140,7 +143,7 @@ class LiveJob:
         waited_fence: Fence of the parent's attempt that waits for it in a blocking call.
         awaited: Jobs that its current attempt waits for, one entry per open wait.
         follows: Streams of unfinished jobs that its current attempt reads.
-        children: Unfinished jobs that its current attempt called and did not spawn.
+        children: Unfinished jobs that its current attempt called and did not spawn; None when it never did.
         ran_s: Seconds that its newest attempt took, as its worker measured them.
         covers: The items of a group that it executes; their inputs are its arguments, read when they are sent.
     """
@@ -173,14 +176,14 @@ class LiveJob:
     told: int = 0
     written: asyncio.Future[bool | BaseException] | None = None
     ending: tuple[str, int] | None = None
-    items: ItemFlow = field(default_factory=ItemFlow)
+    items: ItemFlow = NO_ITEMS
     output: Output | None = None
     parent: JobId | None = None
     depth: int = 0
     waited_fence: int | None = None
     awaited: list[JobId] = field(default_factory=list[JobId])
     follows: int = 0
-    children: set[JobId] = field(default_factory=set[JobId])
+    children: set[JobId] | None = None
     ran_s: float = 0.0
     covers: Slice | None = None
 

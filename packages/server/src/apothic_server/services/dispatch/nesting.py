@@ -68,7 +68,7 @@ def attend(board: Board, parent: LiveJob, job: LiveJob) -> Leave:
     def leave(live: LiveJob) -> None:
         if job.id in live.awaited:
             live.awaited.remove(job.id)
-        if job.outcome.done():
+        if job.outcome.done() and live.children is not None:
             live.children.discard(job.id)
 
     return _leave(board, parent.id, fence, job, leave)
@@ -117,7 +117,13 @@ def orphans(board: Board, job: LiveJob, *, succeeded: bool) -> list[LiveJob]:
     After a success those are the calls that it still waits for, from a thread it left behind, for example; a wait that
     was given up before leaves its job running. After any other end all of its blocking calls are meant.
     """
-    return [child for child in _live(board, job.children) if not succeeded or child.id in job.awaited]
+    return [child for child in _live(board, job.children or ()) if not succeeded or child.id in job.awaited]
+
+
+def adopt_child(parent: LiveJob, job: LiveJob) -> None:
+    """Note that the current attempt of `parent` called a job and did not spawn it."""
+    parent.children = parent.children or set()
+    parent.children.add(job.id)
 
 
 def _live(board: Board, jobs: Collection[JobId]) -> list[LiveJob]:

@@ -28,6 +28,7 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases, Over
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.map_upkeep import MapUpkeep
+from apothic_server.services.dispatch.nesting import adopt_child
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.restored import delay_s, restored
 from apothic_server.services.outcomes import Outcomes
@@ -343,11 +344,11 @@ class Recovery:
         self._maps.met(live)
         parent = board.jobs.get(row_of_caller(live.parent)) if live.parent is not None else None
         if parent is not None and parent.fence == live.waited_fence:
-            parent.children.add(live.id)
+            adopt_child(parent, live)
         if live.waits:
             if old is not None:
                 board.release(old)
-            live.runner = live.worker = None
+            live.runner = live.worker = live.children = None
             board.adopt(live, delay_s(row.job, function.spec, board.clock.now()))
             self._closing.admit(live)
             return live

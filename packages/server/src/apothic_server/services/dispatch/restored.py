@@ -12,7 +12,7 @@ from apothic_server.domain.decide.placement import Need
 from apothic_server.domain.jobs import Job, JobStatus, UnfinishedJob
 from apothic_server.domain.views import Outcome
 from apothic_server.ports.clock import Clock
-from apothic_server.services.dispatch.live import UNREAD, ItemFlow, LiveJob
+from apothic_server.services.dispatch.live import NO_ITEMS, UNREAD, ItemFlow, LiveJob
 
 
 def restored(
@@ -20,8 +20,11 @@ def restored(
 ) -> LiveJob:
     """Return the memory of a row. When an attempt was granted no row says: one met here counts as granted now."""
     job = stored.job
-    items = old.items if old is not None else ItemFlow()
-    items.resume(job.attempt, stored.items)
+    items = old.items if old is not None else NO_ITEMS
+    if items is NO_ITEMS and stored.items.attempt > 0:
+        items = ItemFlow()
+    if items is not NO_ITEMS:
+        items.resume(job.attempt, stored.items)
     outcome = old.outcome if old is not None else waited
     keeps_runner = old is not None and old.fence == job.fence and old.runner is not None
     now, monotonic = clock.now(), clock.monotonic()
@@ -56,7 +59,7 @@ def restored(
         waited_fence=job.waited_fence,
         awaited=old.awaited if old is not None and keeps_runner else [],
         follows=old.follows if old is not None and keeps_runner else 0,
-        children=old.children if old is not None and keeps_runner else set(),
+        children=old.children if old is not None and keeps_runner else None,
     )
 
 
