@@ -16,7 +16,6 @@ from apothic_server.store.launcher import EmbeddedPostgres
 
 log = structlog.get_logger("apothic.store")
 
-LOOK_S = 0.1
 DEATHS_MAX = 3
 """So many deaths within `DEATHS_WITHIN_S` stop the cloud: a database that keeps dying needs a person."""
 
@@ -78,9 +77,7 @@ class LocalStore:
     async def _keep(self) -> None:
         deaths: deque[float] = deque(maxlen=DEATHS_MAX)
         while True:
-            await asyncio.sleep(LOOK_S)
-            if self._server.is_running:
-                continue
+            await self._server.ended()
             deaths.append(time.monotonic())
             log.error("store.died", deaths=len(deaths))
             if len(deaths) == DEATHS_MAX and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:

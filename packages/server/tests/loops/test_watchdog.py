@@ -154,3 +154,12 @@ async def test_failures_in_a_row_are_logged_ever_more_rarely_and_a_store_that_is
         await loop.stop()
 
     assert [line["failures"] for line in logs if line["event"] == "loop.failed"] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("now", "interval_s", "wait_s"), [(100.3, 1.0, 0.7), (100.0, 1.5, 1.5), (100.49, 5.0, 4.51), (100.3, 0.3, 0.3)]
+)
+async def test_loops_at_rest_step_at_the_same_moments(now, interval_s, wait_s):
+    stage = Stage()
+    loop = Loop("even", stage.step, interval_s=interval_s, clock=lambda: now)
+    assert loop._until_tick() == pytest.approx(wait_s)

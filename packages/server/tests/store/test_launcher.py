@@ -228,8 +228,12 @@ async def test_what_was_committed_survives_a_killed_server_with_a_busy_session(s
     sleeping = asyncio.create_task(busy.execute("SELECT pg_sleep(60)"))
     backend = busy.get_server_pid()
     lost = find_postmaster(folder / "data").pid
+    ended = asyncio.create_task(server.ended())
+    await asyncio.sleep(0)
+    assert not ended.done()
     os.kill(backend, signal.SIGSTOP)
     os.kill(lost, signal.SIGKILL)
+    await asyncio.wait_for(ended, 10)
     await gone(lost)
     assert not server.is_running
     await server.stop()
@@ -274,6 +278,7 @@ async def test_an_interrupted_first_start_is_made_good(place):
 
 async def test_starting_and_stopping_twice_or_out_of_order_is_fine(server):
     await server.stop()
+    await server.ended()
     assert not server.is_running
     assert await server.start() == await server.start()
     assert server.is_running

@@ -23,6 +23,9 @@ log = structlog.get_logger("apothic.loop")
 TICKS_MISSED = 3
 """So many ticks after the deadline of a step nobody waits for its end any more."""
 
+GRID_S = 0.5
+"""Steps that nothing hurries begin at multiples of this, so that the loops of a process at rest wake it together."""
+
 
 class Loop:
     """Runs `step` every `interval_s` and soon after a hint.
@@ -102,9 +105,14 @@ class Loop:
     async def _run(self) -> None:
         wait_s: float | None = 0.0
         while asyncio.current_task() is self._task:  # not for ever after one that was left has come to its end
-            await self._sleep(self._interval_s if wait_s is None else min(wait_s, self._interval_s))
+            await self._sleep(self._until_tick() if wait_s is None else min(wait_s, self._interval_s))
             self._hinted.clear()
             wait_s = await self._guarded_step()
+
+    def _until_tick(self) -> float:
+        """Return the seconds of an interval, or a little less."""
+        interval_s = self._interval_s
+        return interval_s - (self._clock() + interval_s) % GRID_S if interval_s >= 2 * GRID_S else interval_s
 
     async def _sleep(self, seconds: float) -> None:
         # Not `wait_for`: up to Python 3.11 it swallows a cancellation that comes together with a hint.

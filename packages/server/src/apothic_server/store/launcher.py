@@ -121,6 +121,23 @@ class EmbeddedPostgres:
             return self._child.poll() is None
         return self._folder is not None and self._pid is not None and works_in(self._pid, self._folder.data)
 
+    async def ended(self) -> None:
+        """Return when the server's first process lives no more; at once before `start` and after `stop`."""
+        if not self.is_running or self._pid is None:
+            return
+        try:
+            handle = os.pidfd_open(self._pid)
+        except ProcessLookupError:
+            return
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(handle, over.set)
+        try:
+            if self.is_running:  # else it ended, and its number may be another process's by now
+                await over.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+
     def trim_log(self) -> None:
         """Keep the log within its bound; a maintenance loop calls it from time to time."""
         if self._folder is not None:

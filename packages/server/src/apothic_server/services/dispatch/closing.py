@@ -36,7 +36,7 @@ class Closing:
 
     async def read(self) -> None:
         """Learn from the store what is closed; from then on nothing of it is taken or granted."""
-        async with self._database.system_unit() as unit:
+        async with self._database.system_read() as unit:
             self._draining = await rows.list_draining(unit)
         for closed in self._draining:
             self._board.closed[closed.deployment] = closed

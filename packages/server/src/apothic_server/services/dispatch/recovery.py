@@ -375,7 +375,7 @@ class Recovery:
 
     async def _cancel_orphans(self) -> None:
         """End blocking calls whose caller ended while no process looked (G2.7)."""
-        async with self._database.system_unit() as unit:
+        async with self._database.system_read() as unit:
             found = await rows.orphans(unit)
         self._calls.cancel_orphans([job for key in found if (job := self._board.jobs.get(key)) is not None])
 
