@@ -19,7 +19,7 @@ from apothic_server.domain.groups import ITEMS, SPREAD, Slice
 from apothic_server.domain.idempotency import KeyRow, RequestKey
 from apothic_server.domain.jobs import LETTERS, ItemSegment, JobChange, NewItems, NewJob, StoredValue, StreamEvent
 
-_STATUS_OF = {letter: status.value for status, letter in LETTERS.items()}
+_STATUS_OF = {letter: status.word for status, letter in LETTERS.items()}
 _SHORT = frozenset({"job.queued", "job.status", "job.running", "job.result", "job.end"})
 """Kinds of events whose data nobody outside chooses."""
 
@@ -102,7 +102,7 @@ def row_of(first: NewJob | JobChange, later: Sequence[JobChange] = ()) -> Row:
         row = _new_row(first)
     else:
         assert type(first) is JobChange
-        expected = first.expect_status.value
+        expected = first.expect_status.word
         columns = Columns(first.job, first.org, expect_status=expected, expect_fence=first.expect_fence, events=[])
         row = Row(columns)
         _apply(row, first)
@@ -189,7 +189,7 @@ def items_arguments(records: Sequence[NewItems]) -> list[Any]:
                 "place": place,
                 "id": record.job,
                 "org": record.org,
-                "expect_status": record.expect_status.value,
+                "expect_status": record.expect_status.word,
                 "expect_fence": record.expect_fence,
                 "attempt": first.attempt,
                 "first_ordinal": first.first_ordinal,

@@ -16,7 +16,6 @@ from apothic.wire.values import RemoteError
 from apothic_server.domain.idempotency import Keep, KeyRow, RequestKey
 from apothic_server.domain.jobs import (
     JOB,
-    LETTERS,
     Job,
     JobChange,
     JobEvent,
@@ -85,7 +84,7 @@ def new_job(
 ) -> NewJob:
     """J1; with `term` it needs the dispatcher's term."""
     function = job.function
-    events = (StreamEvent("job.queued", now, {"status": "queued"}),)
+    events = () if job.is_chunk else (StreamEvent("job.queued", now, {"status": "queued"}),)
     return NewJob(
         id=job.id,
         org=job.org,
@@ -95,7 +94,7 @@ def new_job(
         arguments=job.arguments,
         created_by=job.created_by,
         created_at=now,
-        events=() if job.is_chunk else events,
+        events=events,
         key=key,
         retry_of=retry_of,
         parent=job.parent,
@@ -126,29 +125,14 @@ def move(
         fence: New fence of a grant; the job's stays when None.
         key: Kept in the same commit.
     """
-    before, after = job.status, JOB.fire(job.status, event)
-    expect_fence = job.fence
-    job.status = after
+    before, expect_fence = job.status, job.fence
+    after = job.status = JOB.fire(before, event)
     if fence is not None:
         job.fence = fence
-    events: list[StreamEvent] = []
-    if error is not None:
-        events.append(StreamEvent("job.error", now, {**error_to_json(error), "attempt": job.attempt}))
-    if after is JobStatus.SUCCEEDED:
-        events.append(StreamEvent("job.result", now, {"attempt": job.attempt}))
-    events.append(_status_event(job.attempt, before, after, now))
-    return JobChange(
-        org=job.org,
-        job=job.id,
-        expect_status=before,
-        expect_fence=expect_fence,
-        path=LETTERS[before] + LETTERS[after],
-        fields=fields,
-        events=() if job.is_chunk else tuple(events),
-        term=term,
-        key=key,
-        is_chunk=job.is_chunk,
-    )
+    is_chunk = job.is_chunk
+    events = () if is_chunk else _events(job.attempt, before, after, error, now)
+    path = before.letter + after.letter
+    return JobChange(job.org, job.id, before, expect_fence, path, fields, events, term, key, is_chunk)
 
 
 def ask_to_cancel(row: Job, now: datetime, keep: Keep[JobStatus] | None = None) -> tuple[JobChange, JobStatus]:
@@ -159,7 +143,7 @@ def ask_to_cancel(row: Job, now: datetime, keep: Keep[JobStatus] | None = None) 
         job=row.id,
         expect_status=row.status,
         expect_fence=row.fence,
-        path=LETTERS[row.status] + LETTERS[after],
+        path=row.status.letter + after.letter,
         fields=JobFields(finished_at=now) if after.is_final else NO_FIELDS,
         events=(_status_event(row.attempt, row.status, after, now),),
         key=keep.row(after) if keep is not None else None,
@@ -187,10 +171,20 @@ def _line(line: LogLine) -> dict[str, Any]:
     return {**data, "partial": True} if line.is_partial else data
 
 
+def _events(
+    attempt: int, before: JobStatus, after: JobStatus, error: RemoteError | None, now: datetime
+) -> tuple[StreamEvent, ...]:
+    told = _status_event(attempt, before, after, now)
+    if error is not None:
+        return StreamEvent("job.error", now, {**error_to_json(error), "attempt": attempt}), told
+    if after is JobStatus.SUCCEEDED:
+        return StreamEvent("job.result", now, {"attempt": attempt}), told
+    return (told,)
+
+
 def _status_event(attempt: int, before: JobStatus, after: JobStatus, now: datetime) -> StreamEvent:
     if after is JobStatus.RUNNING:
         return StreamEvent("job.running", now, {"status": "running", "attempt": attempt})
     if after.is_final:
-        return StreamEvent("job.end", now, {"status": after.value})
-    data = {"status": after.value, "previous": before.value, "attempt": attempt}
-    return StreamEvent("job.status", now, data)
+        return StreamEvent("job.end", now, {"status": after.word})
+    return StreamEvent("job.status", now, {"status": after.word, "previous": before.word, "attempt": attempt})
