@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,8 @@ from apothic.wire.ids import JobId, KeyId, OrgId, make_key
 from apothic.wire.limits import KEEP_ALIVE_S, VALUE_MAX
 from apothic.wire.tokens import new_token
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE, RemoteError, Value
-from apothic_server.api.runtime.calls import AT_ONCE_S
+from apothic_server.api.runtime.calls import AT_ONCE_S, CallHandlers
+from apothic_server.api.runtime.direct_calls import DirectCalls
 from apothic_server.api.runtime.document import read_document
 from apothic_server.api.runtime.table import runtime_operations
 from apothic_server.api.runtime.waiting import first_done
@@ -24,6 +26,7 @@ from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.domain.views import Outcome, Submitted
 from apothic_server.testing.asgi import AsgiClient, CutError, Exchange
+from apothic_server.testing.wire import WireClient
 
 pytestmark = pytest.mark.anyio
 
@@ -41,11 +44,13 @@ ALIVE = ({"kind": "alive"}, b"")
 class Stage:
     """A jobs service whose futures the test completes, and a clock that moves when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_direct: bool = False) -> None:
+        self.is_direct = is_direct
         loop = asyncio.get_running_loop()
         self.accepted: asyncio.Future[None] = loop.create_future()
         self.outcome_future: asyncio.Future[Outcome] = loop.create_future()
         self.submitted: list[tuple[Any, Value, bool]] = []
+        self.submitted_now = 0
         self.waits: asyncio.Queue[tuple[float | None, asyncio.Future[None]]] = asyncio.Queue()
         self.status = JobStatus.QUEUED
         self.in_the_way: str | None = None
@@ -53,8 +58,16 @@ class Stage:
     async def authenticate(self, token: str, attempt: str) -> Actor:
         return Actor(OrgId("org"), KeyId("key"), Role.OWNER, SCOPES)
 
+    def recognise(self, authorization: bytes) -> Actor | None:
+        return Actor(OrgId("org"), KeyId("key"), Role.OWNER, SCOPES) if self.is_direct else None
+
     async def submit(self, actor, function, value, *, blocking, key=None) -> Submitted:
         self.submitted.append((function, value, blocking))
+        return Submitted(JOB, self.accepted, self.outcome_future)
+
+    def submit_now(self, actor, function, value, *, key=None) -> Submitted:
+        self.submitted_now += 1
+        self.submitted.append((function, value, True))
         return Submitted(JOB, self.accepted, self.outcome_future)
 
     async def get(self, actor, key) -> SimpleNamespace:
@@ -75,9 +88,18 @@ class Stage:
         self.waits.put_nowait((timeout_s, passed))
         await first_done((*futures, passed), None)
 
-    async def let_pass(self, timeout_s: float | None) -> None:
+    def later(self, seconds: float, act: Callable[[], object]) -> Any:
+        """As `loop.call_later`, with the passing of time in the test's hands."""
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        passed.add_done_callback(lambda passed: None if passed.cancelled() else act())
+        self.waits.put_nowait((seconds, passed))
+        return passed
+
+    async def let_pass(self, timeout_s: float) -> None:
         """Wait until somebody waits with this bound, then let it pass."""
-        bound, passed = await self.waits.get()
+        bound = None
+        while bound is None:
+            bound, passed = await self.waits.get()
         assert bound == timeout_s
         passed.set_result(None)
 
@@ -108,20 +130,23 @@ class Stage:
                 "groups",
             )
         )
-        services: Any = SimpleNamespace(keys=self, jobs=self, enrolment=None, **unused)
+        services: Any = SimpleNamespace(keys=self, recognise=self.recognise, jobs=self, enrolment=None, **unused)
         table = runtime_operations(services, self.no_link, read_document(), wait=self.wait)
         face = Face(
             table, authenticate=self.authenticate, make_request_id=lambda: "request", log=structlog.get_logger()
         )
-        return AsgiClient(face, TOKEN)
+        if not self.is_direct:
+            return AsgiClient(face, TOKEN)
+        face.direct = DirectCalls(face, services, CallHandlers(services, self.wait), later=self.later)
+        return WireClient(face, TOKEN)
 
     async def no_link(self, scope, receive, send, actor) -> None:
         raise AssertionError("no link here")
 
 
-@pytest.fixture
-async def stage() -> Stage:
-    return Stage()
+@pytest.fixture(params=["over ASGI", "directly"])
+async def stage(request) -> Stage:
+    return Stage(is_direct=request.param == "directly")
 
 
 async def frame(exchange: Exchange) -> tuple[dict[str, Any], bytes]:
@@ -144,6 +169,7 @@ async def test_an_outcome_known_at_once_is_the_whole_answer(stage):
         got = [await frame(exchange), await exchange.piece()]
 
     assert bound == AT_ONCE_S
+    assert stage.submitted_now == stage.is_direct
     assert got == [(outcome_head(encoding="pickle", python="3.11"), b"result"), None]
     assert exchange.headers["content-type"] == OUTCOME_TYPE
     assert "content-length" in exchange.headers
@@ -153,7 +179,6 @@ async def test_an_outcome_known_at_once_is_the_whole_answer(stage):
 async def test_the_job_id_is_sent_when_the_job_is_durable_then_signs_of_life_then_the_outcome(stage):
     async with stage.client().open("POST", CALLS, headers=FRAME, body=CALL) as exchange:
         await stage.let_pass(AT_ONCE_S)
-        bound, _ = await stage.waits.get()
         stage.accept()
         got = [await frame(exchange)]
         for _ in range(2):
@@ -163,7 +188,6 @@ async def test_the_job_id_is_sent_when_the_job_is_durable_then_signs_of_life_the
         got.append(await frame(exchange))
         end = await exchange.piece()
 
-    assert bound is None
     assert got == [ACCEPTED, ALIVE, ALIVE, (outcome_head(encoding="json"), b"1")]
     assert end is None
 
@@ -182,7 +206,8 @@ async def test_the_first_frame_says_what_keeps_every_machine_from_running_the_jo
 async def test_nothing_leaves_before_the_job_is_durable_or_has_ended(stage):
     async with stage.client().open("POST", CALLS, headers=FRAME, body=CALL) as exchange:
         await stage.let_pass(AT_ONCE_S)
-        await stage.waits.get()
+        for _ in range(20):
+            await asyncio.sleep(0)
         assert exchange.sent.empty()
         stage.end()
 

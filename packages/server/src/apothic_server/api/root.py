@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from apothic_server.api.ops.table import ops_operations
+from apothic_server.api.runtime.calls import CallHandlers
+from apothic_server.api.runtime.direct_calls import DirectCalls
 from apothic_server.api.runtime.document import read_document
 from apothic_server.api.runtime.table import runtime_operations
 from apothic_server.api.runtime.waiting import FirstDone, first_done
@@ -35,7 +37,7 @@ def build_face(
         StartRefusedError: The operation table contradicts itself.
     """
     operations = ops_operations(services) + runtime_operations(services, link, read_document(), wait=wait)
-    return Face(
+    face = Face(
         operations,
         authenticate=services.authenticate,
         over=services.over,
@@ -43,3 +45,5 @@ def build_face(
         log=log,
         observe=observe,
     )
+    face.direct = DirectCalls(face, services, CallHandlers(services, wait))
+    return face

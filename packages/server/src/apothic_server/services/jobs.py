@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from apothic.wire.ids import FunctionId, JobId
+from apothic.wire.large import LARGE
 from apothic.wire.limits import VALUE_INLINE_MAX, VALUE_MAX
 from apothic.wire.values import Value
 from apothic_server.domain.access import Actor
-from apothic_server.domain.apps import Function, check_python, python_of
-from apothic_server.domain.decide.placement import Need
+from apothic_server.domain.apps import Function, check_python
 from apothic_server.domain.errors import Conflict, TooLarge, Unavailable, no_such
 from apothic_server.domain.groups import parse_item_key
 from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
@@ -26,11 +25,12 @@ from apothic_server.services.blobs import digest_of, write_blob
 from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.calls import Calls, can_be_cancelled
-from apothic_server.services.dispatch.live import WAITING, LiveJob
+from apothic_server.services.dispatch.live import WAITING
 from apothic_server.services.dispatch.nesting import caller, check_depth
 from apothic_server.services.group_items import GroupItems
 from apothic_server.services.handover import Handover
 from apothic_server.services.job_rows import JobRows
+from apothic_server.services.new_jobs import new_live_job
 from apothic_server.services.outcomes import Outcomes
 from apothic_server.services.repeats import Repeats, held, keep_result
 from apothic_server.services.values import LargeValues
@@ -104,6 +104,30 @@ class Jobs:
             Fenced: User code calls, and its attempt ended meanwhile.
         """
         return await self._once(actor, key, lambda: self._submit(actor, function, value, blocking=blocking, key=key))
+
+    def submit_now(
+        self, actor: Actor, function: FunctionId, value: Value, *, key: RequestKey | None = None
+    ) -> Submitted | None:
+        """Make a blocking call as `submit` does, with the same errors, when nothing but memory is needed for that.
+
+        None, and nothing was done, when `submit` has to: user code calls, another process dispatches or may deploy, the
+        value is large, the function is not in memory, or the key was used before, or may have been.
+        """
+        is_large = value.encoding == LARGE or len(value.data) > VALUE_INLINE_MAX
+        if actor.attempt is not None or is_large or not self._board.dispatches:
+            return None
+        if key is not None and not self._repeats.is_new(actor, key):
+            return None
+        found = self._apps.known_by_id(actor, function)
+        if found is None:
+            return None
+        self._disk.require_room()
+        check_python(found, value.python)
+        job = new_live_job(JobId(self._new_key()), found, StoredValue(value), self._board.clock.now(), actor)
+        call = self._calls.submit(job, blocking=True, key=key)
+        if key is not None:
+            self._repeats.made(actor, key, call)
+        return call
 
     async def retry(self, actor: Actor, job: JobId, *, key: RequestKey | None = None) -> Submitted:
         """Call the function of an ended job again, with the same arguments: a new job that names the old one (G1.4).
@@ -370,23 +394,3 @@ def _done(value: Any) -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     future.set_result(value)
     return future
-
-
-def new_live_job(job: JobId, function: Function, arguments: StoredValue, now: datetime, actor: Actor) -> LiveJob:
-    """Return the memory of a job that was never written yet."""
-    attempt = actor.attempt
-    return LiveJob(
-        id=job,
-        function=function,
-        need=Need(function.org, (function.deployment, function.id), python_of(function), function.spec),
-        arguments=arguments,
-        status=JobStatus.QUEUED,
-        attempt=0,
-        fence=0,
-        losses=0,
-        created_at=now,
-        outcome=asyncio.get_running_loop().create_future(),
-        created_by=actor.key,
-        parent=attempt.parent if attempt is not None else None,
-        depth=attempt.depth + 1 if attempt is not None else 0,
-    )

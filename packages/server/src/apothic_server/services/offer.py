@@ -24,6 +24,8 @@ from apothic_server.services.streams import Streams
 from apothic_server.services.values import LargeValues
 from apothic_server.services.workers import Workers
 
+_BEARER = b"Bearer "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -54,6 +56,12 @@ class Services:
         if kind == "li":
             return await self.enrolment.authenticate(token)
         return await self.keys.authenticate(token)
+
+    def recognise(self, authorization: bytes) -> Actor | None:
+        """Return who holds the API key of a header, if that was looked up a moment ago; None for all others."""
+        if not authorization.startswith(_BEARER):
+            return None
+        return self.keys.known(authorization[len(_BEARER) :].decode("latin-1"))
 
     def over(self, actor: Actor) -> asyncio.Future[None] | None:
         """Return what is done when the attempt of `actor` is over; None when it is no user code."""

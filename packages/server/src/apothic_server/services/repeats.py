@@ -23,10 +23,10 @@ from apothic_server.store.database import Database
 
 @dataclass(slots=True)
 class _Claim:
-    """A key in the hands of one request; `told` gets its call, or None when it made none."""
+    """A key in the hands of one request; `told` gets its call, or None when it made none; or its call, made at once."""
 
     fingerprint: bytes
-    told: asyncio.Future[Submitted | None]
+    told: asyncio.Future[Submitted | None] | Submitted
 
 
 class Repeats:
@@ -45,7 +45,7 @@ class Repeats:
         place = (actor.org, key.digest)
         while (claim := self._claims.get(place)) is not None:
             check_same(key, claim.fingerprint)
-            call = await asyncio.shield(claim.told)
+            call = claim.told if isinstance(claim.told, Submitted) else await asyncio.shield(claim.told)
             if call is not None:
                 return replace(call, is_replay=True)
         self._claims[place] = _Claim(key.fingerprint, asyncio.get_running_loop().create_future())
@@ -54,11 +54,23 @@ class Repeats:
     def release(self, actor: Actor, key: RequestKey, call: Submitted | None) -> None:
         """Give a claimed key back: now, or once the call's job is durable and the store knows the key."""
         place = (actor.org, key.digest)
-        self._claims[place].told.set_result(call)
+        claim = self._claims[place]
+        assert isinstance(claim.told, asyncio.Future)
+        claim.told.set_result(call)
         if call is None:
             del self._claims[place]
         else:
             call.accepted.add_done_callback(lambda _: self._claims.pop(place, None))
+
+    def is_new(self, actor: Actor, key: RequestKey) -> bool:
+        """Whether no call with this key is under way, and the caller says that there never was one."""
+        return key.is_first and (actor.org, key.digest) not in self._claims
+
+    def made(self, actor: Actor, key: RequestKey, call: Submitted) -> None:
+        """A call was made at once with a new key; until the store knows the key, others who bring it get that call."""
+        place = (actor.org, key.digest)
+        self._claims[place] = _Claim(key.fingerprint, call)
+        call.accepted.add_done_callback(lambda _: self._claims.pop(place, None))
 
     async def find(self, actor: Actor, key: RequestKey) -> KeyRow | None:
         """Return what an earlier request with this key did, or None.

@@ -7,7 +7,7 @@ the job is durable. The futures belong to the job: a client that leaves stops th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from apothic_server.api.shared.query import seconds
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import Last, Response, json_response, raw_response, stream_response
 from apothic_server.api.shared.services import Services
+from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import KeyTaken
 from apothic_server.domain.idempotency import RequestKey
 from apothic_server.domain.jobs import JobStatus
@@ -59,10 +60,10 @@ class CallHandlers:
         wait_s = _wait_s(request)
         found = await self._jobs.outcome(request.actor, key)
         is_over = isinstance(found, Outcome)
-        is_look = wait_s == 0 and not _wants_stream(request)
+        is_look = wait_s == 0 and not wants_stream(request.headers)
         leave = _stay if is_over or is_look else self._jobs.attend(request.actor, key)
         call = Submitted(key, _done(None), _done(found) if is_over else found, leave=leave)
-        if _wants_stream(request):
+        if wants_stream(request.headers):
             return await self._answer(request, call, None)
         try:
             await self._wait(request, (call.outcome,), wait_s)
@@ -75,24 +76,47 @@ class CallHandlers:
         job, key = job_key(request.params["job_id"]), request.key()
         return await self._told(request, await self._jobs.retry(request.actor, job, key=key), key, 0)
 
+    async def go_on(
+        self, request: Request, call: Submitted, key: RequestKey | None, *, is_accepted_told: bool
+    ) -> Response:
+        """Stream the rest of an answer that was begun at least `AT_ONCE_S` ago, or whose outcome is there."""
+        if is_accepted_told:
+            first = None if call.outcome.done() else ALIVE_FRAME
+            return stream_response(self._frames(request, call, first), OUTCOME_TYPE)
+        return await self._told(request, call, key, None, at_once_s=0)
+
+    def accepted(self, actor: Actor, call: Submitted) -> bytes:
+        """Return the first frame of an answer whose outcome is not known yet."""
+        return accepted_frame(call.job, self._jobs.obstacle(actor, call.job))
+
     async def _call(self, request: Request, function: FunctionId | tuple[str, str]) -> Response:
         wait_s = _wait_s(request)
         body = await request.body()
         value, key = read_arguments(body, request.media_type), request.key(body)
-        is_stream = _wants_stream(request)
+        is_stream = wants_stream(request.headers)
         call = await self._jobs.submit(request.actor, function, value, blocking=is_stream or wait_s > 0, key=key)
         return await self._told(request, call, key, None if is_stream else wait_s)
 
-    async def _told(self, request: Request, call: Submitted, key: RequestKey | None, wait_s: float | None) -> Response:
+    async def _told(
+        self,
+        request: Request,
+        call: Submitted,
+        key: RequestKey | None,
+        wait_s: float | None,
+        *,
+        at_once_s: float = AT_ONCE_S,
+    ) -> Response:
         """Answer a call, or the one that had its key first."""
         try:
-            return await self._answer(request, call, wait_s)
+            return await self._answer(request, call, wait_s, at_once_s=at_once_s)
         except KeyTaken:
             if key is None:
                 raise
         return await self._answer(request, await self._jobs.repeated(request.actor, key), wait_s)
 
-    async def _answer(self, request: Request, call: Submitted, wait_s: float | None) -> Response:
+    async def _answer(
+        self, request: Request, call: Submitted, wait_s: float | None, *, at_once_s: float = AT_ONCE_S
+    ) -> Response:
         """Answer a call: as a stream, or as JSON after at most `wait_s`.
 
         Whoever waits through this request is known to have left when it is over (G2.7).
@@ -101,7 +125,10 @@ class CallHandlers:
             call = replace(call, leave=self._jobs.attend(request.actor, call.job))
         is_handed_on = False
         try:
-            response = await (self._stream(request, call) if wait_s is None else self._within(request, call, wait_s))
+            if wait_s is None:
+                response = await self._stream(request, call, at_once_s)
+            else:
+                response = await self._within(request, call, wait_s)
             is_handed_on = response.stream is not None
             return replayed(response) if call.is_replay else response
         finally:
@@ -123,18 +150,20 @@ class CallHandlers:
             return json_response({"job_id": job_id(call.job), "status": view.job.status.value}, status=202)
         return json_response(outcome_record(_result(call)))
 
-    async def _stream(self, request: Request, call: Submitted) -> Response:
-        await self._first_done((call.outcome,), AT_ONCE_S)
+    async def _stream(self, request: Request, call: Submitted, at_once_s: float) -> Response:
+        if at_once_s:
+            await self._first_done((call.outcome,), at_once_s)
         if not call.outcome.done():
             await self._wait(request, (call.outcome, call.accepted), None)
         if call.outcome.done():
             return raw_response(outcome_frame(_result(call)), OUTCOME_TYPE)
         call.accepted.result()
-        return stream_response(self._frames(request, call), OUTCOME_TYPE)
+        return stream_response(self._frames(request, call, self.accepted(request.actor, call)), OUTCOME_TYPE)
 
-    async def _frames(self, request: Request, call: Submitted) -> AsyncGenerator[bytes]:
+    async def _frames(self, request: Request, call: Submitted, first: bytes | None) -> AsyncGenerator[bytes]:
         try:
-            yield accepted_frame(call.job, self._jobs.obstacle(request.actor, call.job))
+            if first is not None:
+                yield first
             while not call.outcome.done():
                 await self._wait(request, (call.outcome,), KEEP_ALIVE_S)
                 if not call.outcome.done():
@@ -162,8 +191,9 @@ def _stay() -> None:
     """Nobody waits, so nobody leaves."""
 
 
-def _wants_stream(request: Request) -> bool:
-    return _OUTCOME_TYPE in request.headers.get(b"accept", b"")
+def wants_stream(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a call is to be answered as a stream."""
+    return _OUTCOME_TYPE in headers.get(b"accept", b"")
 
 
 def _wait_s(request: Request) -> float:

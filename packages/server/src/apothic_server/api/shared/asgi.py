@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from apothic_server.api.shared.direct import Direct
 from apothic_server.api.shared.errors import ClientGoneError, UpgradeRequired, error_response, internal_response
 from apothic_server.api.shared.gate import Authenticate, Over, admit
 from apothic_server.api.shared.operations import Operation, Receive, Scope, Send, operation_table
-from apothic_server.api.shared.response import Last, Pieces, Response
+from apothic_server.api.shared.response import Last, Pieces, Response, headers_of
 from apothic_server.api.shared.router import NO_PATH, Router
 from apothic_server.domain.access import Audience
 from apothic_server.domain.errors import NotFound, PlatformError, Unavailable
@@ -60,6 +61,7 @@ class Face:
 
     Attributes:
         reader_idle_s: A reader of a streamed answer that takes nothing for so many seconds is cut off (G5.7).
+        direct: Answers what it can of the face's requests without ASGI.
 
     Raises:
         StartRefusedError: The table contradicts itself.
@@ -85,6 +87,7 @@ class Face:
         self._observe = observe
         self._clock = clock
         self.reader_idle_s = READER_IDLE_S
+        self.direct: Direct | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -95,10 +98,23 @@ class Face:
             raise RuntimeError(f"no {scope['type']} here")
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(self._make_request_id(), self._clock())
+        exchange = self.begun()
+        await self._serve(exchange, self._answer(exchange, scope, receive), scope, send)
+
+    def begun(self) -> Exchange:
+        """Return what is known of a request that begins now."""
+        return Exchange(self._make_request_id(), self._clock())
+
+    async def go_on(
+        self, exchange: Exchange, operation: Operation, response: Awaitable[Response], scope: Scope, send: Send
+    ) -> None:
+        """Answer a request that was admitted, and begun to be answered, without ASGI."""
+        await self._serve(exchange, self._told(exchange, operation, response), scope, send)
+
+    async def _serve(self, exchange: Exchange, answer: Coroutine[Any, Any, Response], scope: Scope, send: Send) -> None:
         status, response = CLIENT_GONE, None
         try:
-            response = await self._answer(exchange, scope, receive)
+            response = await answer
             is_head = scope["method"] == "HEAD"
             sending = _send(response, exchange.id, send, is_head=is_head, idle_s=self.reader_idle_s)
             await (sending if exchange.over is None else _until(exchange.over, sending))
@@ -117,9 +133,9 @@ class Face:
         except Exception:
             self._log.exception("request.cut", op=exchange.operation, request_id=exchange.id)
         finally:
-            self._done(exchange, status)
+            self.done(exchange, status)
 
-    async def _answer(self, exchange: _Exchange, scope: Scope, receive: Receive) -> Response:
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> Response:
         operation = None
         try:
             operation, params = self._router.find(scope["method"], scope["raw_path"])
@@ -137,21 +153,30 @@ class Face:
             response = self._refusal(error, exchange)
         return self._documented(operation, response, exchange)
 
-    def _refusal(self, error: Exception, exchange: _Exchange) -> Response:
+    async def _told(self, exchange: Exchange, operation: Operation, response: Awaitable[Response]) -> Response:
+        try:
+            found = await response
+        except ClientGoneError:
+            raise
+        except Exception as error:
+            found = self._refusal(error, exchange)
+        return self._documented(operation, found, exchange)
+
+    def _refusal(self, error: Exception, exchange: Exchange) -> Response:
         is_ours = isinstance(error, PlatformError)
         response = error_response(error, exchange.id) if is_ours else internal_response(exchange.id)
         if response.status == 500:
             self._log.exception("request.failed", op=exchange.operation, request_id=exchange.id)
         return response
 
-    def _documented(self, operation: Operation | None, response: Response, exchange: _Exchange) -> Response:
+    def _documented(self, operation: Operation | None, response: Response, exchange: Exchange) -> Response:
         if operation is None or response.status in operation.statuses:
             return response
         self._log.error("request.undocumented_status", op=operation.id, status=response.status, request_id=exchange.id)
         return internal_response(exchange.id)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(self._make_request_id(), self._clock())
+        exchange = Exchange(self._make_request_id(), self._clock())
         try:
             operation, params = self._router.find("GET", scope["raw_path"])
             exchange.operation, exchange.is_frequent = operation.id, operation.is_frequent
@@ -161,15 +186,16 @@ class Face:
         except Exception as error:
             response = self._refusal(error, exchange)
             await _refuse_websocket(response, exchange.id, scope, receive, send)
-            self._done(exchange, response.status)
+            self.done(exchange, response.status)
             return
         exchange.org = request.actor.org
         try:
             await operation.upgrade(scope, receive, send, request.actor)
         finally:
-            self._done(exchange, 101)
+            self.done(exchange, 101)
 
-    def _done(self, exchange: _Exchange, status: int) -> None:
+    def done(self, exchange: Exchange, status: int) -> None:
+        """A request is over, answered with `status`."""
         seconds = self._clock() - exchange.began
         self._observe(exchange.operation, status, seconds)
         told = {} if exchange.code is None else {"code": exchange.code}
@@ -185,7 +211,7 @@ class Face:
         )
 
 
-class _Exchange:
+class Exchange:
     """What the log line of one request says."""
 
     __slots__ = ("began", "code", "id", "is_frequent", "operation", "org", "over")
@@ -213,22 +239,13 @@ async def _until(over: asyncio.Future[None], sending: Coroutine[Any, Any, None])
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _headers(response: Response, request_id: str) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", request_id.encode()), *response.headers]
-    if response.content_type is not None:
-        headers.append((b"content-type", response.content_type.encode()))
-    if response.stream is None:
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    return headers
-
-
 async def _send(response: Response, request_id: str, send: Send, *, is_head: bool, idle_s: float) -> None:
     start: dict[str, Any] = {"type": "http.response.start", "status": response.status}
     if is_head:
         await send({**start, "headers": [(b"x-request-id", request_id.encode()), *response.headers]})
         await send({"type": "http.response.body", "body": b""})
         return
-    start["headers"] = _headers(response, request_id)
+    start["headers"] = headers_of(response, request_id)
     if response.stream is None:
         await send(start)
         await send({"type": "http.response.body", "body": response.body})
@@ -268,6 +285,6 @@ async def _refuse_websocket(response: Response, request_id: str, scope: Scope, r
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = _headers(response, request_id)
+    headers = headers_of(response, request_id)
     await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.body})

@@ -68,6 +68,11 @@ class Request:
         self._key = key
         self._over = over
 
+    def received_by(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> Request:
+        """Receive from here on through `receive`; returns this request."""
+        self._receive = receive
+        return self
+
     @property
     def actor(self) -> Actor:
         """The authenticated caller; public operations must not ask."""

@@ -51,6 +51,20 @@ class Response:
     reader_idle_s: float | None = None
 
 
+def headers_of(response: Response, request_id: str, *, is_whole: bool = True) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer to any method but HEAD; the listener adds those of every answer.
+
+    Args:
+        is_whole: Its body is all that is sent.
+    """
+    headers = [(b"x-request-id", request_id.encode()), *response.headers]
+    if response.content_type is not None:
+        headers.append((b"content-type", response.content_type.encode()))
+    if is_whole and response.stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    return headers
+
+
 def json_response(value: Any, *, status: int = 200) -> Response:
     """Return `value` as JSON; `msgspec.Raw` inside it is carried as it is."""
     return Response(status, JSON_TYPE, _encode(value))

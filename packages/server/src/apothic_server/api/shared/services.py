@@ -6,21 +6,20 @@ Errors are those of `domain.errors`; `NotFound` is the answer for unknown and fo
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from apothic.wire.archive_parts import Part
 from apothic.wire.functions import Manifest
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, JobId, JoinTokenId, ScheduleId
-from apothic.wire.values import Value
 from apothic_server.api.shared.groups import Groups
+from apothic_server.api.shared.jobs import Jobs
 from apothic_server.api.shared.values import LargeValues
 from apothic_server.domain.access import Actor
 from apothic_server.domain.apps import Deployment, Function, Switch
 from apothic_server.domain.deployments import DeploymentEntry
-from apothic_server.domain.idempotency import Keep, KeptAnswer, RequestKey
-from apothic_server.domain.jobs import JobEntry, JobFilter, JobStatus
+from apothic_server.domain.idempotency import Keep, KeptAnswer
 from apothic_server.domain.schedules import ScheduleView
 from apothic_server.domain.stats import AppStats
 from apothic_server.domain.streams import StreamRef
@@ -31,16 +30,12 @@ from apothic_server.domain.views import (
     EnrolledView,
     Gap,
     HeldView,
-    JobView,
     Joined,
     JoinToken,
     JoinTokenView,
     KeyInfo,
-    LogPage,
-    Outcome,
     PreparationView,
     Snapshot,
-    Submitted,
     WorkerView,
 )
 
@@ -170,64 +165,6 @@ class Archives(Protocol):
     async def open_for_link(self, actor: Actor, deployment_key: DeploymentId) -> AsyncIterator[bytes]: ...
 
 
-class Jobs(Protocol):
-    """Calls and their jobs."""
-
-    async def submit(
-        self,
-        actor: Actor,
-        function: FunctionId | tuple[str, str],
-        value: Value,
-        *,
-        blocking: bool,
-        key: RequestKey | None = None,
-    ) -> Submitted:
-        """Start a call of a function given by id or by (app name, function name).
-
-        Args:
-            blocking: The caller waits for the outcome, so its records may share one commit (D9).
-            key: A repeat of it answers the same job; `accepted` raises `KeyTaken` when `repeated` must be asked.
-        """
-        ...
-
-    async def retry(self, actor: Actor, job: JobId, *, key: RequestKey | None = None) -> Submitted:
-        """Raises `Conflict` with code `job_not_ended` unless the job has ended; `key` as for `submit`."""
-        ...
-
-    async def repeated(self, actor: Actor, key: RequestKey) -> Submitted: ...
-
-    async def get(self, actor: Actor, key: JobId) -> JobView: ...
-
-    def attend(self, actor: Actor, key: JobId) -> Callable[[], None]:
-        """Note that the caller waits for a job until the returned function is called.
-
-        Raises `Conflict` with code `call_cycle_deadlock` when user code would wait for ever.
-        """
-        ...
-
-    def follow(self, actor: Actor, key: JobId) -> Callable[[], None]:
-        """Note that the caller reads the events of a job until the returned function is called."""
-        ...
-
-    async def list_jobs(
-        self, actor: Actor, wanted: JobFilter, *, limit: int
-    ) -> tuple[Sequence[JobEntry], JobId | None]:
-        """Return a page, newest first, and the job after which the next one begins."""
-        ...
-
-    def obstacle(self, actor: Actor, key: JobId) -> str | None:
-        """Return why no connected machine could ever run a job that waits; None when one could."""
-        ...
-
-    async def outcome(self, actor: Actor, key: JobId) -> Outcome | Future[Outcome]:
-        """Return the outcome of a job that ended, else the future of it; readers never cancel the future."""
-        ...
-
-    async def logs(self, actor: Actor, key: JobId, after: int, limit: int) -> LogPage: ...
-
-    async def cancel(self, actor: Actor, key: JobId, keep: Keep[JobStatus] | None = None) -> JobStatus | KeptAnswer: ...
-
-
 class Stats(Protocol):
     """Numbers of the actor's org."""
 
@@ -355,6 +292,13 @@ class Services(Protocol):
         """Return who holds a well-formed token; `attempt` names the attempt of a token of that kind.
 
         Raises `Unauthenticated` when the token is unknown, expired or revoked.
+        """
+        ...
+
+    def recognise(self, authorization: bytes) -> Actor | None:
+        """Return who holds the token of a header, if that was looked up a moment ago; else `authenticate` is to say.
+
+        Never user code.
         """
         ...
 
