@@ -5,6 +5,7 @@ import json
 import pytest
 
 from apothic.wire import link
+from apothic.wire.chunks import unpack
 from apothic.wire.functions import BatchSpec
 from apothic_server.testing.guarantees import guarantee
 from apothic_worker.batches import begins_in_s
@@ -158,3 +159,35 @@ async def test_a_batch_that_ends_its_runner_gives_each_attempt_its_end(cloud, ap
 
     assert [(end.outcome, end.error and end.error.code) for end in ends[:2]] == [(outcome, code)] * 2
     assert (ends[2].outcome, ends[2].never_started) == ("lost", True)
+
+
+async def test_items_of_a_map_are_a_row_of_batches_that_nothing_joins(cloud, app):
+    runner = await batching(cloud, app, "count", 3)
+    (waiting,) = await assign(cloud, runner, "a")
+    chunk = cloud.chunk(runner, *range(8))
+    await cloud.send(assign=[chunk])
+    later = await assign(cloud, runner, "b", "c", "d")
+
+    assert await values(cloud, [waiting]) == [["a", 1]], "it does not wait for others behind the items"
+    items = (await cloud.finished(chunk)).items
+    assert [json.loads(entry[1:]) for entry in unpack(items.data)] == [
+        [number, 3 if number < 6 else 2] for number in range(8)
+    ]
+    assert await values(cloud, later) == [["b", 3], ["c", 3], ["d", 3]]
+
+
+async def test_batches_of_items_have_their_output_and_each_its_time(cloud, app):
+    runner = await batching(cloud, app, "talk", 2)
+    chunk = cloud.chunk(runner, 1, 2, 3)
+    await cloud.send(assign=[chunk])
+    items = (await cloud.finished(chunk)).items
+    slow = await batching(cloud, app, "wait", 2)
+    order = cloud.chunk(slow, 1, 2, 3, timeout_s=1)
+    await cloud.send(assign=[order])
+    end = await cloud.finished(order)
+
+    printed = {one.offset: [line.text for line in one.lines] for one in items.output}
+    assert "items 1 2" in printed[0]
+    assert "items 3" in printed[2]
+    assert [line for lines in printed.values() for line in lines].count("from a child") == 2
+    assert (end.outcome, end.items.done) == ("timed_out", 0)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from apothic.wire.chunks import pack, unpack
+
 APP = """
     import asyncio, os, sys, threading
 
@@ -156,3 +158,46 @@ def test_to_the_world_a_batch_is_its_first_call_and_what_it_printed_comes_before
 
 def test_a_forked_process_that_comes_back_answers_nothing(worker):
     assert batch(worker.start("fork"), *of(1, 2)) == [1, 2]
+
+
+def chunk(runner: Any, size: int, *items: Any) -> list[Any]:
+    """Send items of a map as one call, executed so many at once; return what became of each."""
+    order = {"group": "g", "first": 7, "count": len(items), "spread": False}
+    head = {"call": "c", "job": f"g.7-{len(items)}", "attempt": 1, "encoding": "items", "python": None}
+    data = pack(b"j" + json.dumps(item).encode() for item in items)
+    runner.send(data, kind="call", items=order, together=size, **head)
+    found: list[Any] = []
+    while True:
+        head, body = runner.receive()
+        if head["kind"] == "done":
+            found += [json.loads(entry[1:]) if entry[:1] in b"je" else entry for entry in unpack(body)]
+            if head["is_last"]:
+                return found
+        else:
+            found.append((head["item"], head["text"]))
+
+
+@pytest.mark.parametrize("name", ["double", "double_later"])
+def test_items_of_a_map_are_executed_in_batches_and_calls_after_them_as_ever(worker, name):
+    runner = worker.start(name, is_async=name.endswith("later"))
+
+    assert chunk(runner, 3, *range(8)) == [[number * 2, 3 if number < 6 else 2] for number in range(8)]
+    assert batch(runner, *of(1, 2)) == [[2, 2], [4, 2]]
+    assert chunk(runner, 3, 1, 2) == [[2, 2], [4, 2]]
+
+
+@pytest.mark.parametrize("name", ["act", "act_later"])
+def test_a_batch_of_items_that_fails_spares_the_next_one(worker, name):
+    found = chunk(worker.start(name, is_async=name.endswith("later")), 2, "raise", 1, 2, 3, "short", 4, "nothing")
+
+    assert [one if isinstance(one, int) else one["code"] for one in found] == [
+        "exception", "exception", 2, 3, *["batch_result_mismatch"] * 3,
+    ]  # fmt: skip
+
+
+def test_what_a_batch_of_items_prints_is_with_its_first_one(worker):
+    found = chunk(worker.start("job"), 2, "a", "b", "c")
+
+    assert sorted(map(str, found)) == sorted(
+        map(str, ["c.0", "c.0", "c.2", (0, "printed by g.7\n"), (2, "printed by g.9\n")])
+    )

@@ -1,15 +1,20 @@
 """Functions with batching: which runner a call is given to, and when it takes more (G2.7)."""
 
+import asyncio
+
 import pytest
 
+from apothic.wire.chunks import pack
 from apothic.wire.functions import BatchSpec, FunctionSpec
-from apothic.wire.link import Started
+from apothic.wire.link import Finished, Started
+from apothic.wire.maps import ChunkResult
 from apothic.wire.tokens import AttemptName, attempt_token
 from apothic.wire.values import Value
 from apothic_server.domain.errors import Conflict
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
+from apothic_server.testing.maps import finish, numbers_of, start_map
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +136,66 @@ async def test_a_circle_of_two_functions_through_a_batch_is_refused(cloud):
         )
 
     assert caught.value.code == "call_cycle_deadlock"
+
+
+async def executed(cloud, group, worker, act):
+    """Execute what is granted until a map has ended; return how many items travelled together each time."""
+    sizes = []
+    async with asyncio.timeout(20):
+        while await group.status() == "running":
+            await cloud.settle()
+            orders = [item for name, item in worker.received if name == "assign"]
+            worker.received.clear()
+            begin(worker, orders)
+            sizes += [len(numbers_of(order)) for order in orders]
+            for order in orders:
+                act(order)
+            await cloud.advance(1)
+    return sizes
+
+
+async def test_items_of_a_map_travel_in_whole_batches_and_the_rest_one_by_one(cloud):
+    await cloud.deploy("shop", work(size=16, max_containers=1))
+    worker = await ScriptedWorker(cloud).connect()
+    group = await start_map(cloud, 500)
+
+    sizes = await executed(cloud, group, worker, lambda order: finish(worker, order, ms=len(numbers_of(order))))
+
+    assert await group.outcomes() == dict.fromkeys(range(500), "succeeded")
+    assert sizes[:2] == [16, 16]
+    assert max(sizes) == 96, "whole batches of what a hundred milliseconds are enough for"
+    assert sizes[-4:] == [1] * 4
+    assert all(size % 16 == 0 for size in sizes[:-4])
+
+
+async def test_nothing_joins_a_chunk_of_a_map_and_it_joins_nothing(cloud):
+    await cloud.deploy("shop", work(size=3))
+    worker = await ScriptedWorker(cloud).connect()
+    await start_map(cloud, 3)
+    (chunk,) = await given(worker, 1)
+    await cloud.spawn()
+    (single,) = await given(worker, 1)
+
+    assert len(numbers_of(chunk)) == 3
+    assert single.runner != chunk.runner
+
+
+async def test_where_a_batch_returns_too_much_its_items_travel_one_by_one(cloud):
+    await cloud.deploy("shop", work(size=4, max_containers=1))
+    worker = await ScriptedWorker(cloud).connect()
+    group = await start_map(cloud, 40)
+
+    def act(order):
+        if len(numbers_of(order)) == 1:
+            finish(worker, order)
+            return
+        part = ChunkResult(1, [], pack([b"j1"]))
+        worker.report({"finished": [Finished(order.job, order.fence, "succeeded", ran_ms=1, items=part)]})
+
+    sizes = await executed(cloud, group, worker, act)
+
+    assert await group.outcomes() == dict.fromkeys(range(40), "succeeded")
+    assert len([size for size in sizes if size > 1]) <= 3, "those that were cut before the first one had ended"
 
 
 async def code_of(cloud, worker, attempt):

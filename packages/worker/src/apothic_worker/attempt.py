@@ -71,6 +71,7 @@ class Attempt:
         moved_ns: Monotonic time when the call or its last item began; while it waits for a batch, when it came.
         batch: Name of the first call of its batch; empty when it is in none.
         following: Calls of its batch that are handed over after it; None when it is in none.
+        together: Items of its chunk that the function gets at once; 0 when it gets one after the other.
         verdict: Outcome decided from outside, `timed_out`, `cancelled`, `lost` or `failed`; beats whatever user code
             still does.
         ended: Its end, known but not reported because something of it still runs.
@@ -90,6 +91,7 @@ class Attempt:
     is_dropped: bool = False
     batch: str = ""
     following: int | None = None
+    together: int = 0
     _timers: list[asyncio.TimerHandle] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
 
     @property
@@ -112,6 +114,8 @@ class Attempt:
         }
         if order.items is not None:
             head["items"] = asdict(order.items)
+        if self.chunk is not None and self.together:
+            head["together"] = self.together
         if self.following is not None:
             head["batch"] = self.following
         return head

@@ -8,6 +8,7 @@ Beside the rules of any runner:
   once: the function goes on for the others, and what it returns for this one is thrown away. When none is left the
   runner is stopped, as it is with a single attempt.
 - `timeout_s` is that of the batch: when it is over, all attempts of it time out and the runner is stopped.
+- A chunk of items of a map is a row of batches by itself: nothing joins it, and it waits for nothing but its turn.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class BatchRunner(Runner):
         newest.moved_ns = newest.moved_ns or now_ns
         if self.phase is not Phase.SERVING or self._calls:
             return
-        if len(self._queue) >= batching.max_batch_size:
+        if first.chunk is not None:
+            first.together = batching.max_batch_size
+            self._hand_over(self._queue.popleft())
+        elif len(self._queue) >= batching.max_batch_size or newest.chunk is not None:
             self._begin_batch(batching.max_batch_size)
         elif self._timer is None:
             left_s = begins_in_s(batching, len(self._queue), (now_ns - first.moved_ns) / 1e9)
@@ -68,19 +72,21 @@ class BatchRunner(Runner):
         if batching is None or self.phase is not Phase.SERVING or self._calls or not self._queue:
             return
         waited_s = (time.monotonic_ns() - self._queue[0].moved_ns) / 1e9
-        if begins_in_s(batching, len(self._queue), waited_s) > 0:
+        if self._queue[0].chunk is not None or begins_in_s(batching, len(self._queue), waited_s) > 0:
             self._feed()
         else:
             self._begin_batch(batching.max_batch_size)
 
     def _begin_batch(self, size_max: int) -> None:
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), size_max))]
+        batch: list[Attempt] = []
+        while self._queue and self._queue[0].chunk is None and len(batch) < size_max:
+            batch.append(self._queue.popleft())
         for following, attempt in zip(reversed(range(len(batch))), batch, strict=True):
             attempt.batch, attempt.following = batch[0].call, following
             self._hand_over(attempt)
 
     def _timed_out(self, attempt: Attempt, code: str) -> None:
-        if code != "timeout":
+        if code != "timeout" or attempt.chunk is not None:
             super()._timed_out(attempt, code)
             return
         for one in self._going_on():

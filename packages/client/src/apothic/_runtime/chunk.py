@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 from apothic._runtime.channel import Channel
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call
@@ -24,6 +24,7 @@ from apothic.wire.chunks import ENTRY_OVERHEAD, ERROR, KINDS, pack, unpack
 from apothic.wire.limits import CHUNK_OUTCOMES_MAX, KIB
 from apothic.wire.runner import error_to_json
 
+T = TypeVar("T")
 FLUSH_S = 0.001
 FLUSH_BYTES = 64 * KIB
 
@@ -57,6 +58,15 @@ class Chunk:
         self._python: str | None = None
         self._sent_at = time.monotonic()
 
+    def batches(self, size: int) -> Iterator[list[Call]]:
+        """Yield the calls of up to `size` items to execute together; tell `add` their outcomes before going on."""
+        entries = unpack(self.call.arguments.data)
+        for first in range(0, len(entries), size):
+            if self._is_over:
+                return
+            self._offset = first
+            yield [self.call.of_item(first + at, entry) for at, entry in enumerate(entries[first : first + size])]
+
     def calls(self) -> Iterator[Call]:
         """Yield the call of each item; tell `add` its outcome before going on."""
         for offset, entry in enumerate(unpack(self.call.arguments.data)):
@@ -65,23 +75,27 @@ class Chunk:
             self._offset = offset
             yield self.call.of_item(offset, entry)
 
-    def add(self, outcome: Outcome) -> None:
-        """Take the outcome of the item under way, unless it was interrupted."""
+    def add(self, *outcomes: Outcome) -> None:
+        """Take the outcomes of the items under way, unless they were interrupted; what is too much is left out."""
         if self.output.is_pending:
             self.output.flush()
         if self._is_interrupted:
             return
-        entry = self._encoded(outcome)
-        self._bytes += len(entry) + ENTRY_OVERHEAD
-        self._entries.append(entry)
-        if self._bytes + self._bytes_sent >= CHUNK_OUTCOMES_MAX:
-            self._is_over = True
-        elif self._offset + 1 < self._order.count and (
-            self._bytes >= FLUSH_BYTES or time.monotonic() - self._sent_at >= FLUSH_S
-        ):
+        left, sent_at = self._order.count - self._offset, self._sent_at
+        for outcome in outcomes:
+            left -= 1
+            entry = self._encoded(outcome)
+            self._bytes += len(entry) + ENTRY_OVERHEAD
+            self._entries.append(entry)
+            if self._bytes + self._bytes_sent >= CHUNK_OUTCOMES_MAX:
+                self._is_over = True
+                return
+            if left and self._bytes >= FLUSH_BYTES:
+                self._flush(is_last=False)
+        if left and self._entries and time.monotonic() - self._sent_at >= FLUSH_S:
             self._flush(is_last=False)
-            if self._hear is not None:
-                self._hear()
+        if self._sent_at != sent_at and self._hear is not None:
+            self._hear()
 
     @property
     def name_of_item(self) -> str:
@@ -147,6 +161,23 @@ def run_chunk(chunk: Chunk, execute: Callable[[Call], Outcome], is_interrupted: 
         chunk.interrupt()
 
 
+def run_chunk_together(
+    chunk: Chunk, size: int, execute: Callable[[list[Call]], list[Outcome]], is_interrupted: Callable[[], bool]
+) -> None:
+    """Execute the items of a function that takes lists, up to `size` at once; `chunk` is still to be closed.
+
+    `execute` executes the calls of one batch; to the world it is the first of them.
+    """
+    try:
+        for calls in chunk.batches(size):
+            outcomes = copy_context().run(_entered, chunk, calls[0], lambda _, calls=calls: execute(calls))
+            if is_interrupted():
+                chunk.interrupt()
+            chunk.add(*outcomes)
+    except JobCancelled:  # raised beside the code of a batch
+        chunk.interrupt()
+
+
 async def run_chunk_async(chunk: Chunk, function: Callable[..., Any], is_interrupted: Callable[[], bool]) -> None:
     """Like `run_chunk` for an `async def` function; each item is a task of its own, with a context of its own."""
     from asyncio import CancelledError, get_running_loop
@@ -164,7 +195,7 @@ async def run_chunk_async(chunk: Chunk, function: Callable[..., Any], is_interru
         chunk.interrupt()
 
 
-def _entered(chunk: Chunk, call: Call, execute: Callable[[Call], Outcome]) -> Outcome:
+def _entered(chunk: Chunk, call: Call, execute: Callable[[Call], T]) -> T:
     _enter(chunk, call)
     return execute(call)
 

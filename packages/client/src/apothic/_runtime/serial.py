@@ -8,7 +8,7 @@ from typing import Any
 
 from apothic._runtime.batch import run_batch
 from apothic._runtime.channel import Channel
-from apothic._runtime.chunk import Chunk, run_chunk, run_chunk_async
+from apothic._runtime.chunk import Chunk, run_chunk, run_chunk_async, run_chunk_together
 from apothic._runtime.context import CurrentCall, JobCancelled, enter_call_alone
 from apothic._runtime.errors import describe
 from apothic._runtime.invoke import Call, Outcome, read_call, reply, run_call, run_call_async, run_item
@@ -38,7 +38,9 @@ def serve_serially(channel: Channel, function: Callable[..., Any], *, is_async: 
                         _answer_batch(channel, function, calls, loop)
                     continue
                 if call.items is not None:
-                    copy_context().run(_run_chunk, function, loop.open_chunk(call, is_async=is_async), loop, is_async)
+                    size = int(frame[0].get("together", 0))
+                    chunk = loop.open_chunk(call, is_async=is_async and not size)
+                    copy_context().run(_run_chunk, function, chunk, loop, is_async, size)
                     stopping.end_if_asked()
                     continue
                 outcome = copy_context().run(_run, function, call, loop, is_async)
@@ -68,7 +70,7 @@ def _run_batch(function: Callable[..., Any], calls: list[Call], loop: _Loop) -> 
         stopping.interrupt = None
 
 
-def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async: bool) -> None:
+def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async: bool, size: int) -> None:
     call, stopping = chunk.call, loop.stopping
     enter_call_alone(CurrentCall(call.id, call.job, call.attempt, chunk.output))
     route_output(chunk.output)
@@ -82,9 +84,20 @@ def _run_chunk(function: Callable[..., Any], chunk: Chunk, loop: _Loop, is_async
         finally:
             stopping.interrupt = _nothing
 
+    def execute_batch(calls: list[Call]) -> list[Outcome]:
+        try:
+            stopping.interrupt = raise_cancelled
+            return run_batch(function, calls, loop.drive)
+        except JobCancelled as cancelled:
+            return [Outcome(error=describe(cancelled))] * len(calls)
+        finally:
+            stopping.interrupt = _nothing
+
     stopping.interrupt = _nothing
     try:
-        if is_async:
+        if size:
+            run_chunk_together(chunk, size, execute_batch, stopping.was_asked)
+        elif is_async:
             loop.drive(run_chunk_async(chunk, function, stopping.was_asked))
         else:
             run_chunk(chunk, execute, stopping.was_asked)

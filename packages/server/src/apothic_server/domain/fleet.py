@@ -27,7 +27,7 @@ class Runner:
         tasks: Attempts it may hold at once.
         attempts: Jobs it executes now, or collects for a batch.
         is_batching: It executes what it has collected as one batch, and takes nothing more until that ends.
-        begun: Those of `attempts` whose batch began.
+        begun: Those of `attempts` whose batch began, and chunks of items, which nothing joins.
         waiting: Those of them that wait for another job, or follow its events.
         following: Those of `waiting` that only follow: they may well compute between two events.
         is_lent: Its worker was told that its processors are lent.

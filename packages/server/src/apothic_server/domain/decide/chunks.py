@@ -53,6 +53,20 @@ def chunk_items(item_s: float | None, last: int, left: int, slots: int) -> int:
     return max(1, min(_within(CHUNK_S, item_s), last * GROWTH, share, left))
 
 
+def batched_items(items: int, room: int, batch: int, *, is_rest: bool) -> int:
+    """Return how many items of a function with batching to send together: whole batches, at least one.
+
+    Args:
+        items: How many `chunk_items` wants.
+        room: How many can be sent together, at least 1.
+        batch: Most items of one batch.
+        is_rest: No others wait now. A rest that fills no batch travels one by one, so that others can join it.
+    """
+    if room < batch:
+        return 1 if is_rest else room
+    return min(max(items, batch), room) // batch * batch
+
+
 def size_before_first(item_s: float) -> int:
     """Return as `last` of a map's first chunk what lets that chunk take `FIRST_S`."""
     return max(1, _within(FIRST_S, item_s) // GROWTH)

@@ -93,6 +93,11 @@ class Chunks:
         retried = [entry for entry in entries if entry.is_retried]
         rows = self._own.write_retried(group, chunk, retried) if group is None or not group.is_stopping else []
         if group is not None:
+            # What a batch returned beyond `CHUNK_OUTCOMES_MAX` was left out, and would be again.
+            batching = group.need.spec.batching
+            group.is_single |= (
+                batching is not None and part.done < covers.count and part.done % batching.max_batch_size > 0
+            )
             for entry in entries:
                 if entry.is_cancelled:
                     group.ended.turn_cancelled(entry.overlays)

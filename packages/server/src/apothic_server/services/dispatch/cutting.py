@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from apothic.wire.ids import DeploymentId, FunctionId
-from apothic_server.domain.decide.chunks import LOSSES_MAX, chunk_items, size_before_first, slots_of
+from apothic_server.domain.decide.chunks import LOSSES_MAX, batched_items, chunk_items, size_before_first, slots_of
 from apothic_server.domain.groups import Slice, chunk_key, item_key
 from apothic_server.domain.jobs import JobStatus, StoredValue
 from apothic_server.services.dispatch.board import Board
@@ -71,11 +71,14 @@ class Cutting:
     def size(self, group: LiveGroup, first: int, end: int) -> int:
         """Return how many of the items from `first` to below `end`, whose inputs are at hand, travel together."""
         spec = group.need.spec
-        if spec.batching is not None:  # collected where they are executed
-            return 1
         slots = slots_of(self._board.fleet, spec.cpu, spec.tasks_per_container, spec.max_containers)
         group.size = chunk_items(group.item_s, group.size, group.to_cut.items, slots)
         alone = group.alone.next_from(first)
         if group.is_single or alone == first:
             return 1
-        return min(group.size, end - first, end if alone is None else alone - first)
+        room = (end if alone is None else min(end, alone)) - first
+        if spec.batching is None:
+            return min(group.size, room)
+        found = batched_items(group.size, room, spec.batching.max_batch_size, is_rest=group.to_cut.items == room)
+        group.size = max(group.size, found)
+        return found

@@ -79,6 +79,8 @@ class Grants:
         board = self._board
         board.ready.served(job.org)
         runner.attempts.add(job.id)
+        if runner.is_batching and job.is_chunk:  # a batch by itself
+            runner.begun.add(job.id)
         board.tell_lent(runner)
         job.runner, job.worker = runner, runner.worker.id
         job.attempt += 1

@@ -138,7 +138,7 @@ class Reattach:
             return False
         runner.attempts.add(job.id)
         job.runner = runner
-        if runner.is_batching and job.status is not JobStatus.STARTING:
+        if runner.is_batching and (job.is_chunk or job.status is not JobStatus.STARTING):
             runner.begun.add(job.id)
         self._board.parked(job)
         return True
