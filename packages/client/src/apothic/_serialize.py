@@ -12,15 +12,14 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import CodeType, FunctionType
-from typing import Any, cast
+from typing import Any
 
-from apothic.wire.compact_json import encoder
+from apothic.wire.compact_json import encoder, from_text
 from apothic.wire.limits import JSON_DEPTH_MAX, MIB, VALUE_MAX
 from apothic.wire.values import Value
 
@@ -34,9 +33,8 @@ _INT_LIMIT = 1 << 2_000
 _REASON_LENGTH_MAX = 500
 _CONSTRUCTOR_ONLY = 2  # items of a reduction without a state
 _SCALARS = frozenset((str, bool, float, type(None)))
+_type: Callable[[object], type[object]] = type
 _to_text = encoder(ensure_ascii=False, allow_nan=False)
-_from_text = json.JSONDecoder().decode
-_scan = json.JSONDecoder().raw_decode
 
 
 class NotSerializable(Exception):
@@ -84,10 +82,11 @@ def encode_arguments(
         NotSerializable: An argument cannot be pickled; the message names it by position (from 1) or keyword.
         ValueTooLarge: The encoded arguments exceed `VALUE_MAX`.
     """
-    pair = [list(args), dict(kwargs)]
-    data = _encode_json(pair)
+    data = None
+    if _all_round_trip(args, JSON_DEPTH_MAX - 2) and (not kwargs or _round_trips(kwargs, JSON_DEPTH_MAX - 1)):
+        data = _json_of([list(args), dict(kwargs)])
     if data is not None:
-        return Value("json", _bounded(data, "the arguments"))
+        return Value("json", data if len(data) <= VALUE_MAX else _bounded(data, "the arguments"))
     buffer = _BoundedBuffer("the arguments")
     python = dump_arguments(args, kwargs, buffer, None, main_alias=main_alias, main_names=main_names)
     return Value("pickle", buffer.getvalue(), python)
@@ -133,7 +132,7 @@ def encode_result(result: object) -> Value:
     """
     data = _encode_json(result)
     if data is not None:
-        return Value("json", _bounded(data, "the result"))
+        return Value("json", data if len(data) <= VALUE_MAX else _bounded(data, "the result"))
     buffer = _BoundedBuffer("the result")
     python = dump_result(result, buffer, None)
     return Value("pickle", buffer.getvalue(), python)
@@ -177,7 +176,7 @@ def decode(value: Value, *, main_alias: str | None = None) -> Any:
         Exception: Whatever unpickling raises, for example `ModuleNotFoundError` for a class that is not here.
     """
     if value.encoding == "json":
-        return _read_json(value.data.decode())
+        return from_text(value.data.decode())
     if value.encoding != "pickle":
         raise ValueError(f"unknown encoding {value.encoding!r}")
     return load(io.BytesIO(value.data), None, value.python, main_alias=main_alias)
@@ -194,19 +193,13 @@ def load(file: Any, buffers: Any, python: str | None, *, main_alias: str | None 
     return pickle.Unpickler(file, buffers=buffers).load()  # noqa: S301 (values come from the caller's own org, D5)
 
 
-def _read_json(text: str) -> Any:
-    try:
-        found, end = _scan(text)
-    except ValueError:  # white space before it, or no JSON
-        return _from_text(text)
-    return found if end == len(text) else _from_text(text)
-
-
 def _encode_json(value: object) -> bytes | None:
     if type(value) is int and -_INT_LIMIT < value < _INT_LIMIT:
         return b"%d" % value
-    if not _round_trips(value, JSON_DEPTH_MAX):
-        return None
+    return _json_of(value) if _round_trips(value, JSON_DEPTH_MAX) else None
+
+
+def _json_of(value: object) -> bytes | None:
     try:
         return _to_text(value).encode()
     except ValueError:  # NaN, an infinity, a lone surrogate
@@ -214,7 +207,7 @@ def _encode_json(value: object) -> bytes | None:
 
 
 def _round_trips(value: Any, depth: int) -> bool:
-    kind = cast("type[Any]", type(value))
+    kind = _type(value)
     if kind in _SCALARS:
         return kind is not str or len(value) <= VALUE_MAX
     if kind is int:
@@ -229,8 +222,11 @@ def _round_trips(value: Any, depth: int) -> bool:
 
 
 def _all_round_trip(values: Any, depth: int) -> bool:
-    for value in values:  # noqa: SIM110 (a generator would double the cost of small calls)
-        if not _round_trips(value, depth):
+    for value in values:
+        if type(value) is int:  # without a call, as most arguments are few
+            if not -_INT_LIMIT < value < _INT_LIMIT:
+                return False
+        elif not _round_trips(value, depth):
             return False
     return True
 

@@ -27,6 +27,7 @@ OpenItems = Callable[[str], ItemStream]
 """Makes the stream of a call's items, given the call's name."""
 
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
+_type: Callable[[object], type[object]] = type
 
 
 class Call(NamedTuple):
@@ -170,7 +171,7 @@ async def run_item_async(function: Callable[..., Any], call: Call, open_items: O
 
 def arguments_of(call: Call) -> tuple[list[Any], dict[str, Any]] | Outcome:
     """Return positional and named arguments of a call, or the outcome that it has because they cannot be read."""
-    return _read_arguments(call, _opened(call))
+    return _read_arguments(call, _opened(call) if call.arguments.encoding == LARGE else None)
 
 
 def outcome_of(result: object, call: Call) -> Outcome:
@@ -179,10 +180,8 @@ def outcome_of(result: object, call: Call) -> Outcome:
     return _kept(outcome) if isinstance(outcome, LargeBody) else outcome
 
 
-def _opened(call: Call) -> int | Outcome | None:
-    """Return the file of large arguments, None for small ones."""
-    if call.arguments.encoding != LARGE:
-        return None
+def _opened(call: Call) -> int | Outcome:
+    """Return the file of large arguments."""
     try:
         return open_value(Reference.parse(call.arguments.data))
     except (TransferFailed, ValueError) as error:
@@ -190,7 +189,7 @@ def _opened(call: Call) -> int | Outcome | None:
 
 
 async def _opened_async(call: Call) -> int | Outcome | None:
-    """As `_opened`; the event loop goes on meanwhile."""
+    """Return the file of large arguments, None for small ones; the event loop goes on meanwhile."""
     if call.arguments.encoding != LARGE:
         return None
     try:
@@ -209,7 +208,7 @@ def _read_arguments(call: Call, opened: int | Outcome | None) -> tuple[list[Any]
     if isinstance(opened, Outcome):
         return opened
     try:
-        pair = decode(call.arguments) if opened is None else decode_large(opened, call.arguments)
+        pair: Any = decode(call.arguments) if opened is None else decode_large(opened, call.arguments)
     except PythonMismatch as error:
         return Outcome(error=describe(error, "python_mismatch"))
     except BaseException as error:  # unpickling runs user code
@@ -219,18 +218,11 @@ def _read_arguments(call: Call, opened: int | Outcome | None) -> tuple[list[Any]
     if call.form == "spread":
         is_all = type(pair) in (list, tuple)
         return (list(pair), {}) if is_all else _unreadable("the item is no list or tuple of positional arguments")
-    if not _is_pair(pair):
-        return _unreadable("the arguments are not a list and an object with text keys")
-    return cast("tuple[list[Any], dict[str, Any]]", tuple(pair))
-
-
-def _is_pair(pair: Any) -> bool:
-    if type(pair) is not list or len(cast("list[Any]", pair)) != 2:
-        return False
-    args, kwargs = cast("list[Any]", pair)
-    if type(args) is not list or type(kwargs) is not dict:
-        return False
-    return not kwargs or all(type(key) is str for key in cast("dict[Any, Any]", kwargs))
+    both: Any = pair if _type(pair) is list and len(pair) == 2 else (None, None)
+    args, kwargs = both
+    if _type(args) is list and _type(kwargs) is dict and (not kwargs or all(type(key) is str for key in kwargs)):
+        return args, kwargs
+    return _unreadable("the arguments are not a list and an object with text keys")
 
 
 def _unreadable(message: str) -> Outcome:

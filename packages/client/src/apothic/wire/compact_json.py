@@ -1,4 +1,7 @@
-"""Small values as JSON text without white space; `json` alone builds an encoder for each of them."""
+"""Small values as JSON text without white space and back; `json` alone builds an encoder for each of them.
+
+What runs for every call and seldom otherwise costs what it touches: each function less is about a microsecond.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,21 @@ def encoder(*, ensure_ascii: bool = True, allow_nan: bool = True) -> Callable[[A
     except TypeError:  # another Python than CPython, or one that changed it
         return plain.encode
     return lambda value: "".join(encode(value, 0))
+
+
+_decoder: Any = json.JSONDecoder()
+_decode, _scan = _decoder.decode, _decoder.scan_once
+
+
+def from_text(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is too deep.
+    """
+    try:
+        found, end = _scan(text, 0)
+    except StopIteration:  # white space before it, or no JSON
+        return _decode(text)
+    return found if end == len(text) else _decode(text)

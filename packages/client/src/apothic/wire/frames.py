@@ -7,16 +7,13 @@ Both numbers are big-endian. A frame is self-contained: a reader needs no other 
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
-from apothic.wire.compact_json import encoder
+from apothic.wire.compact_json import encoder, from_text
 
 _SIZES = struct.Struct(">II")
 _to_text = encoder()
-_from_text = json.JSONDecoder().decode
-_scan = json.JSONDecoder().raw_decode
 PREFIX = _SIZES.size
 HEAD_MAX = 256 * 1024
 
@@ -27,7 +24,8 @@ class FrameError(ValueError):
 
 def encode_frame(head: dict[str, Any], body: bytes = b"") -> bytes:
     """Return one frame. `head` must be JSON; `body` is carried as it is."""
-    return join_frame(_to_text(head).encode(), body)
+    text = _to_text(head).encode()
+    return b"".join((_SIZES.pack(4 + len(text) + len(body), len(text)), text, body))
 
 
 def join_frame(head: bytes, body: bytes = b"") -> bytes:
@@ -73,8 +71,8 @@ class FrameReader:
             FrameError: A size is impossible or a head is not a JSON object; the stream cannot be used further.
         """
         buffer = self._buffer
-        if not buffer and self._is_one(data):
-            return [decode_frame(data)]
+        if not buffer and PREFIX <= len(data) <= self._size_max and _SIZES.unpack_from(data)[0] + 4 == len(data):
+            return [decode_frame(data)]  # as most pieces are that come over a quiet connection
         buffer += data
         found: list[tuple[dict[str, Any], bytes]] = []
         start = 0
@@ -91,24 +89,12 @@ class FrameReader:
         del buffer[:start]
         return found
 
-    def _is_one(self, data: bytes) -> bool:
-        """Whether `data` is one whole frame, as most pieces are that come over a quiet connection."""
-        return PREFIX <= len(data) <= self._size_max and _SIZES.unpack_from(data)[0] + 4 == len(data)
-
 
 def _head(data: bytes) -> dict[str, Any]:
     try:
-        head = _read(data.decode())
+        head: Any = from_text(data.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError("the head is not JSON") from error
-    if type(head) is not dict:
+    if not isinstance(head, dict):
         raise FrameError("the head is not a JSON object")
     return head  # pyright: ignore[reportUnknownVariableType]
-
-
-def _read(text: str) -> Any:
-    if text.startswith("{"):
-        found, end = _scan(text)
-        if end == len(text):
-            return found
-    return _from_text(text)  # white space around it, or no JSON
