@@ -353,6 +353,17 @@ async def test_a_record_that_may_wait_a_little_is_written_then(writer):
     assert await told is True
 
 
+def test_what_is_due_is_taken_though_the_record_before_it_could_wait_longer():
+    """A call that waits for its turn is patient; its grant is not."""
+    queue, job = PendingQueue(), job_id(1)
+    queue.add(Part(new_job(job), within_s=1.0, ride_after_s=1.0), 0.0)
+    queue.add(Part(change(job, "qs", 0), within_s=0.2, ride_after_s=0.1), 0.5)
+
+    assert queue.due() == pytest.approx(0.7)
+    assert queue.take(0.55, 10) == []
+    assert [pending.job for pending in queue.take(0.65, 10)] == [job]
+
+
 async def test_stop_writes_what_is_queued_and_refuses_more(database):
     writer = Writer(database.connect_writer)
     await writer.start()

@@ -202,7 +202,7 @@ class PendingQueue:
         if head is None:
             self._heads[job] = Pending(part, now, size)
             return size
-        last = _hurried(head, part.is_waited, now + part.within_s)
+        last = _hurried(head, part, now)
         if type(record) is JobChange and last.follows(record, size):
             last.fold(part, record, size)
             self.folded += 1
@@ -233,14 +233,16 @@ class PendingQueue:
 _key = attrgetter("job")
 
 
-def _hurried(head: Pending, is_waited: bool, due: float) -> Pending:
+def _hurried(head: Pending, part: Part, now: float) -> Pending:
     """Have what is queued of a job written as soon as what comes now asks for; return the last of it."""
-    last = head
+    last, due, rides_at = head, now + part.within_s, now + part.ride_after_s
     while True:
-        if is_waited:
+        if part.is_waited:
             last.has_waiter = True
         if due < last.due:
             last.due = due
+        if rides_at < last.rides_at:  # what is due and may not ride would be asked for without end
+            last.rides_at = rides_at
         if last.behind is None:
             return last
         last = last.behind
