@@ -1,13 +1,15 @@
 """Blobs in files: the contract, and what a crash leaves."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from apothic_server.adapters.blobs.files import INCOMING, FileBlobs
 from apothic_server.domain.errors import Unavailable
-from apothic_server.testing.blobs import ALPHA, BlobsContract, digest_of, pieces
+from apothic_server.testing.blobs import ALPHA, BlobsContract, digest_of, filling, pieces
+from apothic_server.testing.guarantees import guarantee
 
 
 @pytest.fixture
@@ -51,6 +53,25 @@ async def test_a_cancelled_put_leaves_nothing(blobs, tmp_path):
         await task
 
     assert files(tmp_path) == []
+
+
+@guarantee("G14.1", "acked_survives_power_cut")
+@pytest.mark.anyio
+async def test_what_is_taken_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_kept(blobs, monkeypatch):
+    data, synced, real = b"bytes" * 1_000_000, list[int](), os.fsync
+
+    def fsync(descriptor):
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    taken = await blobs.take(filling(data), size=len(data))
+    before = set(synced)
+    await blobs.keep(ALPHA, taken)
+    place = blobs._place(ALPHA, taken.sha256)
+
+    assert place.stat().st_ino in before
+    assert synced[-1] == place.parent.stat().st_ino
 
 
 @pytest.mark.anyio

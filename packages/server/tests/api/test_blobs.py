@@ -137,6 +137,22 @@ async def test_a_job_takes_and_gives_references_and_pins_what_they_name(client, 
     assert (await state(client))[0] == 200
 
 
+@guarantee("G5.4", "retention_floor")
+async def test_a_large_result_is_kept_with_its_job(client, cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    await put(client)
+    cloud.start_loop("values")
+    job = await cloud.spawn(blocking=True)
+    attempt = await worker.take()
+    worker.report({"finished": [Finished(attempt.job, attempt.fence, "succeeded", Value(LARGE, REFERENCE))]})
+    assert (await ended(job)).status.value == "succeeded"
+
+    cloud.clock.advance(29 * DAYS_S)
+    await cloud.inner.large_values.step()
+    assert (await state(client))[0] == 200
+
+
 @pytest.mark.parametrize("data", [REFERENCE, b"no reference"])
 async def test_a_result_that_names_nothing_is_none(cloud, data):
     await cloud.deploy()

@@ -13,7 +13,7 @@ from apothic.wire.ids import OrgId, make_key
 from apothic_server.domain.errors import NotFound, TooLarge
 from apothic_server.ports.blobs import READ_CHUNK, Blobs, DigestMismatch, Fill, PutBlob
 
-__all__ = ["ALPHA", "BETA", "BlobsContract", "digest_of", "pieces"]
+__all__ = ["ALPHA", "BETA", "BlobsContract", "digest_of", "filling", "pieces"]
 
 ALPHA, BETA = OrgId(make_key(0, 1)), OrgId(make_key(0, 2))
 SMALL = b"some bytes"
