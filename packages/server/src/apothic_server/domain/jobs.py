@@ -1,11 +1,8 @@
 """Jobs: their life cycle (table J of `docs/guarantees.md`) and the records that change them in the store.
 
 A job's row remembers the *path* of its last write: the statuses passed, one letter each, first and last included
-(`LETTERS`). Moves of one job that are decided before the store was written share a commit, in order; the trigger
-`jobs_guard` checks every step of the path, so nothing outside table J reaches the disk.
-
-Records and events are never changed once they are made. They are not frozen, though: a dozen are made for each call,
-and Python takes five times as long to make a frozen one.
+(`LETTERS`). Moves of one job that are decided before the store was written share a commit, in order; the database
+checks every step of the path, so nothing outside table J reaches the disk.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A record that does not follow stays behind its forerunner for a later flush, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TypeAlias, cast
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 Record: TypeAlias = NewJob | JobChange | NewItems
 
-FOLDED_EVENTS_MAX = 1024 * 1024
+FOLDED_BYTES_MAX = 1024 * 1024
 """Most bytes of the records that one row write is folded of; a record beyond it waits for the next flush."""
 
 Answer: TypeAlias = bool | Exception
@@ -107,7 +107,7 @@ class Pending:
             self._has_key, self._term = True, record.term
         elif type(record) is JobChange:
             self.job, self._letter, self._fence = record.job, record.expect_status.letter, record.expect_fence
-            self._advance(record)
+            self._leave_behind(record)
         else:
             record = cast("NewItems", record)
             self.has_items, self.job, self._letter, self._fence = True, record.job, "", record.expect_fence
@@ -124,24 +124,23 @@ class Pending:
             self._row = row_of(first, cast("list[JobChange]", later))
         return self._row
 
-    def follows(self, change: JobChange, size: int) -> bool:
-        """Whether `change` expects exactly what this row write leaves behind."""
+    def fold(self, part: Part, change: JobChange, size: int) -> bool:
+        """Add a change if it expects exactly what this row write leaves behind; return whether it does."""
         term = change.term
-        return (
+        if not (
             change.expect_fence == self._fence
             and change.expect_status.letter == self._letter
             and (not change.path or change.path[0] == self._letter)
             and change.org == self.org
             and (term is None or self._term is None or self._term == term)
             and (change.key is None or not self._has_key)
-            and self.size + size <= FOLDED_EVENTS_MAX
-        )
-
-    def fold(self, part: Part, change: JobChange, size: int) -> None:
-        """Add a change for which `follows` holds."""
+            and self.size + size <= FOLDED_BYTES_MAX
+        ):
+            return False
         self.parts.append(part)
         self.size += size
-        self._advance(change)
+        self._leave_behind(change)
+        return True
 
     def alone(self) -> list[Pending]:
         """Return each part as a row write of its own, in order."""
@@ -158,7 +157,7 @@ class Pending:
             except Exception:
                 log.exception("writer.listener_failed")
 
-    def _advance(self, change: JobChange) -> None:
+    def _leave_behind(self, change: JobChange) -> None:
         if change.path:
             self._letter = change.path[-1]
         if change.fields.fence is not None:
@@ -184,9 +183,6 @@ class PendingQueue:
         self.folded = 0
         self._heads: dict[JobId, Pending] = {}
 
-    def __iter__(self) -> Iterator[Pending]:
-        return iter(self._heads.values())
-
     def add(self, part: Part, now: float) -> int:
         """Queue a record and return about how many bytes it has.
 
@@ -203,8 +199,7 @@ class PendingQueue:
             self._heads[job] = Pending(part, now, size)
             return size
         last = _hurried(head, part, now)
-        if type(record) is JobChange and last.follows(record, size):
-            last.fold(part, record, size)
+        if type(record) is JobChange and last.fold(part, record, size):
             self.folded += 1
         else:
             last.behind = Pending(part, now, size)
@@ -227,7 +222,7 @@ class PendingQueue:
 
     def due(self) -> float | None:
         """Return when the next flush is to start; None when the queue is empty."""
-        return min((head.due for head in self), default=None)
+        return min([head.due for head in self._heads.values()], default=None)
 
 
 _key = attrgetter("job")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -118,31 +118,18 @@ def size_of(record: NewJob | JobChange | NewItems) -> int:
     Raises:
         UnwritableRecord: The record cannot be stored.
     """
-    if type(record) is NewJob:
-        value, size = record.arguments, events_size(record)
-    elif type(record) is JobChange:
-        value, size = record.fields.result, events_size(record)
-    else:
-        assert type(record) is NewItems
+    if type(record) is NewItems:
         if not record.segments:
             raise UnwritableRecord("a record of items needs at least one")
-        value, size = None, sum([len(segment.data) for segment in record.segments])
-    return 512 + size + (0 if value is None else len(value.value.data))
-
-
-def events_size(record: NewJob | JobChange) -> int:
-    """Return about how many bytes the events of a record have.
-
-    Raises:
-        UnwritableRecord: They cannot be stored.
-    """
+        return 512 + sum([len(segment.data) for segment in record.segments])
+    record = cast("NewJob | JobChange", record)
+    value = record.arguments if isinstance(record, NewJob) else record.fields.result
+    size = 512 if value is None else 512 + len(value.value.data)
     # A change without an event could not be told from one that was never written (`find_flush`), and none exists: every
     # change of a job is announced in its stream. The row of a chunk says itself which flush wrote it.
-    events = record.events
-    if record.is_chunk == bool(events):
+    if record.is_chunk == bool(record.events):
         raise UnwritableRecord("a record needs at least one event, that of a chunk none")
-    size = 0
-    for event in events:
+    for event in record.events:
         size += _SHORT_SIZE if event.kind in _SHORT else len(_checked(event.data))
     return size
 

@@ -91,7 +91,8 @@ class Writer:
         self._records_max = records_max
         self._bytes_max = bytes_max
         self._queue = PendingQueue()
-        self._wake = asyncio.Event()
+        self._is_due = False
+        self._sleeper: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +129,7 @@ class Writer:
     async def stop(self) -> None:
         """Write what is queued, then disconnect. New records are refused from now on. Does nothing when stopped."""
         self._is_stopping = True
-        self._wake.set()
+        self._wake()
         task = self._task
         if task is not None:
             await asyncio.shield(task)
@@ -198,7 +199,7 @@ class Writer:
     def _flush_at(self, now: float, at: float) -> None:
         """See to it that a flush starts at `at`; at once when that is not after `now`."""
         if at <= now:
-            self._wake.set()
+            self._wake()
             return
         if self._timer is not None:
             if self._timer_at <= at:
@@ -209,12 +210,21 @@ class Writer:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._wake.set()
+        if self._queue.records:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._is_due = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self._is_stopping or self._queue.records:
-            await self._wake.wait()
-            self._wake.clear()
+            if not self._is_due:
+                self._sleeper = loop.create_future()
+                await self._sleeper
+            self._is_due, self._sleeper = False, None
             batch = self._take()
             if batch:
                 self.counters.flushes += 1
