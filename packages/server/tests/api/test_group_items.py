@@ -14,6 +14,7 @@ from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import CHUNK_ITEMS_MAX
 from apothic.wire.values import OUTCOME_TYPE
 from apothic_server.api.runtime.document import read_document
+from apothic_server.services import ended_chunks
 from apothic_server.services.item_arguments import call_of
 from apothic_server.testing.asgi import AsgiClient
 from apothic_server.testing.contract import Contract
@@ -72,6 +73,24 @@ async def test_the_last_item_of_the_largest_chunk_is_found(cloud, client):
     async with client.open("GET", f"/v1/groups/{group.id}/outcomes?from={CHUNK_ITEMS_MAX - 1}") as exchange:
         await exchange.start()
         assert await Outcomes(exchange).take(2) == {CHUNK_ITEMS_MAX - 1: CHUNK_ITEMS_MAX - 1, CHUNK_ITEMS_MAX: 77}
+
+
+async def test_items_of_an_ended_group_are_told_the_same_when_they_are_read_again(cloud, client, group, monkeypatch):
+    monkeypatch.setattr(ended_chunks, "KEPT_MAX", 2)
+    await group.end("cancelled")
+    paths = [(number, path) for number in range(10) for path in ("", "/outcome?wait_s=0", "/events")]
+    stranger = AsgiClient(cloud.asgi, cloud.other_key)
+
+    first = [(await get(client, group, *one)).json for one in paths]
+    again = [(await get(client, group, *one)).json for one in reversed(paths)]
+    strange = [(await stranger.request("GET", f"/v1/jobs/jobs:{group.key}.{number}")).status for number in range(10)]
+
+    assert again == first[::-1]
+    assert [job["status"] for job in first[::3]] == [
+        "succeeded", "failed", "failed", "failed", "succeeded", "running", "running", "cancelled", *["cancelled"] * 2,
+    ]  # fmt: skip
+    assert [one["result"] for one in first[1::3][:5]] == ["a", None, None, None, 44]
+    assert strange == [404] * 10
 
 
 @pytest.mark.parametrize("number", ["10", "00", "0-4", "-1", "x", "0.0", "99999999"])

@@ -25,6 +25,7 @@ from apothic_server.services.deployed import DeployedFunctions
 from apothic_server.services.dispatch.board import Board
 from apothic_server.services.dispatch.group_waits import GroupWaits
 from apothic_server.services.dispatch.nesting import Leave, caller
+from apothic_server.services.ended_chunks import EndedChunks
 from apothic_server.services.item_arguments import call_of
 from apothic_server.services.item_cancels import ItemCancels
 from apothic_server.store import groups as rows
@@ -93,6 +94,7 @@ class GroupItems:
         self._board = board
         self._cancels = cancels
         self._waits = waits
+        self._ended = EndedChunks()
 
     async def find(self, org: OrgId, key: JobId, *, with_value: bool = True) -> Item | None:
         """Return the item that has a key, or None when the org has none, or one with a row of its own.
@@ -106,13 +108,19 @@ class GroupItems:
         if place is None:
             return None
         group_id, number = place
-        async with self._database.request_unit(org) as unit:
-            found = await rows.get_item(unit, org, group_id, number, key, with_result=with_value)
-            if found is None or found.has_row:
-                return None
-            group, chunk = found.group, found.chunk
-            may_retry = chunk is not None and number - chunk.first in chunk.failed and not group.status.is_final
-            is_tried_again = may_retry and await self._retries(unit, group) > 0
+        is_tried_again, found = False, self._ended.find(org, group_id, number)
+        if found is None:
+            async with self._database.request_unit(org) as unit:
+                found = await rows.get_item(unit, org, group_id, number, key, with_result=with_value)
+                if found is None:
+                    return None
+                chunk = found.chunk
+                if chunk is not None and number - chunk.first in chunk.failed and not found.group.status.is_final:
+                    is_tried_again = await self._retries(unit, found.group) > 0
+            found = self._ended.keep(org, found)
+        if found.has_row:
+            return None
+        group, chunk = found.group, found.chunk
         if chunk is None:
             item = _uncut(group, number)
         else:
@@ -177,18 +185,24 @@ class GroupItems:
             return Item(_job(group, number, chunk.status, chunk, error))
         if not with_value and offset not in chunk.failed:
             return Item(_job(group, number, JobStatus.SUCCEEDED, chunk, None))
-        value = chunk.result.value
-        data = value.data
-        if chunk.result.blob is not None:
-            data = await self._blobs.read(group.org, chunk.result.blob, size_max=RESULT_MAX)
-        (entry,) = chunks.unpack(chunks.cut(data, offset, 1))
+        entry = await self._entry(group.org, chunk, chunk.result, offset)
         encoding = chunks.ENCODINGS.get(entry[:1])
         if encoding is not None:
             job = _job(group, number, JobStatus.SUCCEEDED, chunk, None)
-            return Item(job, StoredValue(Value(encoding, entry[1:], value.python)))
+            return Item(job, StoredValue(Value(encoding, entry[1:], chunk.result.value.python)))
         error = error_in(entry)
         is_open = is_tried_again and error.get("code") not in NEVER_RETRIED
         return Item(_job(group, number, JobStatus.RETRYING if is_open else JobStatus.FAILED, chunk, error))
+
+    async def _entry(self, org: OrgId, chunk: CoveringChunk, result: StoredValue, offset: int) -> bytes:
+        """Return what the outcomes of a chunk tell of one of its items."""
+        if chunk.entries is not None:
+            return chunk.entries[offset]
+        data = result.value.data
+        if result.blob is not None:
+            data = await self._blobs.read(org, result.blob, size_max=RESULT_MAX)
+        (entry,) = chunks.unpack(chunks.cut(data, offset, 1))
+        return entry
 
     async def _retries(self, unit: Connection, group: Group) -> int:
         function = await self._deployed.get(unit, group.org, group.deployment, group.function)

@@ -28,6 +28,9 @@ ENDS_PAGE = 500
 ENDS_BYTES = 1024 * 1024
 """Rows, and about how many bytes of results, that one look at ends returns; at least one row."""
 
+KEPT_RESULT_MAX = 64 * 1024
+"""Bytes of the outcomes of an ended chunk that are read with any of its items."""
+
 BEGIN = (-1, "")
 """Place before all rows."""
 
@@ -72,9 +75,15 @@ class StoredEnd:
 
 @dataclass(frozen=True, slots=True)
 class CoveringChunk:
-    """The row of the chunk that covers an item; `done` and `failed` as in `StoredEnd`."""
+    """The row of the chunk that covers an item; `count`, `done` and `failed` as in `StoredEnd`.
+
+    Attributes:
+        own: Items that have a row of their own, by number; empty unless the group has ended.
+        entries: Its outcomes, when they were unpacked before.
+    """
 
     first: int
+    count: int
     status: JobStatus
     attempt: int
     done: int
@@ -83,6 +92,8 @@ class CoveringChunk:
     error: dict[str, Any] | None
     started_at: datetime | None
     finished_at: datetime | None
+    own: frozenset[int] = frozenset()
+    entries: list[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +229,10 @@ async def get_item(
     """Return what the store has of the item whose own row would be `key`; None when the group has no such item.
 
     Args:
-        with_result: Else the result of its chunk is read only when it tells why the item failed.
+        with_result: Else the result of its chunk is read only when it tells why the item failed, or is no larger than
+            `KEPT_RESULT_MAX` and the group has ended.
     """
-    row = await connection.fetchrow(SQL["get_item"], org, group, item, key, with_result)
+    row = await connection.fetchrow(SQL["get_item"], org, group, item, key, with_result, KEPT_RESULT_MAX)
     if row is None:
         return None
     chunk = None if row["first_item"] is None else _chunk(row)
@@ -256,6 +268,7 @@ def _chunk(row: Record) -> CoveringChunk:
     value = Value(row["result_encoding"] or "", row["result"] or b"", row["result_python"])
     return CoveringChunk(
         first=row["first_item"],
+        count=row["chunk_items"],
         status=JobStatus(row["chunk_status"]),
         attempt=row["attempt"],
         done=row["chunk_done"] or 0,
@@ -264,6 +277,7 @@ def _chunk(row: Record) -> CoveringChunk:
         error=_json(row["chunk_error"]),
         started_at=row["started_at"],
         finished_at=row["chunk_finished_at"],
+        own=frozenset(row["own"] or ()),
     )
 
 

@@ -108,7 +108,8 @@ WHERE org = $1 AND group_id = $2 AND first <= $3 ORDER BY first DESC LIMIT 1;
 
 -- name: get_item
 -- Of item $3, whose own row would be $4: its group, the chunk that covers it, and whether it has a row of its own, as of one
--- moment. The result of the chunk only when it is wanted ($5), or tells why the item failed.
+-- moment. The result of the chunk only when it is wanted ($5), tells why the item failed, or is small ($6 bytes) and final;
+-- `own`: items of a chunk of an ended group that have a row of their own.
 SELECT one.id, one.org, one.app, one.deployment, one.function, one.status, one.spread, one.key, one.stop_after,
     one.uploaded, one.uploaded_bytes, one.total, one.counts, one.error, one.created_by, one.parent, one.depth,
     one.created_at, one.finished_at, one.heard_at,
@@ -116,11 +117,17 @@ SELECT one.id, one.org, one.app, one.deployment, one.function, one.status, one.s
     one.finished_at IS NULL AND EXISTS (
         SELECT FROM group_cancels WHERE org = $1 AND group_id = $2 AND item = $3
     ) AS is_cancel_asked,
-    chunk.first_item, chunk.status AS chunk_status, chunk.attempt, chunk.chunk_done, chunk.failed_items,
+    chunk.first_item, chunk.chunk_items, chunk.status AS chunk_status, chunk.attempt, chunk.chunk_done, chunk.failed_items,
     chunk.error AS chunk_error, chunk.result_encoding, chunk.result_python, chunk.started_at,
     chunk.finished_at AS chunk_finished_at,
-    CASE WHEN $5 OR $3 - chunk.first_item = ANY (chunk.failed_items) THEN chunk.result END AS result,
-    chunk.result_blob
+    CASE WHEN $5 OR $3 - chunk.first_item = ANY (chunk.failed_items)
+        OR one.finished_at IS NOT NULL AND octet_length(chunk.result) <= $6 THEN chunk.result END AS result,
+    chunk.result_blob,
+    CASE WHEN one.finished_at IS NOT NULL AND chunk.first_item IS NOT NULL THEN ARRAY(
+        SELECT own.first_item FROM jobs AS own
+        WHERE own.org = $1 AND own.group_id = $2 AND own.chunk_items IS NULL
+            AND own.first_item >= chunk.first_item AND own.first_item < chunk.first_item + chunk.chunk_items
+    ) END AS own
 FROM groups AS one LEFT JOIN LATERAL (
     SELECT * FROM jobs
     WHERE org = $1 AND group_id = $2 AND chunk_items IS NOT NULL
