@@ -39,13 +39,23 @@ def decode_frame(data: bytes) -> tuple[dict[str, Any], bytes]:
     Raises:
         FrameError: `data` is anything else.
     """
+    head, body = split_frame(data)
+    return _head(head), body
+
+
+def split_frame(data: bytes) -> tuple[bytes, bytes]:
+    """Return the head of exactly one frame as it is, and its body.
+
+    Raises:
+        FrameError: The sizes are not those of one frame.
+    """
     if len(data) < PREFIX:
         raise FrameError("expected exactly one frame")
     size, head_size = _SIZES.unpack_from(data)
     if size + 4 != len(data) or head_size > HEAD_MAX or head_size + 4 > size:
         raise FrameError("expected exactly one frame")
     head_end = PREFIX + head_size
-    return _head(data[PREFIX:head_end]), data[head_end:]
+    return data[PREFIX:head_end], data[head_end:]
 
 
 class FrameReader:

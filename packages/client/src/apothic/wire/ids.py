@@ -7,8 +7,8 @@ An item of a group is a job whose key is the group's, a dot and the item's numbe
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from typing import NewType
 
@@ -28,20 +28,25 @@ GroupId = NewType("GroupId", str)
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 KEY_LENGTH = 26
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
-_SHIFTS = range(5 * KEY_LENGTH - 10, -1, -10)
 _KEY = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 _ITEM = re.compile(rf"({_KEY.pattern})\.(0|[1-9][0-9]{{0,6}})")
 
 
 def make_key(now_ms: int, randomness: int) -> str:
     """Return the key for a time in milliseconds (48 bits) and 80 random bits."""
-    number = (now_ms & ((1 << 48) - 1)) << 80 | (randomness & ((1 << 80) - 1))
-    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    pairs, time, low = _PAIRS, now_ms & ((1 << 48) - 1), randomness & ((1 << 80) - 1)
+    # Written out: this runs twice for every call.
+    return (
+        f"{pairs[time >> 40]}{pairs[time >> 30 & 1023]}{pairs[time >> 20 & 1023]}{pairs[time >> 10 & 1023]}"
+        f"{pairs[time & 1023]}{pairs[low >> 70]}{pairs[low >> 60 & 1023]}{pairs[low >> 50 & 1023]}"
+        f"{pairs[low >> 40 & 1023]}{pairs[low >> 30 & 1023]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}"
+        f"{pairs[low & 1023]}"
+    )
 
 
 def new_key() -> str:
     """Return a fresh key from the system clock and the system's random source."""
-    return make_key(time.time_ns() // 1_000_000, secrets.randbits(80))
+    return make_key(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big"))
 
 
 def is_key(text: str) -> bool:

@@ -6,6 +6,7 @@ Written for few allocations and one `send` per part, because the hot routes pass
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
@@ -28,6 +29,7 @@ CLIENT_GONE = 499
 class Log(Protocol):
     """The part of a structlog logger that a face uses."""
 
+    def is_enabled_for(self, level: int) -> bool: ...
     def debug(self, event: str, **fields: Any) -> Any: ...
     def info(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
@@ -88,6 +90,7 @@ class Face:
         self._clock = clock
         self.reader_idle_s = READER_IDLE_S
         self.direct: Direct | None = None
+        self._leaves_out: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -194,10 +197,18 @@ class Face:
         finally:
             self.done(exchange, 101)
 
+    def _is_quiet(self) -> bool:
+        """Whether the log leaves out what is told at debug; asked once, for asking costs more than a line left out."""
+        if self._leaves_out is None:
+            self._leaves_out = not self._log.is_enabled_for(logging.DEBUG)
+        return self._leaves_out
+
     def done(self, exchange: Exchange, status: int) -> None:
         """A request is over, answered with `status`."""
         seconds = self._clock() - exchange.began
         self._observe(exchange.operation, status, seconds)
+        if exchange.is_frequent and status < BAD_STATUS and self._is_quiet():
+            return
         told = {} if exchange.code is None else {"code": exchange.code}
         tell = self._log.debug if exchange.is_frequent and status < BAD_STATUS else self._log.info
         tell(

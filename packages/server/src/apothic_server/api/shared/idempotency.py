@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from apothic_server.api.shared.response import JSON_TYPE, Response
 from apothic_server.domain.errors import Invalid, problem
@@ -51,11 +52,15 @@ def request_key(given: GivenKey, route: str, asked: Mapping[str, str], media_typ
         asked: Parameters of path and query that say what is asked for.
     """
     digest = hashlib.sha256(b"%b\n%b" % (route.encode(), given.key)).digest()
-    parts = (part for pair in sorted(asked.items()) for part in pair)
-    about = "".join(f"{len(part)}:{part}" for part in (*parts, media_type))
-    fingerprint = hashlib.sha256(about.encode())
+    fingerprint = hashlib.sha256(_about(tuple(asked.items()), media_type))
     fingerprint.update(body)
     return RequestKey(digest, fingerprint.digest(), given.is_first)
+
+
+@lru_cache(maxsize=64)
+def _about(asked: tuple[tuple[str, str], ...], media_type: str) -> bytes:
+    parts = (part for pair in sorted(asked) for part in pair)
+    return "".join(f"{len(part)}:{part}" for part in (*parts, media_type)).encode()
 
 
 def replayed(response: Response) -> Response:
