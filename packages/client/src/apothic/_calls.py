@@ -90,7 +90,7 @@ def call(core: Core, function_id: str, value: Value | LargeBody, *, timeout_s: f
         ConnectionLostError: The connection ended again and again before the job's id was known; the job may exist.
         KeyboardInterrupt: Ctrl-C; the job was cancelled.
     """
-    sent = yield from uploaded(core, value)
+    sent = value if isinstance(value, Value) else (yield from uploaded(core, value))
     waiting = Waiting(core, None, timeout_s)
     request = call_request(core, function_id, sent, _ACCEPT_STREAM, on_interrupt=waiting.defer_interrupt)
 
@@ -165,7 +165,7 @@ def _follow(core: Core, answer: Answer, waiting: Waiting) -> Steps[Outcome]:
     heard_at = core.clock()
     try:
         while True:
-            data = yield from _next_bytes(core, answer, waiting, heard_at)
+            data = answer.take() or (yield from _next_bytes(core, answer, waiting, heard_at))
             heard_at = core.clock()
             for head, body in parsed(frames.feed, data):
                 known = waiting.obstacle
@@ -206,7 +206,7 @@ def _next_bytes(core: Core, answer: Answer, waiting: Waiting, heard_at: float) -
 def finish(answer: Answer) -> Steps[None]:
     """Read the end of the stream, which comes with the outcome, so that the connection can be used again."""
     try:
-        if (yield from answer.read(1.0)) == b"":
+        if answer.is_read or (yield from answer.read(1.0)) == b"":
             answer.finish()
     except (Lost, TimeoutError):
         return

@@ -44,6 +44,16 @@ class Answer:
     def headers(self) -> dict[str, str]:
         return self._reader.headers
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._reader.is_done and not self._first
+
+    def take(self) -> bytes:
+        """Return the body bytes that came with the head, once; `b""` when there are none."""
+        first, self._first = self._first, b""
+        return first
+
     def read(self, timeout_s: float) -> Steps[bytes]:
         """Return the next body bytes, `b""` at the end.
 
@@ -52,8 +62,7 @@ class Answer:
             TimeoutError: Nothing came within `timeout_s`; the answer can be read further.
         """
         if self._first:
-            first, self._first = self._first, b""
-            return first
+            return self.take()
         while not self._reader.is_done:
             data = yield from _receive(self._line, timeout_s)
             body = _feed(self._reader, data)
@@ -162,7 +171,8 @@ def _send_request(core: Core, line: Line, head: bytes, body: bytes | FileBody | 
             for piece in body.pieces():
                 yield from _send(core, line, piece, deadline)
         else:
-            yield from _send(core, line, head + body if body else head, deadline)
+            data = head + body if body else head
+            yield Send(line, line.tls.encrypt(data) if line.tls else data, _left(core, deadline))
     except OSError:
         return False
     return True
@@ -195,15 +205,14 @@ def _read_head(
 
 def _receive(line: Line, timeout_s: float) -> Steps[bytes]:
     """Return the next plain bytes, `b""` at the end of the stream."""
+    tls = line.tls
     try:
-        while True:
-            plain = line.tls.decrypt() if line.tls else None
-            if plain is not None:
-                return plain
+        if tls is None:
+            return (yield Receive(line, timeout_s))
+        while (plain := tls.decrypt()) is None:
             data: bytes = yield Receive(line, timeout_s)
-            if line.tls is None:
-                return data
-            line.tls.incoming(data)
+            tls.incoming(data)
+        return plain
     except TimeoutError:
         raise
     except OSError as error:

@@ -214,7 +214,12 @@ class AnswerReader:
             self._step = self._read_until_end
 
     def _read_fixed(self, body: list[bytes]) -> bool:
-        self._take(body)
+        if len(self._buffer) == self._missing:
+            body.append(bytes(self._buffer))
+            self._buffer.clear()
+            self._missing = 0
+        else:
+            self._take(body)
         self.is_done = self._missing == 0
         return False
 

@@ -11,9 +11,10 @@ from apothic._events import EventReader
 from apothic._items import ItemEvents, ItemSource
 from apothic._position import position
 from apothic._ranges import seconds
-from apothic._results import encode_call, received
+from apothic._results import encode_call, received, result_of
 from apothic._steps import Steps
 from apothic.errors import InvalidRequestError
+from apothic.wire.large import LARGE
 
 
 def remote_call(
@@ -22,7 +23,9 @@ def remote_call(
     """Run a function and return its result, or raise what became of the job."""
     limit = seconds("timeout_s", timeout_s)
     outcome = yield from _calls.call(core, function_id, encode_call(args, kwargs), timeout_s=limit)
-    return (yield from received(core, outcome))
+    if outcome.value is not None and outcome.value.encoding == LARGE:
+        return (yield from received(core, outcome))
+    return result_of(outcome, allow_pickle=core.allow_pickle)
 
 
 def spawn_call(core: Core, function_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Steps[str]:
