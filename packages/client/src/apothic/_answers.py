@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from apothic.wire.functions import FunctionSpec
+from apothic.wire.records import record
 from apothic.wire.values import RemoteError, Value
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class EventPage:
     next_ordinal: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Outcome:
     """How a job ended.
 

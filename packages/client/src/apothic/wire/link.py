@@ -18,6 +18,7 @@ from apothic.wire.maps import ChunkOrder as ChunkOrder
 from apothic.wire.maps import ChunkResult as ChunkResult
 from apothic.wire.maps import ItemOutput as ItemOutput
 from apothic.wire.maps import TakeBack as TakeBack
+from apothic.wire.records import record
 from apothic.wire.values import RemoteError, Value
 
 
@@ -46,7 +47,7 @@ class Machine:
     pythons: list[str]
 
 
-@dataclass(frozen=True)
+@record
 class AttemptRef:
     """Names one grant: the job and the fence it was granted with."""
 
@@ -117,7 +118,7 @@ class Draining:
     finish_s: float
 
 
-@dataclass(frozen=True)
+@record
 class Started:
     """J3: the attempt's call was handed to user code."""
 
@@ -125,7 +126,7 @@ class Started:
     fence: int
 
 
-@dataclass(frozen=True)
+@record
 class Logs:
     """Lines of one attempt, in order; kept by the worker until `LogsTaken`, and sent again on a new link.
 
@@ -162,7 +163,7 @@ class Items:
     python: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Finished:
     """The attempt ended on this worker and nothing of it runs any more.
 
@@ -286,7 +287,7 @@ class StartRunner:
         return self.tasks if self.batching is None else self.batching.max_batch_size
 
 
-@dataclass(frozen=True)
+@record
 class Assign:
     """J2: execute this attempt in that runner.
 
@@ -335,7 +336,7 @@ class Lent:
     is_lent: bool
 
 
-@dataclass(frozen=True)
+@record
 class Settled:
     """The `Finished` of this attempt is on disk or was refused as stale: forget it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from apothic.wire.records import record
 
 ENCODINGS = ("json", "pickle", "large")
 CALL_TYPE = "application/vnd.apothic.call"
@@ -15,7 +15,7 @@ OUTCOMES_TYPE = "application/vnd.apothic.outcomes"
 """Content type of the outcomes of a group: frames `outcomes`, `keep_alive` … `end`."""
 
 
-@dataclass(frozen=True)
+@record
 class Value:
     """One encoded value.
 
@@ -33,7 +33,7 @@ class Value:
     python: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class RemoteError:
     """An exception of user code, as data.
 
