@@ -138,7 +138,10 @@ class Worker:
 
     @property
     def held(self) -> int:
-        return sum(bool(one.attempts) if one.is_batching else len(one.attempts) for one in self.runners.values())
+        held = 0
+        for one in self.runners.values():  # asked at every grant, of each runner of a machine
+            held += bool(one.attempts) if one.is_batching else len(one.attempts)
+        return held
 
     @property
     def cpus_free(self) -> float:
@@ -147,7 +150,11 @@ class Worker:
         Below zero while a parked runner goes on before those that borrowed its processors are done: by as much as was
         lent, never more.
         """
-        return self.machine.cpus - sum(runner.cpu for runner in self.runners.values() if runner.is_computing)
+        free = self.machine.cpus
+        for runner in self.runners.values():
+            if runner.attempts and (not runner.waiting or runner.is_computing):
+                free -= runner.cpu
+        return free
 
     @property
     def memory_free_mb(self) -> int:
