@@ -2,7 +2,7 @@
 
 import pytest
 
-from apothic.wire.chunks import count, cut, pack, unpack
+from apothic.wire.chunks import count, cut, cuts, kinds, pack, unpack
 from apothic.wire.tokens import AttemptName, parse_attempt_name
 
 KEY = "01jc00000000000000000000aa"
@@ -29,9 +29,31 @@ def test_a_cut_is_that_part_packed(begin, size):
         assert cut(data, begin, size) == pack(ENTRIES[begin : begin + size])
 
 
+@pytest.mark.parametrize("parts", [[], [(0, 4)], [(0, 1), (1, 2)], [(0, 1), (3, 1)], [(1, 0), (1, 1), (2, 2)]])
+def test_several_cuts_are_those_of_one_after_the_other(parts):
+    data = pack(ENTRIES)
+
+    assert cuts(data, parts) == [cut(data, *part) for part in parts]
+
+
+@pytest.mark.parametrize("parts", [[(1, 1), (0, 1)], [(0, 2), (1, 1)], [(0, -1)], [(2, 3)]])
+def test_cuts_that_go_back_or_too_far_are_refused(parts):
+    with pytest.raises(ValueError, match=r"in their order|fewer"):
+        cuts(pack(ENTRIES), parts)
+
+
+def test_kinds_are_the_first_bytes():
+    assert kinds(pack([b"j1", b"e{}", b"p"])) == b"jep"
+    assert kinds(b"") == b""
+    with pytest.raises(ValueError, match="an entry that is none"):
+        kinds(pack([b"j1", b"", b"j1"]))
+    with pytest.raises(ValueError, match="an entry that is none"):
+        kinds(pack([b"j1", b""]))
+
+
 @pytest.mark.parametrize("data", [b"\0", b"\0\0\0\2j", b"\xff\xff\xff\xffj", pack([b"j1"]) + b"\0\0\0"])
 def test_malformed_data_is_refused(data):
-    for read in (unpack, count, lambda data: cut(data, 0, 2)):
+    for read in (unpack, count, kinds, lambda data: cut(data, 0, 2)):
         with pytest.raises(ValueError, match="packed data"):
             read(data)
 

@@ -76,10 +76,49 @@ def cut(data: bytes, begin: int, count: int) -> bytes:
     Raises:
         ValueError: The data has fewer entries, or the sizes do not fit it.
     """
-    if begin < 0 or count < 0:
-        raise ValueError("entries are counted from 0")
-    first = _skip(data, 0, begin)
-    return data[first : _skip(data, first, count)]
+    return cuts(data, [(begin, count)])[0]
+
+
+def cuts(data: bytes, parts: Iterable[tuple[int, int]]) -> list[bytes]:
+    """Return several cuts, in one pass over the data.
+
+    Args:
+        data: Packed.
+        parts: Number of the first entry and how many, as for `cut`; ascending, and none touched by the one before.
+
+    Raises:
+        ValueError: As for `cut`.
+    """
+    found: list[bytes] = []
+    at = place = 0
+    for begin, count in parts:
+        if begin < at or count < 0:
+            raise ValueError("entries are counted from 0, and cut in their order")
+        first = _skip(data, place, begin - at)
+        place, at = _skip(data, first, count), begin + count
+        found.append(data[first:place])
+    return found
+
+
+def kinds(data: bytes) -> bytes:
+    """Return the first byte of each entry, in order.
+
+    Raises:
+        ValueError: The sizes do not fit the data, or an entry is empty.
+    """
+    found = bytearray()
+    add, size_at = found.append, _size_at
+    start, end = 0, len(data)
+    with _whole():
+        while start < end:
+            size = size_at(data, start)[0]
+            start += ENTRY_OVERHEAD
+            if not size or start >= end:
+                raise ValueError("packed data holds an entry that is none")
+            add(data[start])
+            start += size
+    _check_end(start, end)
+    return bytes(found)
 
 
 def _skip(data: bytes, start: int, entries: int) -> int:

@@ -52,10 +52,11 @@ class Runs:
         if self.is_tried_again and row.failed:
             own = sorted({*own, *_tried_again(row, data)})
         told = row.first + row.done
-        for low, high in self._parts((row.first, told), own):
-            is_whole = (low, high) == (row.first, told)
-            packed = data if is_whole else chunks.cut(data, low - row.first, high - low)
-            self.runs.append(OutcomeRun(low, high - low, _python(row), packed))
+        parts = self._parts((row.first, told), own)
+        is_whole = parts == [(row.first, told)]
+        packed = [data] if is_whole else chunks.cuts(data, [(low - row.first, high - low) for low, high in parts])
+        for (low, high), part in zip(parts, packed, strict=True):
+            self.runs.append(OutcomeRun(low, high - low, _python(row), part))
         if row.status is not JobStatus.SUCCEEDED:
             entry = entry_of(row, b"")
             for low, high in self._parts((told, row.first + row.count), own):

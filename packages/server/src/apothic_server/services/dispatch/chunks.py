@@ -32,7 +32,7 @@ from apothic_server.services.dispatch.own_rows import Entry, OwnRows, entries_of
 from apothic_server.services.dispatch.records import move
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
-_KINDS = frozenset((*packing.ENCODINGS, packing.ERROR))
+_KINDS = frozenset(b"".join((*packing.ENCODINGS, packing.ERROR)))
 
 OUTCOMES_MAX = CHUNK_OUTCOMES_MAX + 2 * VALUE_MAX
 """Packed outcomes of one chunk; its worker ends it when they have `CHUNK_OUTCOMES_MAX` bytes."""
@@ -135,10 +135,11 @@ def _part(items: ChunkResult, count: int) -> Part | None:
     if len(items.data) > OUTCOMES_MAX or (items.python is not None and _PYTHON.fullmatch(items.python) is None):
         return None
     try:
-        kinds = [entry[:1] for entry in packing.unpack(items.data)]
+        kinds = packing.kinds(items.data)
     except ValueError:
         return None
     if len(kinds) != items.done or len(kinds) > count or not _KINDS.issuperset(kinds):
         return None
-    failed = tuple(place for place, kind in enumerate(kinds) if kind == packing.ERROR) if packing.ERROR in kinds else ()
+    error = packing.ERROR[0]
+    failed = tuple(place for place, kind in enumerate(kinds) if kind == error) if error in kinds else ()
     return Part(len(kinds), failed, tuple(items.output))

@@ -66,9 +66,10 @@ def entries_of(
     if covers is None or value is None or not (lines or failed or unwanted):
         return []
     late = {item - covers.first for item in unwanted if item - covers.first < part.done}
-    packed, found = packing.unpack(value.value.data), list[Entry]()
-    for offset in sorted({*lines, *failed, *late}):
-        ended, result = _read(packed[offset], value.value.python)
+    found: list[Entry] = []
+    offsets = sorted({*lines, *failed, *late})
+    for offset, packed in zip(offsets, packing.cuts(value.value.data, [(one, 1) for one in offsets]), strict=True):
+        ended, result = _read(packed[packing.ENTRY_OVERHEAD :], value.value.python)
         status = JobStatus.CANCELLING if offset in late else JobStatus.RUNNING
         verdict = judge(status, ended, Tally(1, 0), spec, random())
         if verdict.event in (JobEvent.RETRY, JobEvent.STOPPED) or offset in lines:
