@@ -74,3 +74,19 @@ async def test_a_single_call_waits_for_one_turn_of_a_map_of_its_org(cloud, funct
     taken = [running := await next_job(cloud, worker, running) for _ in range(2)]
 
     assert taken[1].job == single.job
+
+
+async def test_all_places_of_a_runner_that_follows_a_drained_one_are_given_at_once(cloud):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", tasks_per_container=2))
+    drained = await ScriptedWorker(cloud, cpus=1).connect()
+    for _ in range(4):
+        await cloud.spawn()
+    running = [await drained.take(), await drained.take()]
+    other = await ScriptedWorker(cloud, cpus=1, name="other").connect()
+    drained.worker.is_cordoned = True
+
+    for attempt in running:
+        drained.succeed(attempt)
+    taken = [await other.take(), await other.take()]
+
+    assert len({attempt.job for attempt in [*running, *taken]}) == 4

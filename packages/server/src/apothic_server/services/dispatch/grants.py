@@ -40,7 +40,7 @@ class Grants:
     def grant_next(self, runner: Runner | None) -> None:
         """Grant the place that an attempt left in `runner`; as `grant_ready`, which looks at all that waits.
 
-        One place is free. When jobs of no other function wait, the first of them gets it, and nothing else fits.
+        When jobs of no other function wait, the first of them gets that place, and nothing else fits.
         """
         board = self._board
         if not board.ready:
@@ -48,8 +48,8 @@ class Grants:
         head = None if runner is None or runner.is_batching else board.ready.sole_head(runner.group)
         if head is None:
             self.grant_ready()
-        elif board.takes_work:
-            self._grant_one(head)
+        elif board.takes_work and self._grant_one(head) and head.runner is not runner:
+            self.grant_ready()  # a runner that was started may have more than one place
 
     def slot_now(self, job: LiveJob) -> UseRunner | StartOn | None:
         """Return where a new job can start at once; None when others of its function wait already or nothing fits."""
