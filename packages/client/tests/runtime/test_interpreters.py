@@ -109,6 +109,20 @@ def test_what_calls_others_is_loaded_for_apps_that_seem_to(load) -> None:
     assert needed <= calling
 
 
+def test_what_stands_for_a_module_need_not_be_one(load) -> None:
+    text = """
+        import sys
+
+        class Odd:
+            __slots__ = ("__file__", "__name__", "add")
+
+        odd = Odd()
+        odd.__file__, odd.__name__, odd.add = __file__, __name__, lambda a, b: a + b
+        sys.modules[__name__] = odd
+    """
+    assert load(text).start("add").result(1, 2) == 3
+
+
 def test_calls_work_on_every_interpreter(load, pythons) -> None:
     for python in pythons.values():
         worker = load(APP, python=python)

@@ -51,7 +51,10 @@ def preload(root: Path, module: str) -> Preloaded:
 
 def makes_calls(module: str) -> bool:
     """Whether functions of a module seem to call others; an answer that is wrong costs time or memory and no more."""
-    return any(_names_calls(code) for code in _codes(vars(sys.modules[module])))
+    try:
+        return any(_names_calls(code) for code in _codes(vars(sys.modules[module])))
+    except Exception:  # what stands for the module is none
+        return False
 
 
 def _codes(namespace: dict[str, Any]) -> Iterator[CodeType]:
