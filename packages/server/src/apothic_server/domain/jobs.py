@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Self, TypeVar, dataclass_transform
+from typing import Any, Self, TypeVar, dataclass_transform, final
 
 from apothic.wire.ids import AppId, DeploymentId, FunctionId, GroupId, JobId, KeyId, OrgId
 from apothic.wire.values import Value
@@ -140,6 +140,7 @@ class StoredValue:
     blob: str | None = None
 
 
+@final
 @record
 class NewJob:
     """J1. The job's row, its stream's first events, nothing granted.
@@ -216,6 +217,7 @@ class ItemSegment:
     data: bytes
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class NewItems:
     """Appends items to a job's stream while its row has exactly this status and fence, and none of them is there yet.
@@ -231,6 +233,7 @@ class NewItems:
     segments: tuple[ItemSegment, ...]
 
 
+@final
 @record
 class JobChange:
     """One guarded write: it applies only while the row has exactly this status and fence (G1.3).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -109,7 +109,6 @@ class Pending:
             self.job, self._letter, self._fence = record.job, record.expect_status.letter, record.expect_fence
             self._leave_behind(record)
         else:
-            record = cast("NewItems", record)
             self.has_items, self.job, self._letter, self._fence = True, record.job, "", record.expect_fence
 
     @property
@@ -120,8 +119,8 @@ class Pending:
             ValueError: A record holds what is no JSON.
         """
         if self._row is None:
-            first, *later = [cast("NewJob | JobChange", part.record) for part in self.parts]
-            self._row = row_of(first, cast("list[JobChange]", later))
+            records: list[Any] = [part.record for part in self.parts]
+            self._row = row_of(records[0], records[1:])
         return self._row
 
     def fold(self, part: Part, change: JobChange, size: int) -> bool:
@@ -191,7 +190,7 @@ class PendingQueue:
         """
         record = part.record
         size = size_of(record)
-        job = record.id if type(record) is NewJob else cast("JobChange | NewItems", record).job
+        job = record.id if type(record) is NewJob else record.job
         self.records += 1
         self.size_bytes += size
         head = self._heads.get(job)

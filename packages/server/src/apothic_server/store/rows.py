@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -101,7 +101,6 @@ def row_of(first: NewJob | JobChange, later: Sequence[JobChange] = ()) -> Row:
     if type(first) is NewJob:
         row = _new_row(first)
     else:
-        assert type(first) is JobChange
         expected = first.expect_status.word
         columns = Columns(first.job, first.org, expect_status=expected, expect_fence=first.expect_fence, events=[])
         row = Row(columns)
@@ -122,8 +121,7 @@ def size_of(record: NewJob | JobChange | NewItems) -> int:
         if not record.segments:
             raise UnwritableRecord("a record of items needs at least one")
         return 512 + sum([len(segment.data) for segment in record.segments])
-    record = cast("NewJob | JobChange", record)
-    value = record.arguments if isinstance(record, NewJob) else record.fields.result
+    value = record.arguments if type(record) is NewJob else record.fields.result
     size = 512 if value is None else 512 + len(value.value.data)
     # A change without an event could not be told from one that was never written (`find_flush`), and none exists: every
     # change of a job is announced in its stream. The row of a chunk says itself which flush wrote it.

@@ -21,7 +21,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import NewJob
@@ -181,7 +181,7 @@ class Writer:
             UnwritableRecord: The record cannot be stored.
             Unavailable: The queue is full, or the writer does not run.
         """
-        tell = cast("Callable[[Answer], None] | None", on_settled)  # a quiet record is told nothing but True and False
+        tell: Any = on_settled  # a quiet record is told nothing but True and False
         self._add(Part(record, tell, False, FLUSH_DELAY_S + patience_s, RIDE_AFTER_S + patience_s))
 
     def _add(self, part: Part) -> None:

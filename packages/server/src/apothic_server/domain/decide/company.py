@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PATIENCE_S, PATIENCE_MAX_S = 0.0002, 0.01
+PATIENCE_S, PATIENCE_MAX_S = 0.0004, 0.02
 """Seconds for each job of the function that waits for a slot, and the most that they add up to."""
 
 TURN_S, TURN_MAX_S = 0.005, 0.5
