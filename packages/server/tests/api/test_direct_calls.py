@@ -242,6 +242,37 @@ async def test_requests_that_are_sent_ahead_are_answered_in_their_order(shop, li
     assert shop.ordinary == 1
 
 
+async def test_what_changes_between_two_requests_of_a_connection_counts(shop, listening):
+    _, reader, writer = await listening()
+    token = await shop.cloud.inner.keys.create(shop.cloud.inner.org, name="short", role=Role.OWNER)
+    await shop.cloud.inner.keys.authenticate(token)
+
+    async def ask(**headers: str) -> bytes:
+        usual = {"authorization": f"Bearer {token}", "content-type": CALL_TYPE, "idempotency-try": "first"}
+        lines = "".join(f"{name}: {text}\r\n" for name, text in (usual | headers).items())
+        head = f"POST {shop.path} HTTP/1.1\r\nHost: x\r\nAccept: {OUTCOME_TYPE}\r\n{lines}"
+        writer.write(f"{head}Content-Length: {len(CALL)}\r\n\r\n".encode() + CALL)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return answer.split()[1] + await reader.readexactly(length)
+
+    for number in (b"1", b"2", b"3"):
+        asking = asyncio.ensure_future(ask(**{"idempotency-key": f"k{number.decode()}"}))
+        shop.worker.succeed(await shop.worker.take(), number)
+        assert (await asking).endswith(number)
+    assert shop.ordinary == 0
+    wrong = [
+        await ask(**{"idempotency-key": "two words"}),
+        await ask(**{"content-type": "text/plain"}),
+        await ask(**{"idempotency-try": "third", "idempotency-key": "k"}),
+        await ask(authorization=f"Bearer {shop.cloud.other_key}"),
+    ]
+    await shop.cloud.inner.keys.revoke(token)
+    wrong.append(await ask())
+
+    assert [answer[:3] for answer in wrong] == [b"422", b"415", b"422", b"404", b"401"]
+
+
 async def test_a_body_in_pieces_and_a_last_request_are_answered_too(shop, listening):
     _, reader, writer = await listening()
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from apothic.wire.attempts import ATTEMPT_HEADER
-from apothic.wire.ids import JobId
+from apothic.wire.ids import FunctionId, JobId
 from apothic.wire.limits import HEADER_BLOCK_MAX, KEEP_ALIVE_S
 from apothic.wire.values import OUTCOME_TYPE
 from apothic_server.api.runtime.arguments import read_arguments
@@ -23,11 +24,12 @@ from apothic_server.api.runtime.records import function_key
 from apothic_server.api.shared.asgi import CLIENT_GONE, Exchange, Face
 from apothic_server.api.shared.bodies import check_body_headers
 from apothic_server.api.shared.direct import Answering, Line
-from apothic_server.api.shared.idempotency import read_key
+from apothic_server.api.shared.idempotency import read_key, request_key
 from apothic_server.api.shared.operations import Receive, Scope, Send
 from apothic_server.api.shared.request import Request
 from apothic_server.api.shared.response import raw_response
 from apothic_server.api.shared.services import Services
+from apothic_server.domain.access import Actor
 from apothic_server.domain.errors import PlatformError
 from apothic_server.domain.idempotency import RequestKey
 from apothic_server.domain.views import Outcome, Submitted
@@ -38,6 +40,10 @@ Later = Callable[[float, Callable[[], object]], asyncio.Handle]
 OPERATION, _PARAMETER = "call_function", "function_id"
 _BEFORE, _AFTER = b"/v1/functions/", b"/calls"
 _NAME = re.compile(rb"functions:[0-9a-z]+")
+_VARYING = (b"idempotency-key", b"content-length")
+_LENGTH_MAX = 18
+_ROOM = 1024
+"""For the headers that vary."""
 _UNUSUAL = frozenset({ATTEMPT_HEADER.lower().encode(), b"transfer-encoding"})
 
 
@@ -65,15 +71,16 @@ class DirectCalls:
         """As `direct.Direct`."""
         exchange = self._face.begun()
         try:
-            request = self._admitted(url, headers, exchange.id)
-            if request is None:
+            admitted = self._admitted(line, url, headers, len(body))
+            if admitted is None:
                 return None
-            value, key = read_arguments(body, request.media_type), request.key(body)
-            function = function_key(request.params[_PARAMETER])
+            shape, actor, given = admitted
+            value, asked = read_arguments(body, shape.media_type), read_key(given)
+            key = None if asked is None else request_key(asked, self._route, shape.params, shape.media_type, body)
         except Exception:
             return None  # the ordinary way refuses it
         try:
-            call = self._services.jobs.submit_now(request.actor, function, value, key=key)
+            call = self._services.jobs.submit_now(actor, shape.function, value, key=key)
         except PlatformError:
             return None
         except Exception as error:
@@ -81,35 +88,71 @@ class DirectCalls:
         if call is None:
             return None
         exchange.operation, exchange.is_frequent = self._operation.id, self._operation.is_frequent
-        exchange.org = request.actor.org
+        exchange.org = actor.org
         later = self._later or asyncio.get_running_loop().call_later
+        request = Request(
+            id=exchange.id,
+            params=shape.params,
+            query={},
+            headers=given,
+            media_type=shape.media_type,
+            body_max=self._operation.body_max,
+            actor=actor,
+            receive=_nothing_more,
+        )
         answer = _Call(self._face, self._handlers, later, line, exchange, request, call, key)
         answer.wait()
         return answer
 
-    def _admitted(self, url: bytes, headers: list[tuple[bytes, bytes]], request_id: str) -> Request | None:
-        """As `gate.admit`; None for what the ordinary way has to do."""
-        given, operation = dict(headers), self._operation
+    def _admitted(
+        self, line: Line, url: bytes, headers: list[tuple[bytes, bytes]], body_size: int
+    ) -> tuple[_Shape, Actor, dict[bytes, bytes]] | None:
+        """As `gate.admit`: return what the head means, the caller and the headers; None for the ordinary way."""
+        given = dict(headers)
+        if len(given) != len(headers) or body_size > self._operation.body_max:
+            return None
+        varying = [(name, given.pop(name)) for name in _VARYING if name in given]
+        shape = line.memory
+        if not isinstance(shape, _Shape) or shape.url != url or shape.given != given:
+            shape = line.memory = self._shape(url, given)
+            if shape is None:
+                return None
+        actor = self._services.recognise(given.get(b"authorization", b""))
+        if actor is None:
+            return None
+        if actor is not shape.actor:
+            if self._operation.policy.refusal(actor) is not None:
+                return None
+            shape.actor = actor
+        given.update(varying)
+        return (shape, actor, given) if len(given.get(b"content-length", b"")) <= _LENGTH_MAX else None
+
+    def _shape(self, url: bytes, given: dict[bytes, bytes]) -> _Shape | None:
         size = len(url) + sum(map(len, given)) + sum(map(len, given.values()))
         name = url[len(_BEFORE) : -len(_AFTER)]
-        is_usual = len(given) == len(headers) and size <= HEADER_BLOCK_MAX and _UNUSUAL.isdisjoint(given)
+        is_usual = size <= HEADER_BLOCK_MAX - _ROOM and _UNUSUAL.isdisjoint(given)
         if not is_usual or _NAME.fullmatch(name) is None or not wants_stream(given):
             return None
-        actor = self._services.recognise(given.get(b"authorization", b""))
-        if actor is None or operation.policy.refusal(actor) is not None:
-            return None
-        return Request(
-            id=request_id,
-            params={_PARAMETER: name.decode()},
-            query={},
-            headers=given,
-            media_type=check_body_headers(given, operation.accepts, operation.body_max),
-            body_max=operation.body_max,
-            actor=actor,
-            receive=_nothing_more,
-            route=self._route,
-            key=read_key(given),
-        )
+        params = {_PARAMETER: name.decode()}
+        media_type = check_body_headers(given, self._operation.accepts, self._operation.body_max)
+        return _Shape(url, dict(given), function_key(params[_PARAMETER]), params, media_type)
+
+
+@dataclass(slots=True)
+class _Shape:
+    """What the head of a request means; the next one on its connection mostly differs in its key and length alone.
+
+    Attributes:
+        given: Headers without those.
+        actor: Whom the operation's policy admitted last.
+    """
+
+    url: bytes
+    given: dict[bytes, bytes]
+    function: FunctionId
+    params: dict[str, str]
+    media_type: str
+    actor: Actor | None = None
 
 
 class _Call(Answering):

@@ -30,9 +30,11 @@ class Connection(HttpToolsProtocol):
 
     Attributes:
         head_timeout_s: As `HEAD_TIMEOUT_S`.
+        memory: As `direct.Line`.
     """
 
     head_timeout_s = HEAD_TIMEOUT_S
+    memory: object = None
     _held = 0
     _timer: asyncio.TimerHandle | None = None
     _body: bytes | None = None

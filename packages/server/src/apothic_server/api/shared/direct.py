@@ -16,7 +16,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Line(Protocol):
-    """The connection, as the direct answer under way uses it. What it cannot send now, a task has to (`hand_over`)."""
+    """The connection, as the direct answer under way uses it. What it cannot send now, a task has to (`hand_over`).
+
+    Attributes:
+        memory: For whoever begins answers, from one request of the connection to the next.
+    """
+
+    memory: object
 
     def respond(self, response: Response, request_id: str) -> bool:
         """Send a whole answer in one write; False, and nothing is sent, when it cannot leave now."""
