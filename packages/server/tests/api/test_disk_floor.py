@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from apothic.wire.frames import encode_frame
+from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
 from apothic_server.api.runtime.document import read_document
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.store.disk import MIB, Disk
@@ -15,6 +17,7 @@ from apothic_server.testing.contract import Contract
 from apothic_server.testing.groups import packed
 from apothic_server.testing.guarantees import guarantee
 from apothic_server.testing.scenario import ARCHIVE_SHA256, LEAP_DAYS, OCTETS, deploy, make_world, manifest
+from apothic_server.testing.wire import WireClient
 
 pytestmark = pytest.mark.anyio
 
@@ -103,6 +106,22 @@ async def test_below_the_floor_what_would_grow_the_store_is_refused_and_changes_
     assert kept == before
     assert taken.status in (200, 201, 202)
     assert await small.rows() > before
+
+
+@guarantee("G14.2", "disk_full_matrix")
+async def test_below_the_floor_a_call_that_needs_memory_only_is_refused_too(small):
+    world = await make_world(small.client)
+    call = encode_frame({"encoding": "json", "python": None}, b"[[],{}]")
+    headers = {"accept": OUTCOME_TYPE, "content-type": CALL_TYPE}
+    before = await small.rows()
+
+    await small.has(FLOOR - 1)
+    wire, path = WireClient(small.cloud.asgi, small.cloud.key), f"/v1/functions/{world.function_id}/calls"
+    async with wire.open("POST", path, headers=headers, body=call) as exchange:
+        status = await exchange.start()
+
+    assert status == 507
+    assert await small.rows() == before
 
 
 @guarantee("G14.2", "disk_full_matrix")
