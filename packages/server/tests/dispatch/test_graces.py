@@ -32,6 +32,8 @@ async def executing(cloud, worker, *functions):
 
 
 async def statuses(cloud, jobs):
+    """Statuses in the store, once what was decided until now is written there."""
+    await cloud.settle()
     return [await cloud.status(job.job) for job in jobs]
 
 
