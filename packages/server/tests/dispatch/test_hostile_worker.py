@@ -202,6 +202,20 @@ async def test_lines_that_cannot_be_stored_are_stored_as_text_that_can(cloud):
     assert [kind for _, kind in await cloud.events(submitted.job)].count("job.log") == 3
 
 
+async def test_a_runner_that_ended_for_a_reason_that_cannot_be_stored_gives_its_attempt_back(cloud):
+    await cloud.deploy()
+    worker = await ScriptedWorker(cloud).connect()
+    submitted = await cloud.spawn()
+    assign = await worker.take()
+
+    worker.report({"runner_ended": [RunnerEnded(assign.runner, "a\0b")]})
+    again = await worker.take()
+    worker.succeed(again, b"2")
+
+    assert (await ended(submitted)).attempt == 2
+    assert [kind for _, kind in await cloud.events(submitted.job)].count("job.error") == 1
+
+
 async def test_a_worker_of_an_org_that_does_not_run_the_installation_is_refused(cloud):
     key = await cloud.inner.keys.create(cloud.other_actor.org, name="worker", role=Role.WORKER)
     client = AsgiClient(cloud.asgi, key)

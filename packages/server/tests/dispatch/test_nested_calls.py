@@ -7,7 +7,8 @@ from apothic.wire.link import RunnerEnded
 from apothic.wire.tokens import AttemptName, attempt_token
 from apothic.wire.values import Value
 from apothic_server.bootstrap import Cloud, Sources
-from apothic_server.domain.errors import Conflict, Fenced, Invalid
+from apothic_server.domain.decide import company
+from apothic_server.domain.errors import Conflict, Fenced, Invalid, Unavailable
 from apothic_server.domain.jobs import JobStatus
 from apothic_server.services.links import GRACE_S
 from apothic_server.testing.cloud import ScriptedWorker, ended
@@ -233,6 +234,44 @@ async def test_a_call_whose_caller_ended_while_no_server_ran_is_cancelled_by_the
         assert second.board.jobs[child.job].status is JobStatus.CANCELLING
     finally:
         await second.stop()
+
+
+async def test_a_call_whose_callers_grant_is_not_on_disk_yet_is_no_orphan(cloud, monkeypatch):
+    await cloud.deploy("shop", function("outer", max_containers=1), function("inner"))
+    worker = await ScriptedWorker(cloud).connect()
+    calls = [await cloud.spawn("outer", blocking=True) for _ in range(3)]
+    for one in calls:
+        await one.accepted
+    monkeypatch.setattr(company, "PATIENCE_S", 3600.0)
+    monkeypatch.setattr(company, "PATIENCE_MAX_S", 3600.0)
+    worker.succeed(await worker.take())
+    outer = await worker.take()
+    child = await call(cloud, await calling(cloud, worker, outer), "inner")
+    inner = await worker.take()
+    await child.accepted
+    before = await cloud.status(outer.job)
+
+    await cloud.step()
+    worker.succeed(inner)
+    worker.succeed(outer)
+    worker.succeed(await worker.take())
+
+    assert before == "queued"
+    assert [(await ended(one)).status for one in (child, *calls)] == [JobStatus.SUCCEEDED] * 4
+
+
+@guarantee("G2.7", "slots_never_leak")
+async def test_a_caller_whose_call_the_writer_does_not_take_waits_for_nothing(cloud):
+    await cloud.deploy("shop", function("outer"), function("inner"))
+    worker = await ScriptedWorker(cloud, cpus=1).connect()
+    await cloud.spawn("outer")
+    code = await calling(cloud, worker, await worker.take())
+    await cloud.inner.writer.stop()
+
+    with pytest.raises(Unavailable):
+        await call(cloud, code, "inner")
+
+    assert worker.worker.cpus_free == 0
 
 
 @guarantee("G2.7", "nested_calls_no_deadlock")

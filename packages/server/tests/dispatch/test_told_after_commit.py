@@ -10,6 +10,7 @@ from apothic.wire.link import Started
 from apothic_server import failpoints
 from apothic_server.domain.errors import Unavailable
 from apothic_server.domain.jobs import JobEvent, JobStatus
+from apothic_server.services.dispatch.hints import Hints
 from apothic_server.services.dispatch.records import move
 from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
@@ -74,6 +75,21 @@ async def test_a_second_cancel_is_answered_no_sooner_than_the_first_is_on_disk(c
 
     assert waited
     assert await asyncio.gather(first, second) == [JobStatus.CANCELLING] * 2
+
+
+async def test_news_of_a_commit_reach_all_listeners_although_one_of_them_fails():
+    told = []
+
+    def changed(stream):
+        told.append(stream)
+        assert stream != "second", "a failure of the test"
+
+    hints = Hints(changed=changed)
+    for stream in ("first", "second", "first", "third"):
+        hints.committed(stream)
+    await asyncio.sleep(0)
+
+    assert told == ["first", "second", "third"]
 
 
 async def test_a_worker_keeps_an_end_until_it_is_on_disk(cloud, disk):

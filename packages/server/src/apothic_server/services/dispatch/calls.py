@@ -80,11 +80,15 @@ class Calls:
         def told(settled: Settled) -> None:
             self._accepted(job, accepted, settled, refusal)
 
-        if blocking:
-            patience_s = 0.0 if where is not None else turn_s(board.pending(job.need.group) + 1)
-            board.records.append_quietly(record, told, patience_s=patience_s)
-        else:
-            board.records.append_told(record, told)
+        try:
+            if blocking:
+                patience_s = 0.0 if where is not None else turn_s(board.pending(job.need.group) + 1)
+                board.records.append_quietly(record, told, patience_s=patience_s)
+            else:
+                board.records.append_told(record, told)
+        except Exception:
+            submitted.leave()  # nobody waits for a job that does not exist
+            raise
         board.jobs[job.id] = job
         if where is None:
             board.enqueue(job)

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from apothic.wire.ids import JobId
 from apothic_server.domain.decide.cycles import Knot
 from apothic_server.services.dispatch.live import LiveJob
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -39,4 +43,8 @@ class Hints:
     def _tell_news(self) -> None:
         news, self._news = self._news, {}
         for job_id in news:
-            self.changed(job_id)
+            # One listener that fails must not keep the news of the others.
+            try:
+                self.changed(job_id)
+            except Exception:
+                log.exception("hints.listener_failed", stream=job_id)

@@ -120,6 +120,12 @@ def orphans(board: Board, job: LiveJob, *, succeeded: bool) -> list[LiveJob]:
     return [child for child in _live(board, job.children or ()) if not succeeded or child.id in job.awaited]
 
 
+def has_caller(board: Board, job: LiveJob) -> bool:
+    """Return whether the attempt that called `job` is under way; its grant may reach the store later than the job."""
+    parent = board.jobs.get(row_of_caller(job.parent)) if job.parent is not None else None
+    return parent is not None and parent.is_granted and parent.fence == job.waited_fence
+
+
 def adopt_child(parent: LiveJob, job: LiveJob) -> None:
     """Note that the current attempt of `parent` called a job and did not spawn it."""
     parent.children = parent.children or set()

@@ -28,7 +28,7 @@ from apothic_server.services.dispatch.grants import Grants
 from apothic_server.services.dispatch.leases import Leases, Over
 from apothic_server.services.dispatch.live import LiveJob
 from apothic_server.services.dispatch.map_upkeep import MapUpkeep
-from apothic_server.services.dispatch.nesting import adopt_child
+from apothic_server.services.dispatch.nesting import adopt_child, has_caller
 from apothic_server.services.dispatch.reports import Reports
 from apothic_server.services.dispatch.restored import delay_s, restored
 from apothic_server.services.outcomes import Outcomes
@@ -377,7 +377,8 @@ class Recovery:
         """End blocking calls whose caller ended while no process looked (G2.7)."""
         async with self._database.system_read() as unit:
             found = await rows.orphans(unit)
-        self._calls.cancel_orphans([job for key in found if (job := self._board.jobs.get(key)) is not None])
+        jobs = [job for key in found if (job := self._board.jobs.get(key)) is not None]
+        self._calls.cancel_orphans([job for job in jobs if not has_caller(self._board, job)])
 
 
 def _was_cancelled_elsewhere(job: LiveJob, stored: JobStatus) -> bool:

@@ -205,7 +205,7 @@ class Reports:
         if job is None or not job.is_granted:
             return
         self._flows.flush(job)
-        error = RemoteError("apothic.WorkerLost", reason, code="worker_lost")
+        error = storable(RemoteError("apothic.WorkerLost", reason, code="worker_lost"))  # a worker may say anything
         # A grant of ours that never left reached nobody: a runner that dies is given others' jobs until that is told.
         never_started = job.runner is not None and not job.is_sent
         self._endings.end_attempt(job, Ended("lost", error, never_started=never_started))
