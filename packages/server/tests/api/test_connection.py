@@ -249,3 +249,24 @@ async def test_an_interim_answer_leaves_at_once():
 
     assert interim.startswith(b"HTTP/1.1 100 ")
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_with_requests_behind_it_learns_that_the_client_left():
+    told: list[str] = []
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send) -> None:
+        await receive()
+        begun.set()
+        told.append((await receive())["type"])
+        over.set()
+
+    async with served(app=app) as connect:
+        _, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await begun.wait()
+        writer.transport.abort()
+
+        await asyncio.wait_for(over.wait(), 10)
+
+    assert told == ["http.disconnect"]

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from apothic.wire.frames import FrameReader, encode_frame
 from apothic.wire.functions import FunctionSpec
 from apothic.wire.limits import HEADER_BLOCK_MAX, VALUE_MAX
 from apothic.wire.values import CALL_TYPE, OUTCOME_TYPE
+from apothic_server.api.shared.connection import Connection
 from apothic_server.domain.access import Role
 from apothic_server.listener import Listener, bind
 from apothic_server.testing.asgi import Answer, AsgiClient
@@ -301,3 +304,49 @@ async def test_a_server_that_stops_cuts_an_answer_that_was_begun(shop, listening
 
     assert not (await reader.read()).endswith(b"0\r\n\r\n")
     assert shop.ordinary == 0
+
+
+LENGTH = f"Content-Length: {len(CALL)}\r\n"
+
+
+@pytest.mark.parametrize("more", ["", "X-Same: 1\r\nX-Same: 1\r\n"], ids=["direct", "ordinary"])
+async def test_blanks_around_the_value_of_a_header_are_no_part_of_it(shop, listening, more):
+    _, reader, writer = await listening()
+    padded = f"Content-Length: \t{len(CALL)} \t\r\nIdempotency-Key: k \r\n{more}"
+
+    writer.write(request(shop).replace(LENGTH.encode(), padded.encode()))
+    shop.worker.succeed(await asyncio.wait_for(shop.worker.take(), 10))
+
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_trailers_are_no_headers(shop, listening):
+    _, reader, writer = await listening()
+    head, _, _ = request(shop).replace(LENGTH.encode(), b"Transfer-Encoding: chunked\r\n").partition(b"\r\n\r\n")
+
+    writer.write(head + b"\r\n\r\n%x\r\n%b\r\n0\r\nIdempotency-Key: two words\r\n\r\n" % (len(CALL), CALL))
+    shop.worker.succeed(await asyncio.wait_for(shop.worker.take(), 10))
+
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_client_that_leaves_as_its_job_ends_leaves_no_trace(shop):
+    loop, failures = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    ours, theirs = socket.socketpair()
+    config = uvicorn.Config(shop, lifespan="off", log_config=None, proxy_headers=False)
+    connection = Connection(config, ServerState(), {})
+    await loop.connect_accepted_socket(lambda: connection, ours)
+    with theirs:
+        theirs.sendall(request(shop))
+        assign = await shop.worker.take()
+
+        outcome = shop.cloud.inner.board.jobs[assign.job].outcome
+        shop.worker.succeed(assign)
+        while not outcome.done():  # noqa: ASYNC110 - an event would come after those who were told
+            await asyncio.sleep(0)
+        connection.connection_lost(None)  # before anybody was told of the outcome
+        await shop.cloud.settle()
+
+    assert (failures, shop.ordinary) == ([], 0)
+    assert await shop.cloud.status(assign.job) == "succeeded"

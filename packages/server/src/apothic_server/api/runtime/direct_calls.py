@@ -158,7 +158,18 @@ class _Shape:
 class _Call(Answering):
     """One call under way."""
 
-    __slots__ = ("_call", "_exchange", "_face", "_handlers", "_key", "_later", "_line", "_request", "_timer")
+    __slots__ = (
+        "_call",
+        "_exchange",
+        "_face",
+        "_handlers",
+        "_is_waiting",
+        "_key",
+        "_later",
+        "_line",
+        "_request",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -181,6 +192,7 @@ class _Call(Answering):
         self._call = call
         self._key = key
         self._timer: asyncio.Handle | None = None
+        self._is_waiting = True
 
     def wait(self) -> None:
         """Wait for the outcome; after `AT_ONCE_S` for it or for the job to be durable."""
@@ -202,6 +214,8 @@ class _Call(Answering):
         await self._face.go_on(self._exchange, operation, rest, scope, _without_head(send) if self.is_begun else send)
 
     def _ended(self, outcome: asyncio.Future[Outcome]) -> None:
+        if not self._is_waiting:
+            return  # the client left in the same turn of the loop, or a task goes on
         if _has_failed(outcome) or _has_failed(self._call.accepted):
             self.hand_over()
             return
@@ -223,8 +237,8 @@ class _Call(Answering):
             accepted.add_done_callback(self._accepted)
 
     def _accepted(self, accepted: asyncio.Future[None]) -> None:
-        if self._call.outcome.done():
-            return  # `_ended` is called next
+        if not self._is_waiting or self._call.outcome.done():
+            return  # as above, or `_ended` is called next
         if _has_failed(accepted):
             self.hand_over()
             return
@@ -240,6 +254,7 @@ class _Call(Answering):
         self._face.done(self._exchange, status)
 
     def _wait_no_more(self) -> None:
+        self._is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
         self._call.outcome.remove_done_callback(self._ended)

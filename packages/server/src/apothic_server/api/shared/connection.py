@@ -36,11 +36,15 @@ class Connection(HttpToolsProtocol):
     head_timeout_s = HEAD_TIMEOUT_S
     memory: object = None
     _held = 0
+    _is_head = False
+    """Whether the header lines that come belong to a head; those after a body are trailers, which mean nothing."""
     _timer: asyncio.TimerHandle | None = None
     _body: bytes | None = None
     """Of a request that may be answered directly, as far as it came."""
     _answer: Answering | None = None
     """The direct answer under way."""
+    _running: RequestResponseCycle | None = None
+    """The last one that a task has answered; uvicorn knows only the newest, behind which requests may wait."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +59,10 @@ class Connection(HttpToolsProtocol):
         """Forget the timer; nobody waits for the answer."""
         self._wait_no_more()
         super().connection_lost(exc)
+        running, self._running = self._running, None
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.left()
@@ -83,10 +91,20 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
+        self._is_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head; the parser leaves blanks after a value, which are no part of it."""
+        if self._is_head:
+            name, value = name.lower(), value.rstrip(b" \t")
+            self.headers.append((name, value))
+            if name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._held = 0
+        self._is_head = False
         self._wait_no_more()
         if self._may_be_direct():
             self._body = b""
@@ -190,6 +208,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         cycle.transport = _Answer(cycle, self.loop)
+        self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
