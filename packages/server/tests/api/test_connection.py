@@ -270,3 +270,52 @@ async def test_an_answer_with_requests_behind_it_learns_that_the_client_left():
         await asyncio.wait_for(over.wait(), 10)
 
     assert told == ["http.disconnect"]
+
+
+UPGRADE = b"Host: x\r\nConnection: upgrade\r\nUpgrade: %b\r\n"
+INNER = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("to", [b"websocket", b"h2c"])
+async def test_the_body_of_a_request_with_an_upgrade_is_never_the_next_request(to):
+    async with served() as connect:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\n" + UPGRADE % to + b"Content-Length: %d\r\n\r\n" % len(INNER))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.write(INNER)
+
+        rest = await pull(reader)
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"HTTP/1.1" not in rest
+
+
+@pytest.mark.parametrize(("method", "to"), [(b"POST", b"websocket"), (b"GET", b"h2c")], ids=["POST", "h2c"])
+async def test_an_upgrade_that_we_ignore_is_the_last_request_of_its_connection(method, to):
+    async with served() as connect:
+        reader, writer = await connect()
+        writer.write(method + b" / HTTP/1.1\r\n" + UPGRADE % to + b"\r\n" + INNER)
+
+        answer = await asyncio.wait_for(reader.read(), 10)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_nothing_becomes_a_websocket_before_an_earlier_answer():
+    async with served() as connect:
+        reader, writer = await connect()
+        writer.write(INNER + b"GET / HTTP/1.1\r\n" + UPGRADE % b"websocket" + b"\r\n")
+
+        answer = await asyncio.wait_for(reader.read(), 10)
+
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+async def pull(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the peer is gone, one way or another."""
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""

@@ -15,6 +15,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from apothic.wire.limits import HEADER_BLOCK_MAX
+from apothic_server.api.shared.bodies import announces_body
 from apothic_server.api.shared.direct import Answering, App, direct_of
 from apothic_server.api.shared.response import Response, headers_of
 
@@ -108,8 +109,13 @@ class Connection(HttpToolsProtocol):
         self._wait_no_more()
         if self._may_be_direct():
             self._body = b""
-        else:
-            self._begin_cycle()
+            return
+        is_ignored = cast("Any", self.parser).should_upgrade() and not self._should_upgrade()
+        if is_ignored and announces_body(dict(self.headers)):
+            raise ValueError("the parser would take the body for the next request")  # answered 400
+        self._begin_cycle()
+        if is_ignored:
+            self.cycle.keep_alive = False  # for the parser what follows is no request
 
     def respond(self, response: Response, request_id: str) -> bool:
         """As `direct.Line`."""
@@ -191,6 +197,12 @@ class Connection(HttpToolsProtocol):
             and parser.should_keep_alive()
             and not parser.should_upgrade()
             and not self.expect_100_continue
+        )
+
+    def _should_upgrade(self) -> bool:
+        """Whether the connection becomes a WebSocket: by a GET, with nothing to answer before it."""
+        return (
+            cast("Any", self.parser).get_method() == b"GET" and not self._is_answering() and super()._should_upgrade()
         )
 
     def _begin_cycle(self) -> None:
