@@ -1,15 +1,20 @@
 """A start with many unfinished jobs: what it asks of the store grows by the page and not by the job."""
 
 import asyncio
+import gc
+import weakref
 from dataclasses import fields
 
 import pytest
 
+from apothic.wire.functions import FunctionSpec
 from apothic_server.bootstrap import Cloud, Sources
 from apothic_server.domain.jobs import Job
+from apothic_server.services.dispatch.live import PLACES_LEFT_MAX
 from apothic_server.services.dispatch.recovery import PAGE
 from apothic_server.store.connection import connect
 from apothic_server.store.recovery import SQL
+from apothic_server.testing.cloud import ScriptedWorker, ended
 from apothic_server.testing.guarantees import guarantee
 
 pytestmark = pytest.mark.anyio
@@ -70,3 +75,28 @@ def test_the_statements_that_are_read_by_place_select_a_job_in_the_order_of_its_
     named = [column.split()[0] for column in columns]
 
     assert named[: len(fields(Job))] == [field.name for field in fields(Job)]
+
+
+async def test_jobs_that_were_cancelled_behind_one_that_waits_are_forgotten_and_the_others_keep_their_order(cloud):
+    await cloud.deploy("shop", FunctionSpec("work", qualname="work", max_pending_tasks=1_000))
+    first, *others = [await cloud.spawn() for _ in range(PLACES_LEFT_MAX + 60)]
+    kept = {0: first} | {number: others[number] for number in (100, 200)}
+    cancelled = [one for one in others if one not in kept.values()]
+    places = [weakref.ref(one.outcome) for one in cancelled]
+    await asyncio.gather(*[cloud.services.jobs.cancel(cloud.actor, one.job) for one in cancelled])
+    del others, cancelled
+    await cloud.settle()
+    gc.collect()
+    alive = sum(place() is not None for place in places)
+
+    worker = await ScriptedWorker(cloud, cpus=1).connect()
+    taken = []
+    for one in kept.values():
+        attempt = await worker.take()
+        taken.append(attempt.job)
+        worker.succeed(attempt)
+        await ended(one)
+
+    assert len(places) > PLACES_LEFT_MAX
+    assert alive < len(places) / 4
+    assert taken == [one.job for one in kept.values()]

@@ -58,7 +58,7 @@ class Keys:
             raise Unauthenticated(UNKNOWN)
         digest, now = self._digest(token), self._clock.monotonic()
         actor = await self._look_up(digest)
-        if len(self._known) >= REMEMBERED_MAX:
+        if len(self._digests) >= REMEMBERED_MAX:  # it has those of revoked keys, too
             self._known.clear()
             self._digests.clear()
         self._known[digest] = _Known(actor, now)

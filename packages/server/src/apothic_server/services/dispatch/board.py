@@ -210,15 +210,14 @@ class Board:
         self._look_by(job, job.due_at + job.need.spec.queue_timeout_s)
 
     def dequeue(self, job: LiveJob) -> None:
-        """Stop counting a job as pending: it was granted or has ended. Its place in the queue is dropped when met."""
+        """Stop counting a job as pending: it was granted or has ended."""
         if not job.is_queued:
             return
         job.is_queued = False
-        left = self._pending[job.need.group] - 1
+        left = self._pending.pop(job.need.group) - 1
         if left:
             self._pending[job.need.group] = left
-        else:
-            del self._pending[job.need.group]
+        self.ready.left(job, left)
 
     def retry_after(self, job: LiveJob, delay_s: float) -> None:
         """Queue a job that waits, not before `delay_s` have passed; less than 0 when it could have run before."""

@@ -218,6 +218,9 @@ class LiveJob:
         return not self.waits and not self.status.is_final
 
 
+PLACES_LEFT_MAX = 256
+"""Places in the queue of one function, beyond twice those of jobs that wait, that others may still hold."""
+
 ORGS_REMEMBERED_MAX = 10_000
 """More orgs, and those without waiting jobs count as never served."""
 
@@ -273,6 +276,14 @@ class ReadyQueues:
         taken = self._orgs[job.org][job.need.group].popleft()
         assert taken is job, "only the head of a queue is taken"
         self._tidy(job.org, job.need.group)
+
+    def left(self, job: LiveJob, waiting: int) -> None:
+        """`job` waits no more, and `waiting` of its function do: its place goes when it is met, or with many others."""
+        groups = self._orgs.get(job.org)
+        queue = groups.get(job.need.group) if groups is not None else None
+        if groups is not None and queue is not None and len(queue) > 2 * waiting + PLACES_LEFT_MAX:
+            groups[job.need.group] = deque(one for one in queue if one.is_queued)
+            self._tidy(job.org, job.need.group)
 
     def __iter__(self) -> Iterator[LiveJob]:
         for groups in self._orgs.values():
