@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from apothic.wire.ids import new_key
-from apothic.wire.link import Finished, LogLine, Logs, RunnerEnded
+from apothic.wire.link import Finished, LogLine, Logs, LogsTaken, RunnerEnded
 from apothic.wire.values import RemoteError, Value
 from apothic.wire.version import LINK_PROTOCOL, VERSION
 from apothic_server.api.links.session import REFUSED, Session
@@ -239,6 +239,20 @@ async def test_a_worker_that_says_nothing_is_closed_at_once_when_it_is_to_dial_a
         code = await serving
 
     assert code == REFUSED
+    assert not cloud.inner.board.links
+
+
+async def test_a_link_on_which_something_cannot_be_said_ends_rather_than_leave_it_out(cloud):
+    said = Said()
+    session = Session(cloud.inner.links, cloud.worker_actor, said)
+    serving = asyncio.ensure_future(session.run(asyncio.Event().wait()))
+    session.receive(encode({"hello": [hello()]}))
+    async with asyncio.timeout(10):
+        await said.changed.wait()
+        session.send("logs_taken", LogsTaken("a job", 1, 2**64))
+        with pytest.raises(OverflowError):
+            await serving
+
     assert not cloud.inner.board.links
 
 

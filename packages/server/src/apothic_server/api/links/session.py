@@ -129,7 +129,8 @@ class Session:
         if not self._over.done():
             self._flush()
             self._close_code = close_code
-            self._over.set_result(None)
+            if not self._over.done():
+                self._over.set_result(None)
 
     def _flush_settled(self) -> None:
         self._settled_timer = None
@@ -137,8 +138,12 @@ class Session:
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        while self._outbox:
-            self._wire.write(self._next_frame())
+        try:
+            while self._outbox:
+                self._wire.write(self._next_frame())
+        except Exception as error:  # what is missing now is told when the worker dials again
+            self._outbox.clear()
+            self._failed(error)
 
     def _next_frame(self) -> bytes:
         frame: dict[str, list[Any]] = {}
