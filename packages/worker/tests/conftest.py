@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ def anyio_backend() -> str:
 
 @dataclass
 class WorkerProcess:
-    """A worker started as a program."""
+    """A worker started as a program, at this wall time in seconds."""
 
     process: asyncio.subprocess.Process
     data: Path
+    began: float
 
     async def stop(self) -> int:
         """Send TERM and return the exit code."""
@@ -52,16 +54,18 @@ async def start_worker(
     command = [sys.executable, "-m", "apothic_worker.cli", verb, *address, "--data", str(data), *map(str, options)]
     given = token or (server.token if server else "")
     environment = {**os.environ, "APOTHIC_WORKER_TOKEN": given, "PATH": path or os.environ["PATH"]}
+    began = time.time()
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024
     )
-    return WorkerProcess(process, data)
+    return WorkerProcess(process, data, began)
 
 
-def cgroups_of(pid: int) -> list[Path]:
-    """Return the cgroups that a worker process made."""
+def cgroups_of(worker: WorkerProcess) -> list[Path]:
+    """Return the cgroups that a worker process made; a killed one that had its pid before may have left others."""
     folders = (Path(folder, name) for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names)
-    return [folder for folder in folders if folder.match(f"apothic-{pid}-*")]
+    named = [folder for folder in folders if folder.match(f"apothic-{worker.process.pid}-*")]
+    return [folder for folder in named if folder.stat().st_ctime >= worker.began]
 
 
 @asynccontextmanager
@@ -74,7 +78,7 @@ async def linked(data: Path, *options: str) -> AsyncIterator[tuple[ScriptedServe
             yield server, worker
         finally:
             await worker.stop()
-            left = cgroups_of(worker.process.pid)
+            left = cgroups_of(worker)
             remove(data / "archives")
             remove(data / "runtime")
     assert left == []

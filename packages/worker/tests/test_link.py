@@ -360,7 +360,7 @@ async def test_nothing_runs_after_a_killed_worker_and_the_next_one_sweeps(tmp_pa
         worker = await start_worker(server, data, *OPTIONS)
         first = await server.wait_for_hello(worker.process)
         await running(server, "wait", "x")
-        members = [pid for group in cgroups_of(worker.process.pid) for pid in all_members(group)]
+        members = [pid for group in cgroups_of(worker) for pid in all_members(group)]
         worker.process.kill()
         await worker.process.communicate()
         server.items.clear()
@@ -370,7 +370,7 @@ async def test_nothing_runs_after_a_killed_worker_and_the_next_one_sweeps(tmp_pa
         code = await following.stop()
 
     assert members
-    assert cgroups_of(worker.process.pid) == []
+    assert cgroups_of(worker) == []
     assert (hello.held, hello.runners, code) == ([], [], 0)
     assert (first.forerunners, hello.forerunners) == ([], [first.incarnation])
 
